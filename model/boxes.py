@@ -1,0 +1,75 @@
+"""Box formats, overlap, and the coding of boxes as offsets from default boxes."""
+
+import math
+
+import torch
+from torch import Tensor
+
+CENTRE_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
+"""Offsets are divided by these, which brings them to a like spread. Source: the authors' Caffe code."""
+
+MAX_LOG_RATIO = math.log(1000 / 16)
+"""A decoded side is at most 62.5 times its default box's: keeps exp() finite. As torchvision."""
+
+
+def xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
+    """(..., 4) corners to (..., 4) centre and size, same units."""
+    low, high = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
+    return torch.cat(((low + high) / 2, high - low), dim=-1)
+
+
+def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
+    """(..., 4) centre and size to (..., 4) corners, same units."""
+    centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
+    return torch.cat((centre - half, centre + half), dim=-1)
+
+
+def pairwise_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
+    """Intersection over union of each pair; 0 where both are empty.
+
+    Args:
+        a_xyxy: (..., N, 4) float, corners.
+        b_xyxy: (..., M, 4) float, corners in the same units.
+
+    Returns:
+        (..., N, M) float in [0, 1].
+    """
+    a, b = a_xyxy[..., :, None, :], b_xyxy[..., None, :, :]
+    sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    intersection = sides.clamp(min=0).prod(dim=-1)
+    areas = (a[..., 2:] - a[..., :2]).prod(dim=-1) + (b[..., 2:] - b[..., :2]).prod(dim=-1)
+    return intersection / (areas - intersection).clamp(min=1e-12)
+
+
+def encode_boxes(boxes_cxcywh: Tensor, default_boxes: Tensor) -> Tensor:
+    """Turn boxes into the offsets that the localization heads learn.
+
+    Args:
+        boxes_cxcywh: (..., A, 4) float in [0, 1], one for each default box; sides above 0.
+        default_boxes: (A, 4) float, cxcywh in [0, 1].
+
+    Returns:
+        (..., A, 4) float, variance-scaled (dcx, dcy, dw, dh).
+
+    Source: Liu et al. 2016, section 2.2, equation 2.
+    """
+    centre = (boxes_cxcywh[..., :2] - default_boxes[..., :2]) / default_boxes[..., 2:] / CENTRE_VARIANCE
+    size = torch.log(boxes_cxcywh[..., 2:] / default_boxes[..., 2:]) / SIZE_VARIANCE
+    return torch.cat((centre, size), dim=-1)
+
+
+def decode_boxes(offsets: Tensor, default_boxes: Tensor) -> Tensor:
+    """Turn predicted offsets into boxes.
+
+    Args:
+        offsets: (..., A, 4) float, variance-scaled (dcx, dcy, dw, dh).
+        default_boxes: (A, 4) float, cxcywh in [0, 1].
+
+    Returns:
+        (..., A, 4) float, xyxy in [0, 1], not clipped.
+
+    Source: Liu et al. 2016, section 2.2, equation 2, inverted.
+    """
+    centre = default_boxes[..., :2] + offsets[..., :2] * CENTRE_VARIANCE * default_boxes[..., 2:]
+    log_ratio = (offsets[..., 2:] * SIZE_VARIANCE).clamp(max=MAX_LOG_RATIO)
+    return cxcywh_to_xyxy(torch.cat((centre, default_boxes[..., 2:] * log_ratio.exp()), dim=-1))

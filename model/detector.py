@@ -1,0 +1,60 @@
+"""The detector: uint8 pixels in, detections out. The same code on CPU and GPU."""
+
+import torch
+from torch import Tensor
+
+from model.default_boxes import default_boxes
+from model.package import ModelPackage
+from model.postprocess import Detections, postprocess
+from model.preprocess import normalise
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it in hardware, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if device.type == "cpu" and _cpu_multiplies_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+class Detector:
+    """One model on one device.
+
+    Args:
+        package: the model.
+        device: where it runs.
+        dtype: of weights and activations; decoding, scores and suppression are float32 or better.
+    """
+
+    def __init__(self, package: ModelPackage, device: torch.device, dtype: torch.dtype | None = None) -> None:
+        self.device = device
+        self.dtype = dtype or fast_dtype(device)
+        self.record = package.record
+        self.image_size_px = package.record.architecture.image_size_px
+        network = package.network().to(device=device, dtype=self.dtype, memory_format=torch.channels_last)
+        self._network = network.requires_grad_(False)
+        self._default_boxes = default_boxes(package.record.architecture).to(device)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor, sizes_px: Tensor) -> list[Detections]:
+        """Detect in a batch.
+
+        Args:
+            images: (B, 3, S, S) uint8 RGB, resized by `model.preprocess.resize`; S is `image_size_px`.
+            sizes_px: (B, 2) float, original width and height of each.
+
+        Returns:
+            One `Detections` an image, boxes in pixels of the original, on the CPU.
+        """
+        inputs = normalise(images.to(self.device, non_blocking=True), self.record.preprocessing, self.dtype)
+        offsets, logits = self._network(inputs)
+        found = postprocess(
+            offsets, logits, self._default_boxes, sizes_px.to(self.device), self.record.thresholds
+        )
+        return [Detections(d.boxes_xyxy.cpu(), d.scores.cpu(), d.labels.cpu()) for d in found]

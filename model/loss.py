@@ -1,0 +1,105 @@
+"""The training objective: matching, hard negative mining, and the two losses."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.boxes import cxcywh_to_xyxy, encode_boxes, pairwise_iou, xyxy_to_cxcywh
+
+MATCH_IOU = 0.5
+"""A default box learns the object that it overlaps by this or more. Source: Liu et al. 2016, section 2.2."""
+NEGATIVES_A_POSITIVE = 3
+"""Background boxes that count in the loss, for each matched one. Source: section 2.2, "Hard negative mining"."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The objects of a batch, padded to the same count M.
+
+    boxes_xyxy: (B, M, 4) float in [0, 1]; labels: (B, M) int64, from 1, where 0 is padding.
+    """
+
+    boxes_xyxy: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Scalars: smooth L1 of the offsets and cross entropy of the classes, each a matched default box."""
+
+    localization: Tensor
+    classification: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Their sum: the paper's alpha is 1."""
+        return self.localization + self.classification
+
+
+def match(targets: Targets, default_boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Give each default box the object it learns, or background.
+
+    A default box takes the object it overlaps best, if by `MATCH_IOU` or more; each object also takes the default
+    box that overlaps it best, whatever the overlap.
+
+    Args:
+        targets: objects of B images.
+        default_boxes: (A, 4) float, cxcywh in [0, 1].
+
+    Returns:
+        boxes (B, A, 4) float xyxy (arbitrary where background) and labels (B, A) int64, 0 = background.
+    """
+    is_object = targets.labels > 0
+    if targets.labels.shape[1] == 0:
+        shape = (targets.labels.shape[0], len(default_boxes))
+        return default_boxes.new_zeros(*shape, 4), targets.labels.new_zeros(shape)
+    iou = pairwise_iou(targets.boxes_xyxy, cxcywh_to_xyxy(default_boxes))  # (B, M, A)
+    iou = iou.masked_fill(~is_object[:, :, None], -1)
+    best_iou, best_object = iou.max(dim=1)
+    best_box = iou.argmax(dim=2)  # (B, M)
+    for image, objects in enumerate(is_object.sum(dim=1).tolist()):
+        forced = best_box[image, :objects]
+        best_object[image, forced] = torch.arange(objects, device=forced.device)
+        best_iou[image, forced] = 1
+    labels = targets.labels.gather(1, best_object) * (best_iou >= MATCH_IOU)
+    boxes = targets.boxes_xyxy.gather(1, best_object[:, :, None].expand(-1, -1, 4))
+    return boxes, labels
+
+
+def hard_negatives(cross_entropy: Tensor, labels: Tensor) -> Tensor:
+    """The background boxes that are most confidently wrong, three for each matched box of their image.
+
+    Args:
+        cross_entropy: (B, A) float, each default box's classification loss.
+        labels: (B, A) int64, 0 = background.
+
+    Returns:
+        (B, A) bool.
+    """
+    is_positive = labels > 0
+    losses = cross_entropy.detach().masked_fill(is_positive, -1)
+    rank = losses.argsort(dim=1, descending=True).argsort(dim=1)
+    return (rank < NEGATIVES_A_POSITIVE * is_positive.sum(dim=1, keepdim=True)) & ~is_positive
+
+
+def multibox_loss(offsets: Tensor, logits: Tensor, targets: Targets, default_boxes: Tensor) -> Losses:
+    """SSD's loss over a batch; 0 when no image has an object.
+
+    Args:
+        offsets: (B, A, 4), from the localization heads.
+        logits: (B, A, C), from the classification heads.
+        targets: the batch's objects; boxes with sides above 0.
+        default_boxes: (A, 4) float, cxcywh in [0, 1].
+
+    Source: Liu et al. 2016, section 2.2, equations 1 to 3.
+    """
+    boxes_xyxy, labels = match(targets, default_boxes)
+    is_positive = labels > 0
+    num_matched = is_positive.sum().clamp(min=1)
+    wanted = encode_boxes(xyxy_to_cxcywh(boxes_xyxy), default_boxes)
+    localization = F.smooth_l1_loss(offsets[is_positive].float(), wanted[is_positive], reduction="sum")
+    cross_entropy = F.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
+    counted = is_positive | hard_negatives(cross_entropy, labels)
+    return Losses(localization / num_matched, cross_entropy[counted].sum() / num_matched)

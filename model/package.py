@@ -1,0 +1,101 @@
+"""A model package: weights, and all that is needed to use them, under one digest."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+import torch
+from torch import Tensor
+
+from model.config import Architecture, Frozen, Preprocessing, Thresholds
+from model.ssd import SSD
+
+WEIGHTS_FILE = "model.safetensors"
+RECORD_FILE = "model.json"
+
+
+class PackageError(ValueError):
+    """A model package that can't be used: what is wrong in it, and where."""
+
+
+class PackageRecord(Frozen):
+    """What `model.json` holds."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """For people; results are told apart by the digest."""
+    architecture: Architecture
+    class_names: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Without the background: the class at index i has label i + 1."""
+    preprocessing: Preprocessing = Preprocessing()
+    thresholds: Thresholds = Thresholds()
+    provenance: dict[str, Any] = {}
+    """How it was made: data, command, seed, time. Not in the digest."""
+    metrics: dict[str, Any] = {}
+    """How good it is, and on what. Not in the digest."""
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """A record and the network's tensors by name."""
+
+    record: PackageRecord
+    weights: dict[str, Tensor]
+
+    @property
+    def digest(self) -> str:
+        """sha256, in hex, over what changes the boxes: weights, architecture, classes, preprocessing, thresholds."""
+        fields = {"architecture", "class_names", "preprocessing", "thresholds"}
+        settings = json.dumps(self.record.model_dump(mode="json", include=fields), sort_keys=True)
+        digest = hashlib.sha256(settings.encode())
+        for name, tensor in sorted(self.weights.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def network(self) -> SSD:
+        """The network with these weights, in float32 on the CPU, ready for inference.
+
+        Raises:
+            PackageError: tensors are missing, extra or of another shape; each is named.
+        """
+        network = SSD(self.record.architecture, len(self.record.class_names) + 1)
+        wanted = network.state_dict()
+        problems = [f"missing {name}" for name in wanted.keys() - self.weights.keys()]
+        problems += [f"extra {name}" for name in self.weights.keys() - wanted.keys()]
+        problems += [
+            f"{name} has shape {tuple(self.weights[name].shape)}, not {tuple(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if name in self.weights and self.weights[name].shape != tensor.shape
+        ]
+        if problems:
+            raise PackageError(f"the weights do not fit the architecture: {'; '.join(sorted(problems))}")
+        network.load_state_dict(self.weights)
+        return network.eval()
+
+    def to_files(self) -> dict[str, bytes]:
+        """The package as file name to content; tensors are stored in the type that they have."""
+        record = json.dumps(self.record.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.weights.items()}
+        return {RECORD_FILE: record.encode(), WEIGHTS_FILE: save(weights)}
+
+    @classmethod
+    def from_files(cls, files: dict[str, bytes]) -> "ModelPackage":
+        """The inverse of `to_files`.
+
+        Raises:
+            PackageError: a file is not what it should be.
+        """
+        try:
+            record = PackageRecord.model_validate_json(files[RECORD_FILE])
+        except ValidationError as error:
+            lines = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
+            raise PackageError(f"{RECORD_FILE}: {'; '.join(lines)}") from error
+        try:
+            weights = load(files[WEIGHTS_FILE])
+        except SafetensorError as error:
+            raise PackageError(f"{WEIGHTS_FILE}: not a safetensors file ({error})") from error
+        return cls(record, weights)

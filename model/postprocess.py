@@ -1,0 +1,67 @@
+"""From the heads' raw outputs to detections: thresholds, the best of each class, non-maximum suppression."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+from model.boxes import decode_boxes
+from model.config import Thresholds
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image, best first.
+
+    boxes_xyxy: (D, 4) float32 pixels; scores: (D,) float32; labels: (D,) int64, from 1 (0 is the background).
+    """
+
+    boxes_xyxy: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+def postprocess(
+    offsets: Tensor, logits: Tensor, default_boxes: Tensor, sizes_px: Tensor, thresholds: Thresholds
+) -> list[Detections]:
+    """Turn raw outputs into detections, as torchvision's SSD does, without a loop over classes.
+
+    Args:
+        offsets: (B, A, 4), variance-scaled.
+        logits: (B, A, C), class 0 is the background.
+        default_boxes: (A, 4) float, cxcywh in [0, 1].
+        sizes_px: (B, 2) float, width and height of each image whose pixels the boxes are wanted in.
+        thresholds: see `Thresholds`.
+
+    Returns:
+        One `Detections` an image, clipped to it.
+    """
+    scores = logits.float().softmax(dim=-1)[..., 1:]
+    boxes = decode_boxes(offsets.float(), default_boxes).clamp(0, 1)
+    scales = torch.cat((sizes_px, sizes_px), dim=1)[:, None]
+    per_image = zip(boxes, boxes * scales, scores, strict=True)
+    return [_select(unit, pixels, image_scores, thresholds) for unit, pixels, image_scores in per_image]
+
+
+def _select(unit_boxes: Tensor, boxes_px: Tensor, scores: Tensor, thresholds: Thresholds) -> Detections:
+    """One image: unit_boxes and boxes_px (A, 4), scores (A, C - 1)."""
+    box, label = (scores > thresholds.score_thresh).nonzero(as_tuple=True)
+    score = scores[box, label]
+    order = score.argsort(descending=True, stable=True)
+    order = order[_rank_in_group(label[order]) < thresholds.topk_candidates]
+    box, label, score = box[order], label[order], score[order]
+    # Each class is moved to a place of its own, so that one suppression serves all; float64 keeps the boxes exact.
+    apart = unit_boxes[box].double() + 2 * label[:, None]
+    keep = nms(apart, score.double(), thresholds.nms_thresh)[: thresholds.detections_per_img]
+    return Detections(boxes_px[box[keep]], score[keep], label[keep] + 1)
+
+
+def _rank_in_group(group: Tensor) -> Tensor:
+    """How many earlier elements have the same value: (N,) int64 to (N,) int64; [5, 7, 5, 5] gives [0, 0, 1, 2]."""
+    sorted_group, order = group.sort(stable=True)
+    is_first = torch.ones_like(sorted_group, dtype=torch.bool)
+    is_first[1:] = sorted_group[1:] != sorted_group[:-1]
+    position = torch.arange(len(group), device=group.device)
+    start = torch.where(is_first, position, 0).cummax(dim=0).values if len(group) else position
+    return torch.empty_like(position).scatter_(0, order, position - start)

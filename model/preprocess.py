@@ -1,0 +1,29 @@
+"""Pixels to the network's input; the one place, for training and inference."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.config import Preprocessing
+
+
+def resize(image: Tensor, size_px: int) -> Tensor:
+    """Squeeze an image to the network's square.
+
+    Args:
+        image: (3, H, W) uint8 RGB; fastest when its memory is channels-last, as `decode_image` leaves it.
+        size_px: the side wanted.
+
+    Returns:
+        (3, size_px, size_px) uint8, antialiased bilinear. The aspect ratio is not kept: SSD's training does the same.
+    """
+    batch = image.unsqueeze(0)
+    return F.interpolate(batch, (size_px, size_px), mode="bilinear", antialias=True).squeeze(0)
+
+
+def normalise(images: Tensor, preprocessing: Preprocessing, dtype: torch.dtype) -> Tensor:
+    """(B, 3, H, W) uint8 RGB to the same shape in `dtype`, channels-last, on the images' device."""
+    mean = torch.tensor(preprocessing.mean, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=images.device).view(1, 3, 1, 1)
+    scaled = (images.float() / 255 - mean) / std
+    return scaled.to(dtype=dtype, memory_format=torch.channels_last)

@@ -1,0 +1,131 @@
+"""The SSD300 network: VGG16 trunk, auxiliary convolutions, and the two heads on six feature maps."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.config import Architecture
+from model.vgg16 import pool_positions, scaled, vgg16_trunk
+
+CONV4_3_SCALE = 20.0
+"""Where the learned scale of conv4_3 starts. Source: Liu et al. 2016, section 3.1 (after ParseNet)."""
+
+
+class L2Norm(nn.Module):
+    """Each position's channels brought to length 1, then scaled by a learned factor a channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((channels,), CONV4_3_SCALE))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        return self.scale.view(1, -1, 1, 1) * F.normalize(x, dim=1)
+
+
+def adapted_trunk(architecture: Architecture) -> nn.Sequential:
+    """VGG16's trunk with SSD's two changes of pooling.
+
+    pool3 rounds up, so that 75 becomes 38 and not 37; pool5 no longer halves (3×3, stride 1), so that conv6 works
+    on 19×19. Neither has weights: VGG16's state dict still fits. Source: Liu et al. 2016, section 3.
+    """
+    trunk = vgg16_trunk(architecture.width, architecture.batch_norm)
+    pool3, pool5 = pool_positions(trunk)[2], pool_positions(trunk)[4]
+    trunk[pool3] = nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True)
+    trunk[pool5] = nn.MaxPool2d(kernel_size=3, stride=1, padding=1)
+    return trunk
+
+
+class SSD(nn.Module):
+    """SSD300-VGG16.
+
+    Args:
+        architecture: width, batch norm, default boxes.
+        num_classes: classes with the background, which is class 0.
+
+    Source: Liu et al. 2016, section 2.1 and figure 2.
+    """
+
+    def __init__(self, architecture: Architecture, num_classes: int) -> None:
+        super().__init__()
+        self.trunk = adapted_trunk(architecture)
+        width, batch_norm = architecture.width, architecture.batch_norm
+
+        def convolution(in_channels: int, out_channels: int, kernel_size: int, **kwargs: int) -> nn.Sequential:
+            inner, outer = scaled(in_channels, width), scaled(out_channels, width)
+            norm = [nn.BatchNorm2d(outer)] if batch_norm else []
+            return nn.Sequential(nn.Conv2d(inner, outer, kernel_size, **kwargs), *norm, nn.ReLU(inplace=True))
+
+        # VGG16's fc6 and fc7 as convolutions: fc6 sampled with holes, so that its reach stays that of the 7×7 it was.
+        self.conv6 = convolution(512, 1024, 3, padding=6, dilation=6)
+        self.conv7 = convolution(1024, 1024, 1)
+        self.conv8_1 = convolution(1024, 256, 1)
+        self.conv8_2 = convolution(256, 512, 3, padding=1, stride=2)
+        self.conv9_1 = convolution(512, 128, 1)
+        self.conv9_2 = convolution(128, 256, 3, padding=1, stride=2)
+        self.conv10_1 = convolution(256, 128, 1)
+        self.conv10_2 = convolution(128, 256, 3)
+        self.conv11_1 = convolution(256, 128, 1)
+        self.conv11_2 = convolution(128, 256, 3)
+        self.conv4_3_norm = L2Norm(scaled(512, width))
+
+        self.pool4 = pool_positions(self.trunk)[3]
+        map_channels = [scaled(c, width) for c in (512, 1024, 512, 256, 256, 256)]
+        boxes_a_cell = architecture.num_default_boxes_a_cell
+        shapes = list(zip(map_channels, boxes_a_cell, strict=True))
+        self.localization = nn.ModuleList(nn.Conv2d(c, 4 * k, kernel_size=3, padding=1) for c, k in shapes)
+        self.classification = nn.ModuleList(
+            nn.Conv2d(c, num_classes * k, kernel_size=3, padding=1) for c, k in shapes
+        )
+        self.num_classes = num_classes
+        self._initialise()
+
+    def feature_maps(self, images: Tensor) -> Iterator[Tensor]:
+        """The six maps that the heads read, for images (B, 3, 300, 300): sides 38, 19, 10, 5, 3, 1."""
+        x = self.trunk[: self.pool4](images)
+        yield self.conv4_3_norm(x)
+        x = self.conv7(self.conv6(self.trunk[self.pool4 :](x)))
+        yield x
+        for reduce, extract in (
+            (self.conv8_1, self.conv8_2),
+            (self.conv9_1, self.conv9_2),
+            (self.conv10_1, self.conv10_2),
+            (self.conv11_1, self.conv11_2),
+        ):
+            x = extract(reduce(x))
+            yield x
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The raw outputs of both heads.
+
+        Args:
+            images: (B, 3, 300, 300) float, normalised RGB.
+
+        Returns:
+            offsets (B, A, 4), variance-scaled, and logits (B, A, num_classes); A = 8732, ordered as `default_boxes`.
+        """
+        offsets, logits = [], []
+        heads = zip(self.localization, self.classification, strict=True)
+        for feature_map, (localize, classify) in zip(self.feature_maps(images), heads, strict=True):
+            offsets.append(_one_row_a_box(localize(feature_map), 4))
+            logits.append(_one_row_a_box(classify(feature_map), self.num_classes))
+        return torch.cat(offsets, dim=1), torch.cat(logits, dim=1)
+
+    def _initialise(self) -> None:
+        """Xavier for what is new, He for the trunk, zero biases. Source: Liu et al. 2016, section 3; He et al. 2015."""
+        for name, module in self.named_modules():
+            if not isinstance(module, nn.Conv2d):
+                continue
+            if name.startswith("trunk"):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            else:
+                nn.init.xavier_uniform_(module.weight)
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+
+
+def _one_row_a_box(head: Tensor, num_values: int) -> Tensor:
+    """(B, K·V, H, W) to (B, H·W·K, V): channels hold box by box its values; no copy when channels are last."""
+    return head.permute(0, 2, 3, 1).reshape(head.shape[0], -1, num_values)

@@ -1,0 +1,192 @@
+"""The training step and a plain loop around it."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from model.augment import Augmentation, vertical_flip
+from model.config import Architecture, Frozen, Preprocessing
+from model.default_boxes import default_boxes
+from model.detector import fast_dtype
+from model.loss import Losses, Targets, multibox_loss
+from model.preprocess import normalise, resize
+from model.ssd import SSD
+
+
+@dataclass(frozen=True)
+class Example:
+    """A labelled image: (3, H, W) uint8 RGB; (N, 4) float pixels; (N,) int64 from 1."""
+
+    image: Tensor
+    boxes_xyxy: Tensor
+    labels: Tensor
+
+
+class TrainingSettings(Frozen):
+    """The recipe."""
+
+    num_steps: Annotated[int, Field(ge=1)] = 1500
+    """Optimizer steps."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Images a step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.02
+    """At its highest: reached after the warm-up, then falling by a half cosine to 0."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps in which the learning rate rises from 0."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of SGD, Nesterov's."""
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """On all weights."""
+    vertical_flip: bool = False
+    """Flip upside down too: for pictures without an up."""
+    seed: int = 0
+    """Of weights, order and augmentation."""
+
+
+class TrainingExamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Augmented, resized examples; drawing index i of pass n is another crop than in pass n + 1."""
+
+    def __init__(
+        self, examples: "Dataset[Example]", image_size_px: int, preprocessing: Preprocessing, flips: bool
+    ) -> None:
+        self._examples = examples
+        self._image_size_px = image_size_px
+        self._augmentation = Augmentation(preprocessing)
+        self._vertical_flip = flips
+
+    def __len__(self) -> int:
+        return len(self._examples)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(3, S, S) uint8; boxes (N, 4) float xyxy in [0, 1]; labels (N,) int64."""
+        example = self._examples[index]
+        image, boxes, labels = self._augmentation(example.image, example.boxes_xyxy, example.labels)
+        if self._vertical_flip:
+            image, boxes = vertical_flip(image, boxes)
+        height_px, width_px = image.shape[-2:]
+        boxes = boxes / torch.tensor([width_px, height_px, width_px, height_px])
+        return resize(image, self._image_size_px), boxes, labels
+
+
+def collate(examples: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Targets]:
+    """Stack images (B, 3, S, S) and pad objects to the most of any of them."""
+    images, boxes, labels = zip(*examples, strict=True)
+    pad = torch.nn.utils.rnn.pad_sequence
+    return torch.stack(images), Targets(pad(boxes, batch_first=True), pad(labels, batch_first=True))
+
+
+class NotFiniteError(ArithmeticError):
+    """The loss became infinite or NaN."""
+
+
+class TrainingStep:
+    """One optimizer step on one batch: forward, loss, backward, update. Loss and weights in float32."""
+
+    def __init__(
+        self, network: SSD, architecture: Architecture, preprocessing: Preprocessing, settings: TrainingSettings
+    ) -> None:
+        self.device = next(network.parameters()).device
+        self._network = network
+        self._preprocessing = preprocessing
+        self._settings = settings
+        self._default_boxes = default_boxes(architecture).to(self.device)
+        self._dtype = fast_dtype(self.device)
+        self._optimizer = torch.optim.SGD(
+            network.parameters(),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.momentum > 0,
+        )
+
+    def __call__(self, step: int, images: Tensor, targets: Targets) -> Losses:
+        """Learn from a batch.
+
+        Args:
+            step: from 0; decides the learning rate.
+            images: (B, 3, S, S) uint8.
+            targets: their objects.
+
+        Raises:
+            NotFiniteError: before the weights are touched.
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(step, self._settings)
+        inputs = normalise(images.to(self.device), self._preprocessing, torch.float32)
+        targets = Targets(targets.boxes_xyxy.to(self.device), targets.labels.to(self.device))
+        with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
+            offsets, logits = self._network(inputs)
+        losses = multibox_loss(offsets, logits, targets, self._default_boxes)
+        if not math.isfinite(losses.total.item()):
+            raise NotFiniteError(f"the loss is {losses.total.item()} at step {step}")
+        self._optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._network.parameters(), max_norm=10)
+        self._optimizer.step()
+        return losses
+
+
+def learning_rate(step: int, settings: TrainingSettings) -> float:
+    """Linear warm-up, then half a cosine to 0."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    share = (step - settings.warmup_steps) / max(1, settings.num_steps - settings.warmup_steps)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def train(
+    examples: "Dataset[Example]",
+    architecture: Architecture,
+    preprocessing: Preprocessing,
+    num_classes: int,
+    settings: TrainingSettings,
+    report: Callable[[int, Losses, float], None],
+    device: torch.device | None = None,
+) -> SSD:
+    """Train from scratch.
+
+    Args:
+        examples: labelled images, of any sizes.
+        architecture: the network's shape.
+        preprocessing: how pixels are normalised.
+        num_classes: with the background.
+        settings: the recipe.
+        report: called after each step with the step, its losses, and images/s since the start.
+        device: where the step runs; the CPU unless said.
+
+    Returns:
+        The network, ready for inference.
+    """
+    torch.manual_seed(settings.seed)
+    network = SSD(architecture, num_classes).to(device=device, memory_format=torch.channels_last)
+    step_on = TrainingStep(network, architecture, preprocessing, settings)
+    dataset = TrainingExamples(examples, architecture.image_size_px, preprocessing, settings.vertical_flip)
+    started = time.perf_counter()
+    for step, (images, targets) in enumerate(_batches(dataset, settings)):
+        losses = step_on(step, images, targets)
+        report(step, losses, (step + 1) * settings.batch_size / (time.perf_counter() - started))
+    return network.eval()
+
+
+def _batches(dataset: TrainingExamples, settings: TrainingSettings) -> Iterable[tuple[Tensor, Targets]]:
+    """`num_steps` batches, in another order each pass."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    sampler = torch.utils.data.RandomSampler(
+        dataset, replacement=False, num_samples=settings.num_steps * settings.batch_size, generator=generator
+    )
+    return DataLoader(
+        dataset,
+        settings.batch_size,
+        sampler=sampler,
+        collate_fn=collate,
+        num_workers=2,
+        generator=generator,
+        multiprocessing_context="fork",
+    )

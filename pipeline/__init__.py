@@ -1,0 +1,1 @@
+"""From images in storage to a table of detections."""

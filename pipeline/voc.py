@@ -1,0 +1,61 @@
+"""Labelled images in Pascal VOC's layout: `Annotations`, `ImageSets/Main`, `JPEGImages`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import torch
+from torch import Tensor
+
+
+class DataError(ValueError):
+    """A data set that can't be used: which file, and what is wrong in it."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One image's objects.
+
+    boxes_xyxy: (N, 4) float pixels, 0-based, the right and lower border outside; class_names: N; is_difficult: (N,) bool.
+    """
+
+    image_path: Path
+    boxes_xyxy: Tensor
+    class_names: tuple[str, ...]
+    is_difficult: Tensor
+
+
+def read_voc(root: Path, split: str) -> list[Annotation]:
+    """The annotations that `ImageSets/Main/<split>.txt` lists, in its order. Boxes without area are left out.
+
+    Raises:
+        DataError: a file is missing or is not what VOC describes.
+    """
+    listing = root / "ImageSets" / "Main" / f"{split}.txt"
+    if not listing.is_file():
+        raise DataError(f"{listing}: no such file; data must be a folder in VOC layout and have the split {split!r}")
+    names = [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
+    return [_read_annotation(root, name) for name in names]
+
+
+def _read_annotation(root: Path, name: str) -> Annotation:
+    path = root / "Annotations" / f"{name}.xml"
+    try:
+        tree = ElementTree.parse(path).getroot()
+        file_name = tree.findtext("filename") or f"{name}.jpg"
+        objects = [
+            ([float(node.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")],
+             node.findtext("name", "").strip(), node.findtext("difficult", "0").strip() == "1")
+            for node in tree.iter("object")
+        ]
+    except (OSError, ElementTree.ParseError, ValueError) as error:
+        raise DataError(f"{path}: not a VOC annotation ({error})") from error
+    objects = [entry for entry in objects if entry[0][2] > entry[0][0] and entry[0][3] > entry[0][1]]
+    # VOC counts pixels from 1 and includes the last: moving the first corner by one gives 0-based borders.
+    boxes = torch.tensor([box for box, _, _ in objects]).reshape(-1, 4) - torch.tensor([1.0, 1.0, 0.0, 0.0])
+    return Annotation(
+        root / "JPEGImages" / file_name,
+        boxes.clamp(min=0),
+        tuple(label for _, label, _ in objects),
+        torch.tensor([difficult for _, _, difficult in objects], dtype=torch.bool),
+    )
