@@ -1,0 +1,103 @@
+"""The command line. Exit codes: 0 done; 1 failed; 2 wrong usage or setting, nothing started."""
+
+import json
+import logging
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobs.spec import load_settings, spec_options
+from pipeline.errors import SsdBatchError
+from pipeline.run import InferSettings, Summary
+
+table_option = click.option("--table", required=True, help="Table of results: a path or s3:// URL.")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line of standard output.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="ssd-batch")
+def cli() -> None:
+    """Run an SSD detector over images in object storage, into Parquet tables you can query."""
+
+
+@cli.command()
+@spec_options(InferSettings)
+@json_option
+def infer(spec: Path | None, as_json: bool, **flags: Any) -> None:
+    """Detect objects in all images that the table does not hold yet."""
+    from pipeline.run import infer as run
+
+    summary = run(load_settings(InferSettings, spec, flags))
+    click.echo(json.dumps(asdict(summary)) if as_json else describe(summary))
+
+
+def describe(summary: Summary) -> str:
+    """The summary for people."""
+    return (
+        f"run {summary.run_id}: {summary.ok:,} ok, {summary.failed:,} failed, {summary.already_done:,} done before, of "
+        f"{summary.listed:,} listed; {summary.wall_s:.1f} s, {summary.images_per_s:.1f} images/s\n"
+        f"table {summary.table}\nmodel {summary.model_digest}"
+    )
+
+
+@cli.command()
+@click.argument("sql")
+@table_option
+@click.option("--format", "output", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+def query(sql: str, table: str, output: str) -> None:
+    """Answer one SELECT over the views images, detections and failures."""
+    from pipeline.query import query as run
+    from pipeline.table import ResultTable
+
+    with run(ResultTable(table), sql) as relation:
+        if output == "table":
+            relation.show(max_width=200, max_rows=1000)
+        elif output == "csv":
+            write_csv(relation)
+        else:
+            click.echo(json.dumps(relation.to_arrow_table().to_pylist(), default=str, ensure_ascii=False))
+
+
+def write_csv(relation: Any) -> None:
+    """A header and the rows; nested columns as JSON."""
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(relation.columns)
+    while rows := relation.fetchmany(10_000):
+        writer.writerows(
+            [json.dumps(v, default=str, ensure_ascii=False) if isinstance(v, (list, dict)) else v for v in row]
+            for row in rows
+        )
+
+
+@cli.command()
+@table_option
+@click.option("--output", required=True, help="Folder to make: a path or URL.")
+@click.option("--format", "kind", type=click.Choice(["parquet"]), default="parquet", show_default=True)
+@json_option
+def export(table: str, output: str, kind: str, as_json: bool) -> None:
+    """Write the detections as flat files, one row a box."""
+    from pipeline.query import export_parquet
+    from pipeline.table import ResultTable
+
+    num_rows = export_parquet(ResultTable(table), output)
+    click.echo(json.dumps({"output": output, "rows": num_rows}) if as_json else f"{num_rows:,} rows written to {output}")
+
+
+def main() -> None:
+    """Run the command line; errors of the user's making are one line, without a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("pipeline").setLevel(logging.INFO)
+    try:
+        cli(prog_name="ssd-batch")
+    except SsdBatchError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Committing results every so often, in a thread of its own."""
+
+import queue
+import threading
+import time
+from types import TracebackType
+
+import pyarrow as pa
+
+from pipeline.table import ResultTable
+
+MAX_QUEUED_BYTES = 256 * 2**20
+
+
+class Committer:
+    """Gathers rows and appends them to the table once an interval; leaving the `with` commits what is left.
+
+    Rows are visible and durable when their commit is; a crash loses those since the last one.
+
+    Args:
+        table: where rows go.
+        interval_s: seconds between commits.
+    """
+
+    def __init__(self, table: ResultTable, interval_s: float) -> None:
+        self._table = table
+        self._interval_s = interval_s
+        self._rows: queue.Queue[pa.Table | None] = queue.Queue()
+        self._queued_bytes = 0
+        self._space = threading.Condition()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
+
+    def __enter__(self) -> "Committer":
+        self._thread.start()
+        return self
+
+    def put(self, rows: pa.Table) -> None:
+        """Hand rows over; waits while too many bytes are not committed yet.
+
+        Raises:
+            Exception: whatever an earlier commit raised.
+        """
+        with self._space:
+            self._space.wait_for(lambda: self._queued_bytes < MAX_QUEUED_BYTES or self._error is not None)
+            if self._error is not None:
+                raise self._error
+            self._queued_bytes += rows.nbytes
+        self._rows.put(rows)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._rows.put(None)
+        self._thread.join()
+        if self._error is not None and error is None:
+            raise self._error
+
+    def _work(self) -> None:
+        try:
+            while self._commit_once():
+                pass
+        except BaseException as error:
+            with self._space:
+                self._error = error
+                self._space.notify_all()
+
+    def _commit_once(self) -> bool:
+        """Gather for one interval, or until the end or half the space is full, and commit; False at the end."""
+        due = time.monotonic() + self._interval_s
+        gathered: list[pa.Table] = []
+        num_bytes, is_open = 0, True
+        while is_open and num_bytes < MAX_QUEUED_BYTES // 2:
+            try:
+                rows = self._rows.get(timeout=max(0.0, due - time.monotonic()))
+            except queue.Empty:
+                break
+            if rows is None:
+                is_open = False
+            else:
+                gathered.append(rows)
+                num_bytes += rows.nbytes
+        if gathered:
+            self._table.append(pa.concat_tables(gathered))
+        with self._space:
+            self._queued_bytes -= num_bytes
+            self._space.notify_all()
+        return is_open

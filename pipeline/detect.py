@@ -1,0 +1,78 @@
+"""The second stage: pixels to detections, on a pool of actors that each hold the model."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+from torch import Tensor
+
+from model.detector import Detector
+from model.package import ModelPackage
+from model.postprocess import Detections
+from pipeline.fetch import failure
+from pipeline.table import DETECTION, SCHEMA
+
+
+class DetectorActor:
+    """One model on one GPU, or on one core with one thread.
+
+    Args:
+        package_files: a reference to the package's files in the object store, so that all actors hold the same model.
+        batch_size: images a forward pass.
+        constants: columns that all rows of the run share.
+    """
+
+    def __init__(self, package_files: "ray.ObjectRef[dict[str, bytes]]", batch_size: int, constants: dict[str, Any]):
+        torch.set_num_threads(1)
+        device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+        self._detector = Detector(ModelPackage.from_files(ray.get(package_files)), device)
+        self._class_names = np.array(["", *self._detector.record.class_names])
+        self._batch_size = batch_size
+        self._constants = constants
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Rows with pixels, or with an error already, to rows of `SCHEMA`."""
+        rows = block.drop_columns(["pixels"]).to_pylist()
+        pixels = block["pixels"].to_pylist()
+        waiting = [i for i, content in enumerate(pixels) if content is not None]
+        for start in range(0, len(waiting), self._batch_size):
+            chosen = waiting[start : start + self._batch_size]
+            for row, result in zip(chosen, self._detect([pixels[i] for i in chosen], [rows[i] for i in chosen]), strict=True):
+                rows[row] |= result
+        now = datetime.now(UTC)
+        return pa.Table.from_pylist([self._finished(row, now) for row in rows], schema=SCHEMA)
+
+    def _detect(self, pixels: list[bytes], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Detections of a batch; when it fails, of each image alone, so that only the culprit fails."""
+        try:
+            found = self._detector(self._images(pixels), torch.tensor([[r["width_px"], r["height_px"]] for r in rows]).float())
+        except Exception as error:
+            if len(rows) == 1:
+                return [failure("detect", error)]
+            return [result for p, r in zip(pixels, rows, strict=True) for result in self._detect([p], [r])]
+        return [{"detections": self._records(detections)} for detections in found]
+
+    def _images(self, pixels: list[bytes]) -> Tensor:
+        """(B, 3, S, S) uint8, a view of channels-last memory."""
+        side = self._detector.image_size_px
+        batch = np.frombuffer(b"".join(pixels), dtype=np.uint8).reshape(-1, side, side, 3)
+        return torch.from_numpy(batch.copy()).permute(0, 3, 1, 2)
+
+    def _records(self, found: Detections) -> list[dict[str, Any]]:
+        labels = found.labels.tolist()
+        values = zip(labels, self._class_names[labels].tolist(), found.scores.tolist(), *found.boxes_xyxy.T.tolist(), strict=True)
+        return [dict(zip(DETECTION.names, value, strict=True)) for value in values]
+
+    def _finished(self, row: dict[str, Any], now: datetime) -> dict[str, Any]:
+        detections = row.get("detections")
+        ok = row["error_stage"] is None
+        return row | self._constants | {
+            "processed_at": now,
+            "status": "ok" if ok else "failed",
+            "num_detections": len(detections) if ok else None,
+            "max_score": max((d["score"] for d in detections), default=None) if ok else None,
+            "detections": detections if ok else None,
+        }

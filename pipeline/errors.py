@@ -1,0 +1,22 @@
+"""What can stop a run.
+
+    SsdBatchError            exit 1   something failed while running; what was committed stays
+    ├─ SettingError          exit 2   a wrong setting, input, model or table; nothing was started
+    └─ ReconciliationError   exit 1   the table does not hold what the run believes it wrote
+"""
+
+
+class SsdBatchError(Exception):
+    """The root; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class SettingError(SsdBatchError):
+    """A setting can't work: the message names it, its value and the fix."""
+
+    exit_code = 2
+
+
+class ReconciliationError(SsdBatchError):
+    """listed = already done + ok + failed does not hold in the table."""

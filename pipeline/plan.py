@@ -1,0 +1,91 @@
+"""What is left to do: the listing, less what the table already holds for this model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.query import connect, literal
+from pipeline.table import ResultTable
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Counts of keys (uri, etag): listed = already_ok + already_failed + planned."""
+
+    listed: int
+    already_ok: int
+    already_failed: int
+    planned: int
+
+    @property
+    def already_done(self) -> int:
+        """Detected, or failed for good, in an earlier run."""
+        return self.already_ok + self.already_failed
+
+
+def make_plan(
+    listing: Path, table: ResultTable, model_digest: str, max_attempts: int, work: Path
+) -> Plan:
+    """Anti-join a listing with the table, and write the rows that are left.
+
+    A key is done when its row is ok, could not be decoded (the same bytes never will be), or has failed in another
+    way `max_attempts` times.
+
+    Args:
+        listing: Parquet file as `list_inputs` writes it; a key that stands in it twice counts once.
+        table: the results so far.
+        model_digest: whose results count.
+        max_attempts: how often an image is tried whose failure may pass.
+        work: the Parquet file to write: the listing's columns and num_attempts, this one counted.
+    """
+    with connect(table) as db:
+        db.execute(
+            """
+            CREATE TEMP TABLE judged AS
+            WITH listed AS (SELECT DISTINCT ON (uri, etag) * FROM read_parquet($listing)),
+            known AS (
+                SELECT uri, etag, status, num_attempts,
+                    status = 'ok' OR error_stage = 'decode' OR num_attempts >= $max_attempts AS is_done
+                FROM results WHERE model_digest = $digest
+            )
+            SELECT listed.*, coalesce(known.num_attempts, 0)::INTEGER + 1 AS num_attempts,
+                known.status, coalesce(known.is_done, false) AS is_done
+            FROM listed LEFT JOIN known USING (uri, etag)
+            """,
+            {"listing": str(listing), "digest": model_digest, "max_attempts": max_attempts},
+        )
+        left = "SELECT * EXCLUDE (status, is_done) FROM judged WHERE NOT is_done"
+        db.execute(f"COPY ({left}) TO {literal(str(work))} (FORMAT parquet)")
+        counts = db.execute(
+            """SELECT count(*), count(*) FILTER (is_done AND status = 'ok'),
+                count(*) FILTER (is_done AND status <> 'ok'), count(*) FILTER (NOT is_done) FROM judged"""
+        ).fetchall()[0]
+    return Plan(*counts)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What the table holds of a listing: its keys by status, those without a row, and rows beyond one a key."""
+
+    ok: int
+    failed: int
+    missing: int
+    doubled: int
+
+
+def tally(listing: Path, table: ResultTable, model_digest: str) -> Tally:
+    """Count a listing's keys in the table, for one model."""
+    with connect(table) as db:
+        counts = db.execute(
+            """
+            WITH listed AS (SELECT DISTINCT uri, etag FROM read_parquet($listing)),
+            known AS (
+                SELECT uri, etag, any_value(status) AS status, count(*) AS num_rows
+                FROM results WHERE model_digest = $digest GROUP BY uri, etag
+            )
+            SELECT count(*) FILTER (status = 'ok'), count(*) FILTER (status = 'failed'),
+                count(*) FILTER (status IS NULL), coalesce(sum(num_rows - 1), 0)::BIGINT
+            FROM listed LEFT JOIN known USING (uri, etag)
+            """,
+            {"listing": str(listing), "digest": model_digest},
+        ).fetchall()[0]
+    return Tally(*counts)

@@ -1,0 +1,106 @@
+"""SQL over the table: DuckDB with the views that people ask, read-only."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset
+
+from pipeline import storage
+from pipeline.errors import SettingError
+from pipeline.table import SCHEMA, ResultTable
+
+VIEWS = {
+    "images": "SELECT * FROM results",
+    "detections": """
+        SELECT uri, etag, model_name, model_digest, run_id, run_date, width_px, height_px, unnest(detections, recursive := true)
+        FROM results WHERE num_detections > 0
+    """,
+    "failures": """
+        SELECT uri, etag, model_name, model_digest, run_id, run_date, processed_at, error_stage, error_type, error_message,
+            num_attempts, error_stage = 'decode' AS is_permanent
+        FROM results WHERE status = 'failed'
+    """,
+}
+"""`images` has a row an image, failed ones too; `detections` a row a box; `failures` what went wrong."""
+
+
+def literal(text: str) -> str:
+    """A string as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+@contextmanager
+def connect(table: ResultTable) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB with the view `results`: the table's rows, whichever storage it lies on."""
+    files = table.data_files()
+    with duckdb.connect() as db:
+        if storage.is_s3(table.url):
+            db.register_filesystem(storage.s3_filesystem())
+        db.execute("SET allowed_paths = ?", [files])
+        if files:
+            names = ", ".join(literal(file) for file in files)
+            columns = ", ".join(f'"{name}"' for name in SCHEMA.names)
+            source = f"read_parquet([{names}], hive_partitioning = true, union_by_name = true)"
+            db.execute(f"CREATE VIEW results AS SELECT {columns} FROM {source}")
+        else:
+            db.register("results", SCHEMA.empty_table())
+        yield db
+
+
+@contextmanager
+def query(table: ResultTable, sql: str) -> Iterator[duckdb.DuckDBPyRelation]:
+    """Answer one SELECT over the views of `VIEWS`.
+
+    No statement can write, or read anything but the table's own files.
+
+    Raises:
+        SettingError: no table is there, the SQL is wrong, or it is not one SELECT.
+    """
+    if not table.exists:
+        raise SettingError(f"table {table.url!r}: no table is there; make one with `ssd-batch infer`")
+    with connect(table) as db:
+        for name, select in VIEWS.items():
+            db.execute(f"CREATE VIEW {name} AS {select}")
+        db.execute("SET enable_external_access = false")
+        db.execute("SET lock_configuration = true")
+        try:
+            statements = db.extract_statements(sql)
+            if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+                raise SettingError("query takes one SELECT statement: tables are only read here")
+            yield db.sql(statements[0].query)
+        except duckdb.Error as error:
+            raise SettingError(f"query: {error}") from error
+
+
+def export_parquet(table: ResultTable, url: str) -> int:
+    """Write `detections` as flat Parquet files, a row a box, into a new folder.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        SettingError: something is there already, or it can't be written.
+    """
+    url = storage.absolute(url).rstrip("/")
+    fs, path = storage.filesystem(url)
+    num_rows = 0
+
+    def counted(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        nonlocal num_rows
+        for batch in batches:
+            num_rows += batch.num_rows
+            yield batch
+
+    try:
+        if fs.exists(path) and fs.find(path):
+            raise SettingError(f"output {url!r} is not empty; name a new folder")
+        with query(table, "SELECT * FROM detections") as relation:
+            batches = relation.to_arrow_reader(65_536)
+            pa.dataset.write_dataset(
+                counted(batches), path, schema=batches.schema, format="parquet", filesystem=fs, max_rows_per_file=5_000_000
+            )
+    except OSError as error:
+        raise SettingError(f"output {url!r} can't be written: {error}") from error
+    return num_rows

@@ -1,0 +1,153 @@
+"""One run: list, plan, fetch and decode, detect, commit, reconcile."""
+
+import logging
+import tempfile
+import time
+import uuid
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pyarrow.compute as pc
+from pydantic import BaseModel, Field
+
+from pipeline.commit import Committer
+from pipeline.errors import ReconciliationError
+from pipeline.listing import list_inputs
+from pipeline.plan import Plan, Tally, make_plan, tally
+from pipeline.progress import Progress
+from pipeline.table import ResultTable
+
+if TYPE_CHECKING:
+    from model.package import ModelPackage
+
+logger = logging.getLogger(__name__)
+
+class InferSettings(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
+    """Every knob of a run."""
+
+    input: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Folder, glob, s3://bucket/prefix, any fsspec URL, or a manifest (.parquet, .csv, .jsonl with a column uri); may be given several times."""
+    table: Annotated[str, Field(min_length=1)]
+    """Delta table of results, local or s3://; made when there is none."""
+    model: Annotated[str, Field(min_length=1)]
+    """Model package: a folder with model.json and model.safetensors."""
+    all_files: bool = False
+    """Take all files of folders and prefixes, not only those with an image's suffix."""
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Images a forward pass."""
+    num_detectors: Annotated[int, Field(ge=0)] = 0
+    """Detector actors; 0 = one a GPU, or one a core where there is no GPU."""
+    max_pixels: Annotated[int, Field(ge=1)] = 200_000_000
+    """Pictures of more pixels are failures, and not decoded."""
+    max_attempts: Annotated[int, Field(ge=1)] = 3
+    """Runs that try an image whose failure may pass, such as one of storage."""
+    commit_interval_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    """Seconds between commits: what a crash can lose."""
+    address: str = "local"
+    """Ray cluster: an address, "auto" for the one this machine belongs to, "local" for one of its own on this machine."""
+    dry_run: bool = False
+    """Plan, count and stop."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did. already_done = ok and permanently failed before; listed = already_done + ok + failed at the end."""
+
+    run_id: str
+    table: str
+    model_digest: str
+    listed: int
+    skipped: int
+    already_done: int
+    planned: int
+    ok: int
+    failed: int
+    wall_s: float
+    images_per_s: float
+
+
+def infer(settings: InferSettings) -> Summary:
+    """Detect what the table does not hold yet.
+
+    Raises:
+        SettingError: before anything is started or written.
+        ReconciliationError: rows are missing at the end; what is in the table stays, and the next run does the rest.
+    """
+    started = time.monotonic()
+    from pipeline.packages import read_package  # torch takes seconds to import: not before it is needed
+
+    table = ResultTable(settings.table)
+    package = read_package(settings.model)
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+    with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder:
+        listing, work = Path(folder, "listing.parquet"), Path(folder, "work.parquet")
+        skipped = list_inputs(settings.input, settings.all_files, listing)
+        plan = make_plan(listing, table, package.digest, settings.max_attempts, work)
+        logger.info("%s", explain(plan, skipped))
+        ok = failed = 0
+        if plan.planned and not settings.dry_run:
+            table.create()
+            constants = {
+                "model_name": package.record.name,
+                "model_digest": package.digest,
+                "run_id": run_id,
+                "run_date": datetime.now(UTC).date(),
+            }
+            ok, failed = _detect_all(settings, table, package, constants, work, plan.planned)
+            _reconcile(plan, ok, failed, tally(listing, table, package.digest))
+    wall_s = time.monotonic() - started
+    return Summary(
+        run_id, table.url, package.digest, plan.listed, skipped, plan.already_done, plan.planned, ok, failed,
+        round(wall_s, 3), round((ok + failed) / wall_s, 3),
+    )  # fmt: skip
+
+
+def explain(plan: Plan, skipped: int) -> str:
+    """The plan in a sentence."""
+    nothing = "; nothing to do" if not plan.planned else ""
+    return (
+        f"{plan.listed:,} images listed ({skipped:,} other files skipped): {plan.already_ok:,} already detected, "
+        f"{plan.already_failed:,} failed for good before, {plan.planned:,} planned{nothing}"
+    )
+
+
+def _detect_all(
+    settings: InferSettings,
+    table: ResultTable,
+    package: "ModelPackage",
+    constants: dict[str, Any],
+    work: Path,
+    num_planned: int,
+) -> tuple[int, int]:
+    """Run the planned images through the cluster and commit their rows; how many were ok and failed."""
+    from pipeline.stream import cluster, results
+
+    with (
+        table.working_file(work, f"{constants['run_id']}.parquet") as work_url,
+        cluster(settings.address),
+        closing(Progress(num_planned)) as progress,
+        Committer(table, settings.commit_interval_s) as committer,
+    ):
+        for rows in results(
+            work_url,
+            num_planned,
+            package,
+            constants,
+            num_detectors=settings.num_detectors,
+            batch_size=settings.batch_size,
+            max_pixels=settings.max_pixels,
+        ):
+            committer.put(rows)
+            failed = pc.sum(pc.equal(rows["status"], "failed")).as_py() or 0
+            progress.update(rows.num_rows, failed)
+    return progress.done - progress.failed, progress.failed
+
+
+def _reconcile(plan: Plan, ok: int, failed: int, found: Tally) -> None:
+    """Check against the table itself that each listed key has one row, and that it is what was counted."""
+    expected = Tally(plan.already_ok + ok, plan.already_failed + failed, missing=0, doubled=0)
+    if found != expected:
+        raise ReconciliationError(f"the table holds {found} of this listing, expected {expected}; run it again")

@@ -1,0 +1,147 @@
+"""The Delta table of results: its columns, and how it is opened and appended to."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError
+
+from pipeline import storage
+from pipeline.errors import SettingError
+
+DETECTION = pa.struct(
+    [
+        ("label_id", pa.int32()),
+        ("label", pa.string()),
+        ("score", pa.float32()),
+        ("xmin", pa.float32()),
+        ("ymin", pa.float32()),
+        ("xmax", pa.float32()),
+        ("ymax", pa.float32()),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("etag", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("last_modified", pa.timestamp("us", "UTC")),
+        ("model_name", pa.string()),
+        ("model_digest", pa.string()),
+        ("run_id", pa.string()),
+        ("run_date", pa.date32()),
+        ("processed_at", pa.timestamp("us", "UTC")),
+        ("status", pa.string()),
+        ("error_stage", pa.string()),
+        ("error_type", pa.string()),
+        ("error_message", pa.string()),
+        ("num_attempts", pa.int32()),
+        ("width_px", pa.int32()),
+        ("height_px", pa.int32()),
+        ("num_detections", pa.int32()),
+        ("max_score", pa.float32()),
+        ("detections", pa.list_(DETECTION)),
+    ]
+)
+"""One row an image version and model. Boxes are pixels of the original image as a viewer shows it."""
+
+KEY = ("uri", "etag", "model_digest")
+PARTITION = "run_date"
+
+
+@dataclass
+class ResultTable:
+    """The table at a URL; it may not exist yet. Opening checks that it is ours, and writes nothing."""
+
+    url: str
+
+    def __post_init__(self) -> None:
+        self.url = storage.absolute(self.url).rstrip("/")
+        self._options = storage.table_storage_options(self.url)
+        if self.exists:
+            missing = [f.name for f in SCHEMA if f.name not in {c.name for c in self._delta.schema().fields}]
+            if missing:
+                raise SettingError(
+                    f"table {self.url!r} was made by something else: it has no column {', '.join(missing)}; "
+                    "name another place for --table"
+                )
+        elif self._holds_other_files():
+            raise SettingError(f"table {self.url!r} is a place with other files in it; name an empty one")
+
+    @cached_property
+    def exists(self) -> bool:
+        """Is a table there already?"""
+        try:
+            return DeltaTable.is_deltatable(self.url, storage_options=self._options)
+        except (OSError, DeltaError, ValueError) as error:
+            raise SettingError(f"table {self.url!r} can't be opened: {error}") from error
+
+    @cached_property
+    def _delta(self) -> DeltaTable:
+        return DeltaTable(self.url, storage_options=self._options)
+
+    def _holds_other_files(self) -> bool:
+        try:
+            return any(entry for page in storage.walk(self.url + "/") for entry in page)
+        except FileNotFoundError as error:
+            if storage.is_s3(self.url):
+                raise SettingError(f"table {self.url!r}: {error}") from error
+            return False
+        except OSError as error:
+            raise SettingError(f"table {self.url!r} can't be read: {error}") from error
+
+    def create(self) -> None:
+        """Make the table where there is none.
+
+        Raises:
+            SettingError: it can't be written there.
+        """
+        if self.exists:
+            return
+        try:
+            self._delta = DeltaTable.create(
+                self.url, SCHEMA, partition_by=[PARTITION], name="ssd-batch", storage_options=self._options
+            )
+        except (OSError, DeltaError) as error:
+            raise SettingError(f"table {self.url!r} can't be written: {error}") from error
+        self.exists = True
+
+    def data_files(self) -> list[str]:
+        """The Parquet files of the current version, as the log names them (a glob would count too many)."""
+        if not self.exists:
+            return []
+        self._delta.update_incremental()
+        return self._delta.file_uris()
+
+    @contextmanager
+    def working_file(self, local: Path, name: str) -> Iterator[str]:
+        """Put a file beside the table, where all nodes read it, for the time of a run. Delta passes over `_` folders."""
+        url = f"{self.url}/_ssd_batch/{name}"
+        fs, path = storage.filesystem(url)
+        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        fs.put_file(str(local), path)
+        try:
+            yield url
+        finally:
+            fs.rm_file(path)
+
+    def append(self, rows: pa.Table) -> None:
+        """Commit rows in one atomic step: rows of images tried before replace their old row.
+
+        Args:
+            rows: columns as `SCHEMA`.
+        """
+        self._delta.update_incremental()
+        is_retry = pc.greater(rows["num_attempts"], 1)
+        fresh, retried = rows.filter(pc.invert(is_retry)), rows.filter(is_retry)
+        if fresh.num_rows:
+            write_deltalake(self._delta, fresh, mode="append")
+        if retried.num_rows:
+            same_key = " AND ".join(f"old.{column} = new.{column}" for column in KEY)
+            merge = self._delta.merge(retried, same_key, source_alias="new", target_alias="old")
+            merge.when_matched_update_all().when_not_matched_insert_all().execute()
