@@ -88,6 +88,19 @@ def export(table: str, output: str, kind: str, as_json: bool) -> None:
     click.echo(json.dumps({"output": output, "rows": num_rows}) if as_json else f"{num_rows:,} rows written to {output}")
 
 
+@cli.command()
+@click.option("--data", required=True, help="Folder in Pascal VOC's layout.")
+@click.option("--model", required=True, help="Model package to measure.")
+@click.option("--split", default="test", show_default=True, help="A file of ImageSets/Main.")
+@json_option
+def evaluate(data: str, model: str, split: str, as_json: bool) -> None:
+    """Measure a model package on labelled images: mAP at IoU 0.5 as Pascal VOC defines it."""
+    from jobs.evaluate import evaluate_voc
+
+    metrics = evaluate_voc(model, data, split)
+    click.echo(json.dumps(metrics) if as_json else json.dumps(metrics, indent=2))
+
+
 def main() -> None:
     """Run the command line; errors of the user's making are one line, without a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)

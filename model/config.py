@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, model_validator
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Frozen(BaseModel, frozen=True, extra="forbid"):
+class Frozen(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """A record whose fields are checked once, when it is made; unknown fields are errors."""
 
 

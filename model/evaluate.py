@@ -7,16 +7,8 @@ import torch
 from torch import Tensor
 
 from model.boxes import pairwise_iou
+from model.example import Truth
 from model.postprocess import Detections
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What stands in one image: boxes_xyxy (N, 4) float pixels; labels (N,) int64 from 1; is_difficult (N,) bool."""
-
-    boxes_xyxy: Tensor
-    labels: Tensor
-    is_difficult: Tensor
 
 
 @dataclass(frozen=True)

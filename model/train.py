@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -15,18 +14,10 @@ from model.augment import Augmentation, vertical_flip
 from model.config import Architecture, Frozen, Preprocessing
 from model.default_boxes import default_boxes
 from model.detector import fast_dtype
+from model.example import Examples
 from model.loss import Losses, Targets, multibox_loss
 from model.preprocess import normalise, resize
 from model.ssd import SSD
-
-
-@dataclass(frozen=True)
-class Example:
-    """A labelled image: (3, H, W) uint8 RGB; (N, 4) float pixels; (N,) int64 from 1."""
-
-    image: Tensor
-    boxes_xyxy: Tensor
-    labels: Tensor
 
 
 class TrainingSettings(Frozen):
@@ -53,21 +44,20 @@ class TrainingSettings(Frozen):
 class TrainingExamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Augmented, resized examples; drawing index i of pass n is another crop than in pass n + 1."""
 
-    def __init__(
-        self, examples: "Dataset[Example]", image_size_px: int, preprocessing: Preprocessing, flips: bool
-    ) -> None:
+    def __init__(self, examples: Examples, image_size_px: int, preprocessing: Preprocessing, flips: bool) -> None:
         self._examples = examples
         self._image_size_px = image_size_px
         self._augmentation = Augmentation(preprocessing)
         self._vertical_flip = flips
 
     def __len__(self) -> int:
-        return len(self._examples)  # type: ignore[arg-type]
+        return len(self._examples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """(3, S, S) uint8; boxes (N, 4) float xyxy in [0, 1]; labels (N,) int64."""
         example = self._examples[index]
-        image, boxes, labels = self._augmentation(example.image, example.boxes_xyxy, example.labels)
+        truth = example.truth
+        image, boxes, labels = self._augmentation(example.image, truth.boxes_xyxy, truth.labels)
         if self._vertical_flip:
             image, boxes = vertical_flip(image, boxes)
         height_px, width_px = image.shape[-2:]
@@ -142,7 +132,7 @@ def learning_rate(step: int, settings: TrainingSettings) -> float:
 
 
 def train(
-    examples: "Dataset[Example]",
+    examples: Examples,
     architecture: Architecture,
     preprocessing: Preprocessing,
     num_classes: int,

@@ -83,7 +83,7 @@ def results(
     block_rows = max(1, min(MAX_BLOCK_ROWS, num_planned // (4 * num_detectors)))
     fs, path = storage.filesystem(work_url)
     dataset = (
-        ray.data.read_parquet(path, filesystem=fs, ray_remote_args={"num_cpus": DECODE_CPUS})
+        ray.data.read_parquet(path, filesystem=fs, num_cpus=DECODE_CPUS)
         .repartition(target_num_rows_per_block=block_rows)
         .map_batches(
             partial(

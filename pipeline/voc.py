@@ -1,5 +1,6 @@
 """Labelled images in Pascal VOC's layout: `Annotations`, `ImageSets/Main`, `JPEGImages`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -7,8 +8,12 @@ from xml.etree import ElementTree
 import torch
 from torch import Tensor
 
+from model.example import Example, Truth
+from pipeline.decode import DecodeError, decode
+from pipeline.errors import SettingError
 
-class DataError(ValueError):
+
+class DataError(SettingError):
     """A data set that can't be used: which file, and what is wrong in it."""
 
 
@@ -16,13 +21,52 @@ class DataError(ValueError):
 class Annotation:
     """One image's objects.
 
-    boxes_xyxy: (N, 4) float pixels, 0-based, the right and lower border outside; class_names: N; is_difficult: (N,) bool.
+    boxes_xyxy: (N, 4) float pixels, 0-based, right and lower border outside; class_names: N; is_difficult: (N,) bool.
     """
 
     image_path: Path
     boxes_xyxy: Tensor
     class_names: tuple[str, ...]
     is_difficult: Tensor
+
+
+class VocExamples(Sequence[Example]):
+    """A split's images with their objects, decoded when asked for.
+
+    Args:
+        annotations: what `read_voc` gave.
+        class_names: the class at index i has label i + 1.
+
+    Raises:
+        DataError: an object is of no known class.
+    """
+
+    def __init__(self, annotations: Sequence[Annotation], class_names: Sequence[str]) -> None:
+        self._annotations = annotations
+        label_ids = {name: index + 1 for index, name in enumerate(class_names)}
+        for annotation in annotations:
+            for name in annotation.class_names:
+                if name not in label_ids:
+                    raise DataError(f"{annotation.image_path}: class {name!r} is none of {', '.join(class_names)}")
+        self._truths = [
+            Truth(a.boxes_xyxy, torch.tensor([label_ids[n] for n in a.class_names], dtype=torch.int64), a.is_difficult)
+            for a in annotations
+        ]
+
+    def __len__(self) -> int:
+        return len(self._annotations)
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        path = self._annotations[index].image_path
+        try:
+            return Example(decode(path.read_bytes()), self._truths[index])
+        except (OSError, DecodeError) as error:
+            raise DataError(f"{path}: {error}") from error
+
+
+def class_names(annotations: Sequence[Annotation]) -> tuple[str, ...]:
+    """All classes that occur, sorted."""
+    return tuple(sorted({name for annotation in annotations for name in annotation.class_names}))
 
 
 def read_voc(root: Path, split: str) -> list[Annotation]:

@@ -39,20 +39,18 @@ def draw_picture(seed: int) -> LabelledPicture:
     width_px, height_px = int(random.integers(320, 641)), int(random.integers(240, 481))
     canvas = background(random, width_px, height_px)
     owner = np.full((height_px, width_px), -1)
-    areas: list[float] = []
+    objects: list[Visibility] = []
     boxes, labels = [], []
     for _ in range(int(random.integers(1, 9))):
         label = int(random.integers(len(CLASS_NAMES)))
         side_px = int(min(width_px, height_px) * random.uniform(0.1, 0.45))
         mask = object_mask(CLASS_NAMES[label], side_px, random.uniform(0, 2 * math.pi))
-        placed = _place(mask, owner, areas, random)
+        placed = _place(mask, owner, objects, random)
         if placed is None:
             continue
         left, top, visible = placed
         patch = canvas[top : top + visible.shape[0], left : left + visible.shape[1]]
         _paint(patch, visible, random)
-        owner[top : top + visible.shape[0], left : left + visible.shape[1]][visible > 127] = len(areas)
-        areas.append(float((mask > 127).sum()))
         boxes.append(_tight_box(visible, left, top))
         labels.append(label + 1)
     return LabelledPicture(
@@ -120,24 +118,40 @@ def _corners(kind: str) -> list[tuple[float, float]]:
     ]
 
 
+@dataclass
+class Visibility:
+    """Pixels of an object: all that it has, and those that nothing hides."""
+
+    area: int
+    visible: int
+
+
 def _place(
-    mask: Mask, owner: NDArray[np.int64], areas: list[float], random: Generator
+    mask: Mask, owner: NDArray[np.int64], objects: list[Visibility], random: Generator
 ) -> tuple[int, int, Mask] | None:
-    """A place where this object and all earlier ones stay visible: left, top, and the mask cut at the border."""
+    """Find a place where this object and all earlier ones stay visible, and take it.
+
+    Returns:
+        left, top, and the mask cut at the border; `owner` and `objects` are brought up to date.
+    """
     height_px, width_px = owner.shape
-    inside = mask > 127
+    area = int((mask > 127).sum())
     for _ in range(10):
         left = int(random.integers(-mask.shape[1] // 3, width_px - mask.shape[1] * 2 // 3))
         top = int(random.integers(-mask.shape[0] // 3, height_px - mask.shape[0] * 2 // 3))
-        cut_left, cut_top = max(0, -left), max(0, -top)
-        visible = mask[cut_top : height_px - top, cut_left : width_px - left]
-        if (visible > 127).sum() < MIN_VISIBLE * inside.sum():
+        cut = mask[max(0, -top) : height_px - top, max(0, -left) : width_px - left]
+        left, top, inside = max(0, left), max(0, top), cut > 127
+        below = owner[top : top + cut.shape[0], left : left + cut.shape[1]]
+        hidden = np.bincount(below[inside] + 1, minlength=len(objects) + 1)[1:]
+        if inside.sum() < MIN_VISIBLE * area:
             continue
-        left, top = max(0, left), max(0, top)
-        after = owner.copy()
-        after[top : top + visible.shape[0], left : left + visible.shape[1]][visible > 127] = len(areas)
-        if all((after == i).sum() >= MIN_VISIBLE * area for i, area in enumerate(areas)):
-            return left, top, visible
+        if any(o.visible - h < MIN_VISIBLE * o.area for o, h in zip(objects, hidden, strict=True)):
+            continue
+        for earlier, count in zip(objects, hidden, strict=True):
+            earlier.visible -= int(count)
+        below[inside] = len(objects)
+        objects.append(Visibility(area, int(inside.sum())))
+        return left, top, cut
     return None
 
 

@@ -1,0 +1,53 @@
+"""Make the demo's model package: `python -m jobs.demo.train`. About half an hour on two cores."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jobs.demo.pictures import CLASS_NAMES, LabelledPicture, draw_picture
+from jobs.train import finish, train_package
+from model.example import Example, Truth
+from model.train import TrainingSettings
+
+PACKAGE = Path(__file__).parent / "model"
+WIDTH = 0.25
+NUM_PICTURES = 20_000
+HELD_OUT_SEED = 1_000_000
+NUM_HELD_OUT = 500
+SETTINGS = TrainingSettings(num_steps=1400, learning_rate=0.02, vertical_flip=True)
+
+
+class DrawnExamples(Sequence[Example]):
+    """Pictures of consecutive seeds, drawn when asked for."""
+
+    def __init__(self, first_seed: int, count: int) -> None:
+        self._first_seed, self._count = first_seed, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        return to_example(draw_picture(self._first_seed + index))
+
+
+def to_example(picture: LabelledPicture) -> Example:
+    """A drawn picture in tensors."""
+    labels = torch.from_numpy(picture.labels)
+    truth = Truth(torch.from_numpy(picture.boxes_xyxy), labels, torch.zeros(len(labels), dtype=torch.bool))
+    return Example(torch.from_numpy(np.array(picture.image)).permute(2, 0, 1), truth)
+
+
+def main() -> None:
+    """Train, measure on pictures that training never drew, and write the package."""
+    provenance = {"command": "python -m jobs.demo.train", "data": f"jobs.demo.pictures, seeds 0 to {NUM_PICTURES - 1}"}
+    package = train_package(
+        DrawnExamples(0, NUM_PICTURES), "demo-shapes", CLASS_NAMES, WIDTH, SETTINGS, provenance
+    )
+    held_out = DrawnExamples(HELD_OUT_SEED, NUM_HELD_OUT)
+    print(finish(package, held_out, str(PACKAGE), f"jobs.demo.pictures, {NUM_HELD_OUT} seeds from {HELD_OUT_SEED}"))
+
+
+if __name__ == "__main__":
+    main()
