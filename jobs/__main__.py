@@ -9,12 +9,15 @@ from typing import Any
 
 import click
 
+from jobs.settings import TrainSettings
 from jobs.spec import load_settings, spec_options
 from pipeline.errors import SsdBatchError
 from pipeline.run import InferSettings, Summary
 
 table_option = click.option("--table", required=True, help="Table of results: a path or s3:// URL.")
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line of standard output.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object on the last line of standard output."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -85,7 +88,20 @@ def export(table: str, output: str, kind: str, as_json: bool) -> None:
     from pipeline.table import ResultTable
 
     num_rows = export_parquet(ResultTable(table), output)
-    click.echo(json.dumps({"output": output, "rows": num_rows}) if as_json else f"{num_rows:,} rows written to {output}")
+    click.echo(
+        json.dumps({"output": output, "rows": num_rows}) if as_json else f"{num_rows:,} rows written to {output}"
+    )
+
+
+@cli.command()
+@spec_options(TrainSettings)
+@json_option
+def train(spec: Path | None, as_json: bool, **flags: Any) -> None:
+    """Train a narrow SSD300 from scratch on labelled images, and write its package."""
+    from jobs.train import train_voc
+
+    metrics = train_voc(load_settings(TrainSettings, spec, flags))
+    click.echo(json.dumps(metrics) if as_json else json.dumps(metrics, indent=2))
 
 
 @cli.command()

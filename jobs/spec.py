@@ -25,7 +25,9 @@ def spec_options(model: type[BaseModel]) -> Callable[[Command], Command]:
         for name, field in reversed(model.model_fields.items()):
             command = _option(name, field)(command)
         help_text = "YAML file with any of the settings below; flags override it."
-        return click.option("--spec", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=help_text)(command)
+        return click.option("--spec", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=help_text)(
+            command
+        )
 
     return decorate
 

@@ -3,40 +3,23 @@
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 
 from jobs.evaluate import evaluate
-from model.config import Architecture, Preprocessing
+from jobs.settings import TrainSettings
+from model.config import Architecture, Preprocessing, TrainingSettings
 from model.example import Examples
 from model.loss import Losses
 from model.package import ModelPackage, PackageRecord
-from model.train import TrainingSettings, train
+from model.train import train
 from pipeline.packages import write_package
 from pipeline.voc import VocExamples, class_names, read_voc
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """With batch norm and fresh weights there is no Caffe range to keep to; this brings inputs near unit spread."""
 REPORT_EVERY_STEPS = 20
-
-
-class TrainSettings(TrainingSettings):
-    """Every knob of a training."""
-
-    data: Annotated[str, Field(min_length=1)]
-    """Labelled images: a folder in Pascal VOC's layout."""
-    output: Annotated[str, Field(min_length=1)]
-    """Folder or URL that the model package is written to."""
-    name: Annotated[str, Field(min_length=1)]
-    """The model's name."""
-    train_split: str = "train"
-    """Images to learn from: a file of ImageSets/Main."""
-    val_split: str = "val"
-    """Images to measure on at the end: a file of ImageSets/Main."""
-    width: Annotated[float, Field(gt=0, le=4)] = 0.25
-    """Multiplies the channels of all layers; 1 is VGG16."""
 
 
 def train_voc(settings: TrainSettings) -> dict[str, Any]:

@@ -73,3 +73,24 @@ class Thresholds(Frozen):
     """A box is suppressed when its IoU with a better one of its class is above this."""
     detections_per_img: Annotated[int, Field(ge=1)] = 200
     """The best of all classes that are kept."""
+
+
+class TrainingSettings(Frozen):
+    """The recipe."""
+
+    num_steps: Annotated[int, Field(ge=1)] = 1500
+    """Optimizer steps."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Images a step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.02
+    """At its highest: reached after the warm-up, then falling by a half cosine to 0."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps in which the learning rate rises from 0."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of SGD, Nesterov's."""
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """On all weights."""
+    vertical_flip: bool = False
+    """Flip upside down too: for pictures without an up."""
+    seed: int = 0
+    """Of weights, order and augmentation."""

@@ -54,7 +54,5 @@ class Detector:
         """
         inputs = normalise(images.to(self.device, non_blocking=True), self.record.preprocessing, self.dtype)
         offsets, logits = self._network(inputs)
-        found = postprocess(
-            offsets, logits, self._default_boxes, sizes_px.to(self.device), self.record.thresholds
-        )
+        found = postprocess(offsets, logits, self._default_boxes, sizes_px.to(self.device), self.record.thresholds)
         return [Detections(d.boxes_xyxy.cpu(), d.scores.cpu(), d.labels.cpu()) for d in found]

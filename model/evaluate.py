@@ -39,9 +39,7 @@ def average_precisions(
     return [_one_label(found, truths, label, match_iou) for label in range(1, num_labels + 1)]
 
 
-def _one_label(
-    found: Sequence[Detections], truths: Sequence[Truth], label: int, match_iou: float
-) -> AveragePrecision:
+def _one_label(found: Sequence[Detections], truths: Sequence[Truth], label: int, match_iou: float) -> AveragePrecision:
     outcomes = [_outcomes(f, t, label, match_iou) for f, t in zip(found, truths, strict=True)]
     scores = torch.cat([score for score, _ in outcomes])
     is_right = torch.cat([right for _, right in outcomes])[scores.argsort(descending=True, stable=True)]
@@ -54,8 +52,10 @@ def _one_label(
     # The best precision at this recall or any higher one: curves are read from the right.
     precision = precision.flip(0).cummax(0).values.flip(0) if len(precision) else precision
     steps = torch.diff(recall, prepend=torch.zeros(1, dtype=torch.float64))
-    eleven = [precision[recall >= point - 1e-12].max().item() if (recall >= point - 1e-12).any() else 0.0
-              for point in torch.linspace(0, 1, 11, dtype=torch.float64)]
+    eleven = [
+        precision[recall >= point - 1e-12].max().item() if (recall >= point - 1e-12).any() else 0.0
+        for point in torch.linspace(0, 1, 11, dtype=torch.float64)
+    ]
     return AveragePrecision(float((precision * steps).sum()), sum(eleven) / 11, num_objects)
 
 

@@ -5,10 +5,10 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-import torch
 from torch import Tensor
 
 from model.config import Architecture, Frozen, Preprocessing, Thresholds

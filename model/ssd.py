@@ -76,9 +76,7 @@ class SSD(nn.Module):
         boxes_a_cell = architecture.num_default_boxes_a_cell
         shapes = list(zip(map_channels, boxes_a_cell, strict=True))
         self.localization = nn.ModuleList(nn.Conv2d(c, 4 * k, kernel_size=3, padding=1) for c, k in shapes)
-        self.classification = nn.ModuleList(
-            nn.Conv2d(c, num_classes * k, kernel_size=3, padding=1) for c, k in shapes
-        )
+        self.classification = nn.ModuleList(nn.Conv2d(c, num_classes * k, kernel_size=3, padding=1) for c, k in shapes)
         self.num_classes = num_classes
         self._initialise()
 

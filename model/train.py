@@ -3,42 +3,19 @@
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from model.augment import Augmentation, vertical_flip
-from model.config import Architecture, Frozen, Preprocessing
+from model.config import Architecture, Preprocessing, TrainingSettings
 from model.default_boxes import default_boxes
 from model.detector import fast_dtype
 from model.example import Examples
 from model.loss import Losses, Targets, multibox_loss
 from model.preprocess import normalise, resize
 from model.ssd import SSD
-
-
-class TrainingSettings(Frozen):
-    """The recipe."""
-
-    num_steps: Annotated[int, Field(ge=1)] = 1500
-    """Optimizer steps."""
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    """Images a step."""
-    learning_rate: Annotated[float, Field(gt=0)] = 0.02
-    """At its highest: reached after the warm-up, then falling by a half cosine to 0."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
-    """Steps in which the learning rate rises from 0."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Of SGD, Nesterov's."""
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    """On all weights."""
-    vertical_flip: bool = False
-    """Flip upside down too: for pictures without an up."""
-    seed: int = 0
-    """Of weights, order and augmentation."""
 
 
 class TrainingExamples(Dataset[tuple[Tensor, Tensor, Tensor]]):

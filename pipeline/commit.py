@@ -48,7 +48,9 @@ class Committer:
             self._queued_bytes += rows.nbytes
         self._rows.put(rows)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._rows.put(None)
         self._thread.join()
         if self._error is not None and error is None:

@@ -40,7 +40,9 @@ class DetectorActor:
         waiting = [i for i, content in enumerate(pixels) if content is not None]
         for start in range(0, len(waiting), self._batch_size):
             chosen = waiting[start : start + self._batch_size]
-            for row, result in zip(chosen, self._detect([pixels[i] for i in chosen], [rows[i] for i in chosen]), strict=True):
+            for row, result in zip(
+                chosen, self._detect([pixels[i] for i in chosen], [rows[i] for i in chosen]), strict=True
+            ):
                 rows[row] |= result
         now = datetime.now(UTC)
         return pa.Table.from_pylist([self._finished(row, now) for row in rows], schema=SCHEMA)
@@ -48,7 +50,9 @@ class DetectorActor:
     def _detect(self, pixels: list[bytes], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Detections of a batch; when it fails, of each image alone, so that only the culprit fails."""
         try:
-            found = self._detector(self._images(pixels), torch.tensor([[r["width_px"], r["height_px"]] for r in rows]).float())
+            found = self._detector(
+                self._images(pixels), torch.tensor([[r["width_px"], r["height_px"]] for r in rows]).float()
+            )
         except Exception as error:
             if len(rows) == 1:
                 return [failure("detect", error)]
@@ -63,16 +67,22 @@ class DetectorActor:
 
     def _records(self, found: Detections) -> list[dict[str, Any]]:
         labels = found.labels.tolist()
-        values = zip(labels, self._class_names[labels].tolist(), found.scores.tolist(), *found.boxes_xyxy.T.tolist(), strict=True)
+        values = zip(
+            labels, self._class_names[labels].tolist(), found.scores.tolist(), *found.boxes_xyxy.T.tolist(), strict=True
+        )
         return [dict(zip(DETECTION.names, value, strict=True)) for value in values]
 
     def _finished(self, row: dict[str, Any], now: datetime) -> dict[str, Any]:
         detections = row.get("detections")
         ok = row["error_stage"] is None
-        return row | self._constants | {
-            "processed_at": now,
-            "status": "ok" if ok else "failed",
-            "num_detections": len(detections) if ok else None,
-            "max_score": max((d["score"] for d in detections), default=None) if ok else None,
-            "detections": detections if ok else None,
-        }
+        return (
+            row
+            | self._constants
+            | {
+                "processed_at": now,
+                "status": "ok" if ok else "failed",
+                "num_detections": len(detections) if ok else None,
+                "max_score": max((d["score"] for d in detections), default=None) if ok else None,
+                "detections": detections if ok else None,
+            }
+        )

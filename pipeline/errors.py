@@ -1,8 +1,8 @@
 """What can stop a run.
 
-    SsdBatchError            exit 1   something failed while running; what was committed stays
-    ├─ SettingError          exit 2   a wrong setting, input, model or table; nothing was started
-    └─ ReconciliationError   exit 1   the table does not hold what the run believes it wrote
+SsdBatchError            exit 1   something failed while running; what was committed stays
+├─ SettingError          exit 2   a wrong setting, input, model or table; nothing was started
+└─ ReconciliationError   exit 1   the table does not hold what the run believes it wrote
 """
 
 

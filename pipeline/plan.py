@@ -22,9 +22,7 @@ class Plan:
         return self.already_ok + self.already_failed
 
 
-def make_plan(
-    listing: Path, table: ResultTable, model_digest: str, max_attempts: int, work: Path
-) -> Plan:
+def make_plan(listing: Path, table: ResultTable, model_digest: str, max_attempts: int, work: Path) -> Plan:
     """Anti-join a listing with the table, and write the rows that are left.
 
     A key is done when its row is ok, could not be decoded (the same bytes never will be), or has failed in another

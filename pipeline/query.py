@@ -99,7 +99,12 @@ def export_parquet(table: ResultTable, url: str) -> int:
         with query(table, "SELECT * FROM detections") as relation:
             batches = relation.to_arrow_reader(65_536)
             pa.dataset.write_dataset(
-                counted(batches), path, schema=batches.schema, format="parquet", filesystem=fs, max_rows_per_file=5_000_000
+                counted(batches),
+                path,
+                schema=batches.schema,
+                format="parquet",
+                filesystem=fs,
+                max_rows_per_file=5_000_000,
             )
     except OSError as error:
         raise SettingError(f"output {url!r} can't be written: {error}") from error

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+
 class InferSettings(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """Every knob of a run."""
 

@@ -190,7 +190,9 @@ def _fsspec_object(fs: Any, uri: str, info: dict[str, Any]) -> StoredObject:
     modified = info.get("LastModified") or info.get("mtime") or info.get("created")
     if isinstance(modified, (int, float)):
         modified = datetime.fromtimestamp(modified, UTC)
-    return StoredObject(uri, str(etag).strip('"'), info["size"] or 0, modified if isinstance(modified, datetime) else None)
+    return StoredObject(
+        uri, str(etag).strip('"'), info["size"] or 0, modified if isinstance(modified, datetime) else None
+    )
 
 
 # ---- reading what was listed
@@ -255,5 +257,8 @@ def _s3_store(bucket: str) -> S3Store:
     options: Any = {"endpoint": endpoint, "virtual_hosted_style_request": False} if endpoint else {}
     client: Any = {"allow_http": True} if endpoint and endpoint.startswith("http://") else {}
     return S3Store(
-        bucket, client_options=client, retry_config={**RETRIES, "backoff": BACKOFF}, **options  # type: ignore[typeddict-item]
+        bucket,
+        client_options=client,
+        retry_config={**RETRIES, "backoff": BACKOFF},
+        **options,  # type: ignore[typeddict-item]
     )

@@ -86,9 +86,7 @@ def results(
         ray.data.read_parquet(path, filesystem=fs, num_cpus=DECODE_CPUS)
         .repartition(target_num_rows_per_block=block_rows)
         .map_batches(
-            partial(
-                fetch_and_decode, image_size_px=package.record.architecture.image_size_px, max_pixels=max_pixels
-            ),
+            partial(fetch_and_decode, image_size_px=package.record.architecture.image_size_px, max_pixels=max_pixels),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=DECODE_CPUS,

@@ -88,8 +88,11 @@ def _read_annotation(root: Path, name: str) -> Annotation:
         tree = ElementTree.parse(path).getroot()
         file_name = tree.findtext("filename") or f"{name}.jpg"
         objects = [
-            ([float(node.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")],
-             node.findtext("name", "").strip(), node.findtext("difficult", "0").strip() == "1")
+            (
+                [float(node.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")],
+                node.findtext("name", "").strip(),
+                node.findtext("difficult", "0").strip() == "1",
+            )
             for node in tree.iter("object")
         ]
     except (OSError, ElementTree.ParseError, ValueError) as error:

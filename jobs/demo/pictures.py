@@ -113,9 +113,7 @@ def _corners(kind: str) -> list[tuple[float, float]]:
     assert kind == "cross", kind
     arm, half = 1.1, 0.33
     corners = [(arm, -half), (arm, half), (half, half)]
-    return [
-        (math.hypot(x, y), math.atan2(y, x) + quarter * math.pi / 2) for quarter in range(4) for x, y in corners
-    ]
+    return [(math.hypot(x, y), math.atan2(y, x) + quarter * math.pi / 2) for quarter in range(4) for x, y in corners]
 
 
 @dataclass
@@ -167,7 +165,7 @@ def _paint(patch: NDArray[np.float32], mask: Mask, random: Generator) -> None:
 
 
 def _tight_box(mask: Mask, left: int, top: int) -> tuple[float, float, float, float]:
-    """xyxy in pixels of the picture, the right and lower border outside."""
+    """Xyxy in pixels of the picture, the right and lower border outside."""
     rows, columns = (mask > 127).any(axis=1).nonzero()[0], (mask > 127).any(axis=0).nonzero()[0]
     return left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1
 

@@ -8,8 +8,8 @@ import torch
 
 from jobs.demo.pictures import CLASS_NAMES, LabelledPicture, draw_picture
 from jobs.train import finish, train_package
+from model.config import TrainingSettings
 from model.example import Example, Truth
-from model.train import TrainingSettings
 
 PACKAGE = Path(__file__).parent / "model"
 WIDTH = 0.25
@@ -42,9 +42,7 @@ def to_example(picture: LabelledPicture) -> Example:
 def main() -> None:
     """Train, measure on pictures that training never drew, and write the package."""
     provenance = {"command": "python -m jobs.demo.train", "data": f"jobs.demo.pictures, seeds 0 to {NUM_PICTURES - 1}"}
-    package = train_package(
-        DrawnExamples(0, NUM_PICTURES), "demo-shapes", CLASS_NAMES, WIDTH, SETTINGS, provenance
-    )
+    package = train_package(DrawnExamples(0, NUM_PICTURES), "demo-shapes", CLASS_NAMES, WIDTH, SETTINGS, provenance)
     held_out = DrawnExamples(HELD_OUT_SEED, NUM_HELD_OUT)
     print(finish(package, held_out, str(PACKAGE), f"jobs.demo.pictures, {NUM_HELD_OUT} seeds from {HELD_OUT_SEED}"))
 

@@ -5,9 +5,8 @@ import torch
 from torchvision.models.detection import ssd300_vgg16
 from torchvision.models.detection.ssd import SSD as ReferenceSSD
 
-from model.config import Architecture, Preprocessing, Thresholds
+from model.config import Architecture, Preprocessing
 from model.default_boxes import default_boxes
-from model.postprocess import Detections, postprocess
 from model.preprocess import normalise
 from model.ssd import SSD
 
@@ -67,8 +66,13 @@ def both(images: torch.Tensor) -> dict[str, object]:
         expected_detections = reference(list(images.float() / 255))
         anchors = reference.anchor_generator(transformed, features)[0]
     return {
-        "offsets": offsets, "logits": logits, "expected": expected, "detections": expected_detections,
-        "inputs": inputs, "transformed": transformed.tensors, "anchors": anchors,
+        "offsets": offsets,
+        "logits": logits,
+        "expected": expected,
+        "detections": expected_detections,
+        "inputs": inputs,
+        "transformed": transformed.tensors,
+        "anchors": anchors,
     }
 
 
@@ -84,6 +88,10 @@ def test_default_boxes_are_the_references(both):
 
 def test_raw_heads_agree(both):
     assert both["offsets"].shape == (4, 8732, 4)
-    print((both["offsets"] - both["expected"]["bbox_regression"]).abs().max(), (both["logits"] - both["expected"]["cls_logits"]).abs().max(), both["logits"].abs().max())
+    print(
+        (both["offsets"] - both["expected"]["bbox_regression"]).abs().max(),
+        (both["logits"] - both["expected"]["cls_logits"]).abs().max(),
+        both["logits"].abs().max(),
+    )
     torch.testing.assert_close(both["offsets"], both["expected"]["bbox_regression"], atol=1e-4, rtol=0)
     torch.testing.assert_close(both["logits"], both["expected"]["cls_logits"], atol=1e-4, rtol=0)
