@@ -35,11 +35,9 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
     picture = _probe(data, max_pixels)
     if _torchvision_reads_it_right(picture):
         try:
-            return decode_image(
-                torch.frombuffer(bytearray(data), dtype=torch.uint8),
-                mode=ImageReadMode.RGB,
-                apply_exif_orientation=True,
-            )
+            content = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            decoded: Tensor = decode_image(content, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+            return decoded
         except RuntimeError:
             pass  # Pillow has the last word, and the better error message.
     return _decode_with_pillow(picture)

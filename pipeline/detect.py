@@ -73,16 +73,8 @@ class DetectorActor:
         return [dict(zip(DETECTION.names, value, strict=True)) for value in values]
 
     def _finished(self, row: dict[str, Any], now: datetime) -> dict[str, Any]:
-        detections = row.get("detections")
-        ok = row["error_stage"] is None
-        return (
-            row
-            | self._constants
-            | {
-                "processed_at": now,
-                "status": "ok" if ok else "failed",
-                "num_detections": len(detections) if ok else None,
-                "max_score": max((d["score"] for d in detections), default=None) if ok else None,
-                "detections": detections if ok else None,
-            }
-        )
+        row |= self._constants | {"processed_at": now, "status": "failed"}
+        if row["error_stage"] is None:
+            scores = [detection["score"] for detection in row["detections"]]
+            row |= {"status": "ok", "num_detections": len(scores), "max_score": max(scores, default=None)}
+        return row

@@ -75,7 +75,7 @@ def results(
     Yields:
         Tables with the columns of `pipeline.table.SCHEMA`, in no set order.
     """
-    resources = ray.cluster_resources()
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     has_gpus = resources.get("GPU", 0) >= 1
     num_detectors = num_detectors or int(resources["GPU" if has_gpus else "CPU"])
     num_detectors = max(1, min(num_detectors, num_planned))

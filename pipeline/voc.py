@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree.ElementTree import ParseError
 
 import torch
+from defusedxml import DefusedXmlException, ElementTree
 from torch import Tensor
 
 from model.example import Example, Truth
@@ -85,7 +86,7 @@ def read_voc(root: Path, split: str) -> list[Annotation]:
 def _read_annotation(root: Path, name: str) -> Annotation:
     path = root / "Annotations" / f"{name}.xml"
     try:
-        tree = ElementTree.parse(path).getroot()
+        tree = ElementTree.fromstring(path.read_bytes())
         file_name = tree.findtext("filename") or f"{name}.jpg"
         objects = [
             (
@@ -95,7 +96,7 @@ def _read_annotation(root: Path, name: str) -> Annotation:
             )
             for node in tree.iter("object")
         ]
-    except (OSError, ElementTree.ParseError, ValueError) as error:
+    except (OSError, ParseError, DefusedXmlException, ValueError) as error:
         raise DataError(f"{path}: not a VOC annotation ({error})") from error
     objects = [entry for entry in objects if entry[0][2] > entry[0][0] and entry[0][3] > entry[0][1]]
     # VOC counts pixels from 1 and includes the last: moving the first corner by one gives 0-based borders.

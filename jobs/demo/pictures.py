@@ -159,14 +159,15 @@ def _paint(patch: NDArray[np.float32], mask: Mask, random: Generator) -> None:
     colour = random.uniform(0, 255, 3)
     while min(np.linalg.norm(colour - covered.mean(0)), np.linalg.norm(colour - np.median(covered, 0))) < MIN_CONTRAST:
         colour = random.uniform(0, 255, 3)
-    shade = np.linspace(*random.uniform(-15, 15, 2), mask.shape[1])[None, :, None]
+    shade = random.uniform(-15, 15) * np.linspace(-1, 1, mask.shape[1])[None, :, None]
     alpha = mask[..., None].astype(np.float32) / 255
     patch[:] = patch * (1 - alpha) + (colour + shade) * alpha
 
 
 def _tight_box(mask: Mask, left: int, top: int) -> tuple[float, float, float, float]:
     """Xyxy in pixels of the picture, the right and lower border outside."""
-    rows, columns = (mask > 127).any(axis=1).nonzero()[0], (mask > 127).any(axis=0).nonzero()[0]
+    inside = mask > 127
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     return left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1
 
 
