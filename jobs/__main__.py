@@ -117,6 +117,17 @@ def evaluate(data: str, model: str, split: str, as_json: bool) -> None:
     click.echo(json.dumps(metrics) if as_json else json.dumps(metrics, indent=2))
 
 
+@cli.command()
+@click.option(
+    "--output", default="demo-out", show_default=True, type=click.Path(path_type=Path), help="Folder to fill."
+)
+def demo(output: Path) -> None:
+    """Draw pictures, detect, query, compare with what was drawn, and annotate; on this machine alone."""
+    from jobs.demo.run import demo as run
+
+    run(output)
+
+
 def main() -> None:
     """Run the command line; errors of the user's making are one line, without a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)

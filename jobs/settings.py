@@ -7,7 +7,7 @@ from pydantic import Field
 from model.config import TrainingSettings
 
 
-class TrainSettings(TrainingSettings, frozen=True):
+class TrainSettings(TrainingSettings):
     """Every knob of a training."""
 
     data: Annotated[str, Field(min_length=1)]

@@ -11,16 +11,20 @@ from model.config import Preprocessing
 class Augmentation:
     """Photometric distortion, zoom out, IoU crop, flip: the paper's, each with its usual probability.
 
+    Args:
+        preprocessing: its mean fills what zooming out adds.
+        rescale: zoom out and crop; without, objects keep their size.
+
     Source: Liu et al. 2016, section 2.2 "Data augmentation" and section 3.6 (zoom out).
     """
 
-    def __init__(self, preprocessing: Preprocessing) -> None:
+    def __init__(self, preprocessing: Preprocessing, rescale: bool = True) -> None:
         fill = [round(255 * mean) for mean in preprocessing.mean]
+        zoom_and_crop = [v2.RandomZoomOut(fill=fill, side_range=(1, 2.5), p=0.4), v2.RandomIoUCrop()]
         self._transform = v2.Compose(
             [
                 v2.RandomPhotometricDistort(p=0.5),
-                v2.RandomZoomOut(fill=fill, side_range=(1, 2.5), p=0.4),
-                v2.RandomIoUCrop(),
+                *(zoom_and_crop if rescale else []),
                 v2.RandomHorizontalFlip(),
                 v2.SanitizeBoundingBoxes(min_size=3),
             ]

@@ -2,13 +2,15 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Frozen(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class Frozen(BaseModel):
     """A record whose fields are checked once, when it is made; unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Architecture(Frozen):
@@ -90,6 +92,8 @@ class TrainingSettings(Frozen):
     """Of SGD, Nesterov's."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     """On all weights."""
+    rescale: bool = True
+    """Zoom out and crop, as the paper does; not for endless examples whose sizes vary by themselves."""
     vertical_flip: bool = False
     """Flip upside down too: for pictures without an up."""
     seed: int = 0

@@ -21,11 +21,13 @@ from model.ssd import SSD
 class TrainingExamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Augmented, resized examples; drawing index i of pass n is another crop than in pass n + 1."""
 
-    def __init__(self, examples: Examples, image_size_px: int, preprocessing: Preprocessing, flips: bool) -> None:
+    def __init__(
+        self, examples: Examples, image_size_px: int, preprocessing: Preprocessing, settings: TrainingSettings
+    ) -> None:
         self._examples = examples
         self._image_size_px = image_size_px
-        self._augmentation = Augmentation(preprocessing)
-        self._vertical_flip = flips
+        self._augmentation = Augmentation(preprocessing, settings.rescale)
+        self._vertical_flip = settings.vertical_flip
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -134,7 +136,7 @@ def train(
     torch.manual_seed(settings.seed)
     network = SSD(architecture, num_classes).to(device=device, memory_format=torch.channels_last)
     step_on = TrainingStep(network, architecture, preprocessing, settings)
-    dataset = TrainingExamples(examples, architecture.image_size_px, preprocessing, settings.vertical_flip)
+    dataset = TrainingExamples(examples, architecture.image_size_px, preprocessing, settings)
     started = time.perf_counter()
     for step, (images, targets) in enumerate(_batches(dataset, settings)):
         losses = step_on(step, images, targets)

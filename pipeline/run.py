@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pyarrow.compute as pc
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from model.config import Frozen
 from pipeline.commit import Committer
 from pipeline.errors import ReconciliationError
 from pipeline.listing import list_inputs
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class InferSettings(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
+class InferSettings(Frozen):
     """Every knob of a run."""
 
     input: Annotated[tuple[str, ...], Field(min_length=1)]

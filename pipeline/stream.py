@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.util.annotations import RayDeprecationWarning
 
 from model.package import ModelPackage
 from pipeline import storage
@@ -37,6 +39,8 @@ def cluster(address: str) -> Iterator[None]:
     options: dict[str, Any] = {"address": address, "logging_level": logging.ERROR, "log_to_driver": False}
     if address == "local":
         options |= {"include_dashboard": False}
+        # Ray's C++ core warns on the terminal of its own argument passing at each run (ray-project/ray#53727).
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -82,16 +86,14 @@ def results(
     # Small runs are cut finer, so that all detectors have work from the start to the end.
     block_rows = max(1, min(MAX_BLOCK_ROWS, num_planned // (4 * num_detectors)))
     fs, path = storage.filesystem(work_url)
-    dataset = (
-        ray.data.read_parquet(path, filesystem=fs, num_cpus=DECODE_CPUS)
-        .repartition(target_num_rows_per_block=block_rows)
-        .map_batches(
-            partial(fetch_and_decode, image_size_px=package.record.architecture.image_size_px, max_pixels=max_pixels),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=DECODE_CPUS,
-        )
-        .map_batches(
+    work = ray.data.read_parquet(path, filesystem=fs, num_cpus=DECODE_CPUS)
+    decode = partial(fetch_and_decode, image_size_px=package.record.architecture.image_size_px, max_pixels=max_pixels)
+    images = work.repartition(target_num_rows_per_block=block_rows).map_batches(
+        decode, batch_size=None, batch_format="pyarrow", num_cpus=DECODE_CPUS
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)  # Ray 2.60 has no other place for max_restarts yet.
+        detections = images.map_batches(
             DetectorActor,
             fn_constructor_kwargs={
                 "package_files": ray.put(package.to_files()),
@@ -106,5 +108,4 @@ def results(
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_RESTARTS,
         )
-    )
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    yield from detections.iter_batches(batch_size=None, batch_format="pyarrow")

@@ -16,7 +16,7 @@ WIDTH = 0.25
 NUM_PICTURES = 20_000
 HELD_OUT_SEED = 1_000_000
 NUM_HELD_OUT = 500
-SETTINGS = TrainingSettings(num_steps=1400, learning_rate=0.02, vertical_flip=True)
+SETTINGS = TrainingSettings(num_steps=1200, rescale=False, vertical_flip=True)
 
 
 class DrawnExamples(Sequence[Example]):
