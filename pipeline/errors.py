@@ -20,3 +20,8 @@ class SettingError(SsdBatchError):
 
 class ReconciliationError(SsdBatchError):
     """listed = already done + ok + failed does not hold in the table."""
+
+
+def reason(error: BaseException) -> str:
+    """What another library's error says, in one line of at most 300 characters."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]

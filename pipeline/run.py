@@ -91,7 +91,6 @@ def infer(settings: InferSettings) -> Summary:
         logger.info("%s", explain(plan, skipped))
         ok = failed = 0
         if plan.planned and not settings.dry_run:
-            table.create()
             constants = {
                 "model_name": package.record.name,
                 "model_digest": package.digest,
@@ -125,11 +124,12 @@ def _detect_all(
     num_planned: int,
 ) -> tuple[int, int]:
     """Run the planned images through the cluster and commit their rows; how many were ok and failed."""
-    from pipeline.stream import cluster, results
+    from pipeline.cluster import cluster
+    from pipeline.stream import results
 
     with (
-        table.working_file(work, f"{constants['run_id']}.parquet") as work_url,
         cluster(settings.address),
+        table.working_file(work, f"{constants['run_id']}.parquet") as work_url,
         closing(Progress(num_planned)) as progress,
         Committer(table, settings.commit_interval_s) as committer,
     ):

@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsspec
 import obstore
 import s3fs
 from obstore.store import S3Store
+
+from pipeline.errors import SettingError
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
@@ -89,8 +92,18 @@ def table_storage_options(url: str) -> dict[str, str]:
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path in it."""
-    return (s3_filesystem(), url) if is_s3(url) else fsspec.core.url_to_fs(url)
+    """The fsspec file system of a URL, and the path in it.
+
+    Raises:
+        SettingError: fsspec knows no such scheme, or lacks the package for it.
+    """
+    if is_s3(url):
+        return s3_filesystem(), url
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        raise SettingError(f"{url!r} can't be reached: {error}") from error
+    return fs, path
 
 
 def read(url: str) -> bytes:
@@ -101,9 +114,28 @@ def read(url: str) -> bytes:
 
 def write(url: str, data: bytes) -> None:
     """A whole small file; its folder is made when there is none."""
-    fs, path = filesystem(url)
-    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    fs, path = _writable(url)
     fs.pipe_file(path, data)
+
+
+def put(local: Path, url: str) -> None:
+    """A file of this machine, of any size, to a URL."""
+    fs, path = _writable(url)
+    fs.put_file(str(local), path)
+
+
+def delete(url: str) -> None:
+    """One file."""
+    fs, path = filesystem(url)
+    fs.rm_file(path)
+
+
+def _writable(url: str) -> tuple[Any, str]:
+    """A URL's file system and path, with the folder above made where folders exist: S3 has none."""
+    fs, path = filesystem(url)
+    if not is_s3(url):
+        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    return fs, path
 
 
 # ---- listing

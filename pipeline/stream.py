@@ -1,22 +1,18 @@
-"""The stages as one Ray Data expression, and the cluster they run on."""
+"""The stages as one Ray Data expression."""
 
-import logging
-import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy
 from ray.util.annotations import RayDeprecationWarning
 
 from model.package import ModelPackage
 from pipeline import storage
 from pipeline.detect import DetectorActor
-from pipeline.errors import SettingError
 from pipeline.fetch import fetch_and_decode
 
 MAX_BLOCK_ROWS = 64
@@ -25,34 +21,6 @@ DECODE_CPUS, DETECTOR_CPUS = 0.4, 0.5
 """Shares of a core that Ray books: two actors at one each would leave none for reading on a machine of two cores."""
 MAX_RESTARTS = 3
 """Of an actor that dies, and of a call that it took along; Ray's own default is for ever."""
-
-
-@contextmanager
-def cluster(address: str) -> Iterator[None]:
-    """Ray, for the time of a run: a small one of our own for "local", else the cluster at an address.
-
-    Raises:
-        SettingError: no cluster answers there.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options: dict[str, Any] = {"address": address, "logging_level": logging.ERROR, "log_to_driver": False}
-    if address == "local":
-        options |= {"include_dashboard": False}
-        # Ray's C++ core warns on the terminal of its own argument passing at each run (ray-project/ray#53727).
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    try:
-        ray.init(**options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise SettingError(f"address {address!r}: no Ray cluster answers there ({error})") from error
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def results(

@@ -12,7 +12,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from pipeline import storage
-from pipeline.errors import SettingError
+from pipeline.errors import SettingError, reason
 
 DETECTION = pa.struct(
     [
@@ -79,7 +79,7 @@ class ResultTable:
         try:
             return DeltaTable.is_deltatable(self.url, storage_options=self._options)
         except (OSError, DeltaError, ValueError) as error:
-            raise SettingError(f"table {self.url!r} can't be opened: {error}") from error
+            raise SettingError(f"table {self.url!r} can't be opened: {reason(error)}") from error
 
     @cached_property
     def _delta(self) -> DeltaTable:
@@ -93,14 +93,10 @@ class ResultTable:
                 raise SettingError(f"table {self.url!r}: {error}") from error
             return False
         except OSError as error:
-            raise SettingError(f"table {self.url!r} can't be read: {error}") from error
+            raise SettingError(f"table {self.url!r} can't be read: {reason(error)}") from error
 
-    def create(self) -> None:
-        """Make the table where there is none.
-
-        Raises:
-            SettingError: it can't be written there.
-        """
+    def _create(self) -> None:
+        """Make the table where there is none."""
         if self.exists:
             return
         try:
@@ -108,7 +104,7 @@ class ResultTable:
                 self.url, SCHEMA, partition_by=[PARTITION], name="ssd-batch", storage_options=self._options
             )
         except (OSError, DeltaError) as error:
-            raise SettingError(f"table {self.url!r} can't be written: {error}") from error
+            raise SettingError(f"table {self.url!r} can't be written: {reason(error)}") from error
         self.exists = True
 
     def data_files(self) -> list[str]:
@@ -120,15 +116,23 @@ class ResultTable:
 
     @contextmanager
     def working_file(self, local: Path, name: str) -> Iterator[str]:
-        """Put a file beside the table, where all nodes read it, for the time of a run. Delta passes over `_` folders."""
+        """Put a file beside the table, where all nodes read it, for the time of a run; the table is made when needed.
+
+        Delta passes over folders whose name starts with `_`.
+
+        Raises:
+            SettingError: nothing can be written there.
+        """
+        self._create()
         url = f"{self.url}/_ssd_batch/{name}"
-        fs, path = storage.filesystem(url)
-        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        fs.put_file(str(local), path)
+        try:
+            storage.put(local, url)
+        except OSError as error:
+            raise SettingError(f"table {self.url!r} can't be written: {reason(error)}") from error
         try:
             yield url
         finally:
-            fs.rm_file(path)
+            storage.delete(url)
 
     def append(self, rows: pa.Table) -> None:
         """Commit rows in one atomic step: rows of images tried before replace their old row.

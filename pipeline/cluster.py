@@ -1,0 +1,61 @@
+"""The Ray cluster that a run uses: one of its own on this machine, or one that is there."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.data import DataContext
+
+from pipeline.errors import SettingError
+
+CONNECT_TIMEOUT_S = 10
+
+
+@contextmanager
+def cluster(address: str) -> Iterator[None]:
+    """Ray, for the time of a run.
+
+    Args:
+        address: "local" for a small cluster of our own, "auto" for the one this machine belongs to, or host:port.
+
+    Raises:
+        SettingError: no cluster answers there.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options: dict[str, Any] = {"address": address, "logging_level": logging.ERROR, "log_to_driver": False}
+    if address == "local":
+        options |= {"include_dashboard": False}
+        # Ray's C++ core warns on the terminal of its own argument passing at each run (ray-project/ray#53727).
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    elif address != "auto":
+        _check_reachable(address)
+    try:
+        ray.init(**options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise SettingError(f"address {address!r}: no Ray cluster answers there ({error})") from error
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries an address where nothing listens for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise SettingError(
+            f"address {address!r} must be local, auto or host:port (the port of ray start, 6379 by default)"
+        )
+    try:
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise SettingError(f"address {address!r}: nothing answers there ({error})") from error
