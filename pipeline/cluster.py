@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.data import DataContext
 
-from pipeline.errors import SettingError
+from pipeline.errors import SettingError, reason
 
 CONNECT_TIMEOUT_S = 10
 
@@ -37,7 +37,8 @@ def cluster(address: str) -> Iterator[None]:
     try:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise SettingError(f"address {address!r}: no Ray cluster answers there ({error})") from error
+        hint = "a cluster that asks for a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
+        raise SettingError(f"address {address!r}: no Ray cluster lets us in ({reason(error)}); {hint}") from error
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
 
 from pipeline import storage
-from pipeline.errors import SettingError
+from pipeline.errors import SettingError, reason
 from pipeline.storage import StoredObject
 
 IMAGE_SUFFIXES = (
@@ -61,7 +61,9 @@ def list_inputs(inputs: Iterable[str], all_files: bool, path: Path) -> int:
                     if taken:
                         writer.write_table(_to_table(taken))
             except (OSError, pa.ArrowException) as error:
-                raise SettingError(f"input {given!r} can't be listed: {error or type(error).__name__}") from error
+                raise SettingError(f"input {given!r} can't be listed: {reason(error)}") from error
+            except UnicodeEncodeError as error:
+                raise SettingError(f"input {given!r}: the name {error.object!r} is not UTF-8; rename it") from error
     if not num_listed:
         skipped = f"; {num_skipped} files with other suffixes are there (--all-files takes them)" if num_skipped else ""
         raise SettingError(f"input {', '.join(map(repr, inputs))}: no images{skipped}")
@@ -102,18 +104,35 @@ def _manifest(url: str) -> Iterator[list[StoredObject]]:
     folder = url.rpartition("/")[0]
     with ThreadPoolExecutor(NUM_STAT_THREADS) as threads:
         for batch in rows.to_batches(max_chunksize=storage.PAGE):
-            yield list(threads.map(lambda row: _manifest_entry(row, folder), batch.to_pylist()))
+            typed = pa.Table.from_arrays([_column(batch, field, url) for field in LISTING], schema=LISTING)
+            yield list(threads.map(lambda row: _manifest_entry(row, folder), typed.to_pylist()))
 
 
 def _read_manifest(url: str) -> pa.Table:
-    fs, path = storage.filesystem(url)
-    with fs.open(path, "rb") as file:
-        if url.lower().endswith(".parquet"):
-            return pq.read_table(file)
-        if url.lower().endswith(".csv"):
-            texts = {"uri": pa.string(), "etag": pa.string()}
-            return pyarrow.csv.read_csv(file, convert_options=pyarrow.csv.ConvertOptions(column_types=texts))
-        return pyarrow.json.read_json(file)
+    content = pa.BufferReader(storage.read(url))
+    texts = {"uri": pa.string(), "etag": pa.string()}  # however much they look like numbers or dates
+    if url.lower().endswith(".parquet"):
+        return pq.read_table(content)
+    if url.lower().endswith(".csv"):
+        return pyarrow.csv.read_csv(content, convert_options=pyarrow.csv.ConvertOptions(column_types=texts))
+    return pyarrow.json.read_json(
+        content, parse_options=pyarrow.json.ParseOptions(explicit_schema=pa.schema(texts.items()))
+    )
+
+
+def _column(rows: pa.RecordBatch, field: pa.Field, url: str) -> pa.Array:
+    """A manifest's column in the type of `LISTING`; nulls where it has none. Times without a zone are UTC."""
+    if field.name not in rows.column_names:
+        return pa.nulls(rows.num_rows, field.type)
+    column = rows[field.name]
+    is_time = pa.types.is_timestamp(field.type)
+    try:
+        if is_time and not pa.types.is_temporal(column.type):
+            texts = column.cast(pa.string()).to_pylist()
+            return pa.array([datetime.fromisoformat(text) if text else None for text in texts], field.type)
+        return column.cast(field.type, safe=not is_time)  # nanoseconds are cut to microseconds
+    except (ValueError, pa.ArrowException) as error:
+        raise SettingError(f"manifest {url!r}, column {field.name}: {reason(error)}") from error
 
 
 def _manifest_entry(row: dict[str, Any], folder: str) -> StoredObject:
@@ -121,18 +140,12 @@ def _manifest_entry(row: dict[str, Any], folder: str) -> StoredObject:
 
     An image that is not there keeps its row, with an empty etag: fetching it fails, and that is recorded.
     """
-    uri = row["uri"]
-    if not uri:
+    if not row["uri"]:
         raise SettingError(f"manifest in {folder!r} has a row without a uri")
-    absolute = uri if "://" in uri or uri.startswith("/") else f"{folder}/{uri}"
-    uri = absolute.removeprefix("file://") if absolute.startswith("file:///") else absolute
-    if row.get("etag") and row.get("size_bytes") is not None:
-        modified = row.get("last_modified")
-        if isinstance(modified, str):
-            modified = datetime.fromisoformat(modified)
-        if modified is not None and modified.tzinfo is None:
-            modified = modified.replace(tzinfo=UTC)
-        return StoredObject(uri, row["etag"].strip('"'), row["size_bytes"], modified)
+    is_relative = "://" not in row["uri"] and not row["uri"].startswith("/")
+    uri = storage.absolute(f"{folder}/{row['uri']}" if is_relative else row["uri"])
+    if row["etag"] and row["size_bytes"] is not None:
+        return StoredObject(uri, row["etag"].strip('"'), row["size_bytes"], row["last_modified"])
     try:
         return storage.stat(uri)
     except OSError:

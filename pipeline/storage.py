@@ -6,6 +6,7 @@ A local file's URI is its absolute path; an object's is scheme://bucket/key with
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import obstore
 import s3fs
+from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 from obstore.store import S3Store
 
 from pipeline.errors import SettingError
@@ -106,18 +108,30 @@ def filesystem(url: str) -> tuple[Any, str]:
     return fs, path
 
 
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    """No credentials, no such server: s3fs makes OSErrors only of what a server answers."""
+    try:
+        yield
+    except BotoCoreError as error:
+        raise OSError(str(error)) from error
+
+
+@_as_os_error()
 def read(url: str) -> bytes:
     """A whole small file."""
     fs, path = filesystem(url)
     return bytes(fs.cat_file(path))
 
 
+@_as_os_error()
 def write(url: str, data: bytes) -> None:
     """A whole small file; its folder is made when there is none."""
     fs, path = _writable(url)
     fs.pipe_file(path, data)
 
 
+@_as_os_error()
 def put(local: Path, url: str) -> None:
     """A file of this machine, of any size, to a URL."""
     fs, path = _writable(url)
@@ -152,6 +166,7 @@ def walk(url: str) -> Iterator[list[StoredObject]]:
     return _walk_s3(url) if is_s3(url) else _walk_fsspec(url)
 
 
+@_as_os_error()
 def stat(url: str) -> StoredObject:
     """One file or object.
 
@@ -172,17 +187,21 @@ def _walk_local(url: str) -> Iterator[list[StoredObject]]:
     if not os.path.isdir(url):
         yield [stat(url)]
         return
-    os.scandir(url).close()  # os.walk passes over a folder that it may not read.
     page = []
-    for folder, _, names in os.walk(url):
+    for folder, _, names in os.walk(url, onerror=_raise):
         for name in names:
             path = os.path.join(folder, name)
             if os.path.isfile(path):
                 page.append(_local_object(path, os.stat(path)))
-        if len(page) >= PAGE:
-            yield page
-            page = []
+            if len(page) == PAGE:
+                yield page
+                page = []
     yield page
+
+
+def _raise(error: OSError) -> None:
+    """os.walk by itself passes in silence over a folder that it may not read."""
+    raise error
 
 
 def _local_object(path: str, status: os.stat_result) -> StoredObject:
@@ -198,9 +217,10 @@ def local_etag(status: os.stat_result) -> str:
 def _walk_s3(url: str) -> Iterator[list[StoredObject]]:
     bucket, key = bucket_and_key(url)
     prefix = key if not key or key.endswith("/") else f"{key}/"
-    fs, request, found = s3_filesystem(), {"Bucket": bucket, "Prefix": prefix}, False
+    fs, request, found = s3_filesystem(), {"Bucket": bucket, "Prefix": prefix, "MaxKeys": PAGE}, False
     while True:
-        answer = fs.call_s3("list_objects_v2", **request)
+        with _as_os_error():
+            answer = fs.call_s3("list_objects_v2", **request)
         entries = [e for e in answer.get("Contents", []) if not (e["Key"].endswith("/") and e["Size"] == 0)]
         found = found or bool(entries)
         yield [
@@ -286,7 +306,13 @@ def _read_odd_key(bucket: str, key: str, etag: str) -> bytes:
         async with answer["Body"] as body:
             return bytes(await body.read())
 
-    return bytes(fsspec.asyn.sync(fs.loop, get))
+    try:
+        return bytes(fsspec.asyn.sync(fs.loop, get))
+    except OSError as error:
+        cause = error.__cause__
+        if isinstance(cause, ClientError) and cause.response["Error"]["Code"] in ("412", "PreconditionFailed"):
+            raise ChangedError("the object has changed since it was listed") from error
+        raise
 
 
 @cache

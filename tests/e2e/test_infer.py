@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -161,6 +162,34 @@ def test_a_wrong_setting_stops_before_anything_is_written(
     assert message in err
     assert "Traceback" not in err
     assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.s3
+def test_the_whole_job_on_s3(model: Path, s3: Any) -> None:
+    bucket = s3.bucket()
+    keys = ["in/a.jpg", "in/deep/b 1.jpg", "in/ü#?%41+[x]*.jpg", "in/odd//key.jpg"]
+    s3.put(bucket, {key: jpeg(index) for index, key in enumerate(keys)})
+    s3.put(bucket, {"in/broken.jpg": jpeg(0)[:100], "in/notes.txt": b"no image"})
+    s3.put(bucket, {f"model/{file.name}": file.read_bytes() for file in model.iterdir()})
+    table = f"s3://{bucket}/table"
+    arguments = ("--input", f"s3://{bucket}/in", "--table", table, "--model", f"s3://{bucket}/model")
+
+    first = infer(*arguments)
+    assert [first[k] for k in ("listed", "skipped", "already_done", "planned", "ok", "failed")] == [5, 1, 0, 5, 4, 1]
+    s3.put(bucket, {keys[0]: jpeg(7)})
+    second = infer(*arguments)
+    assert [second[k] for k in ("listed", "already_done", "planned", "ok", "failed")] == [5, 4, 1, 1, 0]
+
+    code, out, err = run("query", "--table", table, "SELECT uri, status FROM images", "--format", "json")
+    assert code == 0, err
+    uris = sorted(row["uri"] for row in json.loads(out))
+    assert uris == sorted(f"s3://{bucket}/{key}" for key in [*keys, keys[0], "in/broken.jpg"])
+    left = s3.client.list_objects_v2(Bucket=bucket, Prefix="table/_ssd_batch/")
+    assert left["KeyCount"] == 0, "the plan of a run is taken away at its end"
+
+    code, _, err = run("infer", "--input", "s3://no-such-bucket/in", "--table", f"{table}2", "--model", model)
+    assert code == 2
+    assert "does not exist" in err
 
 
 def test_boxes_are_pixels_of_the_upright_original(model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+from typing import Annotated
+
+import click
+import pytest
+from click.testing import CliRunner
+from pydantic import Field
+
+from jobs.spec import load_settings, spec_options
+from model.config import Frozen
+from pipeline.errors import SettingError
+from pipeline.run import InferSettings
+
+
+class Settings(Frozen):
+    """Of each kind one."""
+
+    input: Annotated[tuple[str, ...], Field(min_length=1)]
+    """What to read."""
+    batch_size: Annotated[int, Field(ge=1, le=16)] = 8
+    """Images a forward pass."""
+    interval_s: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds between commits."""
+    limit: int | None = None
+    """At most so many."""
+    dry_run: bool = False
+    """Plan and stop."""
+
+
+@click.command()
+@spec_options(Settings)
+def command(spec, **flags) -> None:
+    settings = load_settings(Settings, spec, flags)
+    click.echo(settings.model_dump_json())
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Settings from the text of a spec, or none, and flags as a person types them."""
+
+    def load(spec: str | None = None, *flags: str) -> Settings:
+        path = tmp_path / "spec.yaml"
+        if spec is not None:
+            path.write_text(spec)
+            flags = ("--spec", str(path), *flags)
+        result = CliRunner().invoke(command, flags, catch_exceptions=True)
+        if isinstance(result.exception, SettingError):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return Settings.model_validate_json(result.output)
+
+    return load
+
+
+def test_what_nothing_sets_has_its_default(load):
+    assert load("input: a") == Settings(input=("a",), batch_size=8, interval_s=30.0, limit=None, dry_run=False)
+
+
+def test_a_spec_is_typed(load):
+    assert load("input: [a, b]\nbatch_size: 4\ninterval_s: 2\nlimit: 5\ndry_run: true") == Settings(
+        input=("a", "b"), batch_size=4, interval_s=2.0, limit=5, dry_run=True
+    )
+
+
+def test_flags_are_typed(load):
+    flags = "--input", "a", "--input", "b", "--batch-size", "4", "--interval-s", "0.5", "--limit", "5", "--dry-run"
+    assert load(None, *flags) == Settings(input=("a", "b"), batch_size=4, interval_s=0.5, limit=5, dry_run=True)
+
+
+def test_flags_override_the_spec(load):
+    spec = "input: [a, b]\nbatch_size: 4\nlimit: 0\ndry_run: true"
+    assert load(spec, "--input", "c", "--no-dry-run") == Settings(input=("c",), batch_size=4, limit=0)
+    assert load(spec, "--batch-size", "1").batch_size == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "flags", "message"),
+    [
+        ("input: a\nbatchsize: 4", (), "^batchsize: no such setting; did you mean batch_size[?]$"),
+        ("input: a\nbatch-size: 4", (), "did you mean batch_size[?]"),
+        ("input: a\ncolour: red", (), "^colour: no such setting$"),
+        ("input: a\nbatch_size: many", (), "^batch_size: .*integer.*, not 'many'$"),
+        ("input: a\nbatch_size: 4.5", (), "^batch_size: .*integer.*, not 4.5$"),
+        ("input: a\nbatch_size: 0", (), "^batch_size: .*greater than or equal to 1, not 0$"),
+        ("input: a\nbatch_size: 17", (), "^batch_size: .*less than or equal to 16, not 17$"),
+        ("input: a\ninterval_s: 0", (), "^interval_s: .*greater than 0, not 0$"),
+        ("input: a", ("--interval-s", "soon"), "^interval_s: .*number.*, not 'soon'$"),
+        ("input: 5", (), "^input: .*tuple.*, not 5$"),
+        ("input: []", (), "^input: .*at least 1"),
+        ("dry_run: perhaps\ninput: a", (), "^dry_run: .*boolean.*, not 'perhaps'$"),
+        ("batch_size: 0\nlimit: x\ninput: a", (), "^batch_size: .*; limit: "),
+        ("batch_size: 4", (), "^input: missing; give --input or set it in the spec$"),
+        (None, (), "^input: missing; give --input"),
+        ("", (), "must be a mapping"),
+        ("- a", (), "must be a mapping"),
+        ("input: [a", (), "spec '.*spec.yaml' can't be read"),
+        ("!!python/object/apply:os.getcwd []", (), "can't be read"),
+    ],
+)
+def test_what_is_wrong_is_named(spec, flags, message, load):
+    with pytest.raises(SettingError, match=message):
+        load(spec, *flags)
+
+
+def test_help_has_each_flag_its_text_and_default():
+    text = CliRunner().invoke(command, ["--help"], terminal_width=200).output
+    for line in (
+        "--input",
+        "--dry-run / --no-dry-run",
+        "Images a forward pass.  [default: 8]",
+        "--interval-s",
+        "--limit",
+    ):
+        assert line in text
+
+
+def test_a_flag_that_does_not_exist_is_wrong_usage():
+    result = CliRunner().invoke(command, ["--batchsize", "4"])
+    assert result.exit_code == 2
+    assert "--batch-size" in result.output
+
+
+def test_every_setting_of_infer_says_what_it_is():
+    assert all(field.description for field in InferSettings.model_fields.values())
