@@ -70,11 +70,12 @@ def write_csv(relation: Any) -> None:
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(relation.columns)
-    while rows := relation.fetchmany(10_000):
-        writer.writerows(
-            [json.dumps(v, default=str, ensure_ascii=False) if isinstance(v, (list, dict)) else v for v in row]
-            for row in rows
-        )
+    for batch in relation.to_arrow_reader():
+        for row in batch.to_pylist():
+            writer.writerow(
+                json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, (list, dict)) else value
+                for value in row.values()
+            )
 
 
 @cli.command()

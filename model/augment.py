@@ -41,7 +41,7 @@ class Augmentation:
         Returns:
             The three in the same formats, of another size and another N. Randomness is torch's global generator.
         """
-        boxes = tv_tensors.BoundingBoxes(boxes_xyxy, format="XYXY", canvas_size=tuple(image.shape[-2:]))  # type: ignore[call-overload]
+        boxes = tv_tensors.BoundingBoxes(boxes_xyxy, format="XYXY", canvas_size=tuple(image.shape[-2:]))
         changed, target = self._transform(tv_tensors.Image(image), {"boxes": boxes, "labels": labels})
         return changed.as_subclass(Tensor), target["boxes"].as_subclass(Tensor).float(), target["labels"]
 

@@ -96,5 +96,7 @@ class TrainingSettings(Frozen):
     """Zoom out and crop, as the paper does; not for endless examples whose sizes vary by themselves."""
     vertical_flip: bool = False
     """Flip upside down too: for pictures without an up."""
+    num_workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that read and augment; 0: the training's own process does. Another number draws other augmentations."""
     seed: int = 0
     """Of weights, order and augmentation."""

@@ -37,7 +37,7 @@ class Detector:
         self.dtype = dtype or fast_dtype(device)
         self.record = package.record
         self.image_size_px = package.record.architecture.image_size_px
-        network = package.network().to(device=device, dtype=self.dtype, memory_format=torch.channels_last)
+        network = package.network().to(device=device, dtype=self.dtype).to(memory_format=torch.channels_last)
         self._network = network.requires_grad_(False)
         self._default_boxes = default_boxes(package.record.architecture).to(device)
 

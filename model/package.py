@@ -32,9 +32,9 @@ class PackageRecord(Frozen):
     """Without the background: the class at index i has label i + 1."""
     preprocessing: Preprocessing = Preprocessing()
     thresholds: Thresholds = Thresholds()
-    provenance: dict[str, Any] = {}
+    provenance: dict[str, Any] = Field(default_factory=dict)
     """How it was made: data, command, seed, time. Not in the digest."""
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, Any] = Field(default_factory=dict)
     """How good it is, and on what. Not in the digest."""
 
 
@@ -53,7 +53,7 @@ class ModelPackage:
         digest = hashlib.sha256(settings.encode())
         for name, tensor in sorted(self.weights.items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def network(self) -> SSD:

@@ -53,10 +53,13 @@ class SSD(nn.Module):
         self.trunk = adapted_trunk(architecture)
         width, batch_norm = architecture.width, architecture.batch_norm
 
-        def convolution(in_channels: int, out_channels: int, kernel_size: int, **kwargs: int) -> nn.Sequential:
+        def convolution(
+            in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0, dilation: int = 1
+        ) -> nn.Sequential:
             inner, outer = scaled(in_channels, width), scaled(out_channels, width)
             norm = [nn.BatchNorm2d(outer)] if batch_norm else []
-            return nn.Sequential(nn.Conv2d(inner, outer, kernel_size, **kwargs), *norm, nn.ReLU(inplace=True))
+            layer = nn.Conv2d(inner, outer, kernel_size, stride, padding, dilation)
+            return nn.Sequential(layer, *norm, nn.ReLU(inplace=True))
 
         # VGG16's fc6 and fc7 as convolutions: fc6 sampled with holes, so that its reach stays that of the 7×7 it was.
         self.conv6 = convolution(512, 1024, 3, padding=6, dilation=6)

@@ -1,6 +1,7 @@
 """The training step and a plain loop around it."""
 
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterable
 
@@ -29,6 +30,13 @@ class TrainingExamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self._augmentation = Augmentation(preprocessing, settings.rescale)
         self._vertical_flip = settings.vertical_flip
 
+    def __getstate__(self) -> bytes:
+        """All by value: as torch's tensors go to other processes, each holds a file open, and there may be too many."""
+        return pickle.dumps(self.__dict__)
+
+    def __setstate__(self, state: bytes) -> None:
+        self.__dict__.update(pickle.loads(state))  # noqa: S301 - what __getstate__ made
+
     def __len__(self) -> int:
         return len(self._examples)
 
@@ -48,7 +56,7 @@ def collate(examples: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Targ
     """Stack images (B, 3, S, S) and pad objects to the most of any of them."""
     images, boxes, labels = zip(*examples, strict=True)
     pad = torch.nn.utils.rnn.pad_sequence
-    return torch.stack(images), Targets(pad(boxes, batch_first=True), pad(labels, batch_first=True))
+    return torch.stack(images), Targets(pad(list(boxes), batch_first=True), pad(list(labels), batch_first=True))
 
 
 class NotFiniteError(ArithmeticError):
@@ -134,7 +142,7 @@ def train(
         The network, ready for inference.
     """
     torch.manual_seed(settings.seed)
-    network = SSD(architecture, num_classes).to(device=device, memory_format=torch.channels_last)
+    network = SSD(architecture, num_classes).to(device=device).to(memory_format=torch.channels_last)
     step_on = TrainingStep(network, architecture, preprocessing, settings)
     dataset = TrainingExamples(examples, architecture.image_size_px, preprocessing, settings)
     started = time.perf_counter()
@@ -155,7 +163,8 @@ def _batches(dataset: TrainingExamples, settings: TrainingSettings) -> Iterable[
         settings.batch_size,
         sampler=sampler,
         collate_fn=collate,
-        num_workers=2,
+        num_workers=settings.num_workers,
         generator=generator,
-        multiprocessing_context="fork",
+        # Not fork: a child of a process with threads (torch's, Arrow's, CUDA's) may wait for ever for one of their locks.
+        multiprocessing_context="spawn" if settings.num_workers else None,
     )

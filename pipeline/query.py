@@ -1,11 +1,15 @@
 """SQL over the table: DuckDB with the views that people ask, read-only."""
 
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import SettingError
@@ -26,6 +30,10 @@ VIEWS = {
 """`images` has a row an image, failed ones too; `detections` a row a box; `failures` what went wrong."""
 
 
+MEMORY_LIMIT = "2GB"
+"""Planning 10 million images against as many rows took 2.2 GB without a limit and 1.2 GB with one of 1 GB."""
+
+
 def literal(text: str) -> str:
     """A string as SQL writes it."""
     return "'" + text.replace("'", "''") + "'"
@@ -38,6 +46,9 @@ def connect(table: ResultTable) -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as db:
         if storage.is_s3(table.url):
             db.register_filesystem(storage.s3_filesystem())
+        db.execute("SET TimeZone = 'UTC'")
+        db.execute("SET memory_limit = ?", [MEMORY_LIMIT])
+        db.execute("SET temp_directory = ?", [str(Path(tempfile.gettempdir(), f"ssd-batch-duckdb-{os.getpid()}"))])
         db.execute("SET allowed_paths = ?", [files])
         if files:
             names = ", ".join(literal(file) for file in files)
@@ -105,7 +116,12 @@ def export_parquet(table: ResultTable, url: str) -> int:
                 format="parquet",
                 filesystem=fs,
                 max_rows_per_file=5_000_000,
+                create_dir=not storage.is_s3(url),  # S3 has no folders, and a mistyped bucket is not to be made.
             )
+            if not num_rows:  # write_dataset leaves no file then
+                empty = pa.BufferOutputStream()
+                pq.write_table(batches.schema.empty_table(), empty)
+                storage.write(f"{url}/part-0.parquet", empty.getvalue().to_pybytes())
     except OSError as error:
         raise SettingError(f"output {url!r} can't be written: {error}") from error
     return num_rows

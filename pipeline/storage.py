@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import obstore
 import s3fs
-from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+from botocore.exceptions import BotoCoreError, ClientError
 from obstore.store import S3Store
 
 from pipeline.errors import SettingError

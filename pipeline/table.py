@@ -1,10 +1,12 @@
 """The Delta table of results: its columns, and how it is opened and appended to."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -52,6 +54,8 @@ SCHEMA = pa.schema(
 
 KEY = ("uri", "etag", "model_digest")
 PARTITION = "run_date"
+MISREAD = re.compile(rf"[%\\\[\]]|/({'|'.join(SCHEMA.names)})=")
+"""Names that delta-rs takes for others or panics at, and folders that DuckDB takes for columns."""
 
 
 @dataclass
@@ -62,6 +66,10 @@ class ResultTable:
 
     def __post_init__(self) -> None:
         self.url = storage.absolute(self.url).rstrip("/")
+        if found := MISREAD.search(self.url):
+            raise SettingError(
+                f"table {self.url!r} has {found[0]!r} in its name, which readers misread; name another place"
+            )
         self._options = storage.table_storage_options(self.url)
         if self.exists:
             missing = [f.name for f in SCHEMA if f.name not in {c.name for c in self._delta.schema().fields}]
@@ -83,7 +91,10 @@ class ResultTable:
 
     @cached_property
     def _delta(self) -> DeltaTable:
-        return DeltaTable(self.url, storage_options=self._options)
+        try:
+            return DeltaTable(self.url, storage_options=self._options)
+        except (OSError, DeltaError) as error:
+            raise SettingError(f"table {self.url!r} can't be opened: {reason(error)}") from error
 
     def _holds_other_files(self) -> bool:
         try:
@@ -112,7 +123,7 @@ class ResultTable:
         if not self.exists:
             return []
         self._delta.update_incremental()
-        return self._delta.file_uris()
+        return [unquote(uri) for uri in self._delta.file_uris()]  # delta-rs gives them as URLs, escaped
 
     @contextmanager
     def working_file(self, local: Path, name: str) -> Iterator[str]:
@@ -135,7 +146,7 @@ class ResultTable:
             storage.delete(url)
 
     def append(self, rows: pa.Table) -> None:
-        """Commit rows in one atomic step: rows of images tried before replace their old row.
+        """Commit rows; those of images tried before replace their old row, in a second commit.
 
         Args:
             rows: columns as `SCHEMA`.

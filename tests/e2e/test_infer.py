@@ -100,6 +100,11 @@ def test_only_what_is_new_or_changed_is_detected_again(pictures: Path, model: Pa
         {"uri": str(pictures / "broken.jpg"), "error_stage": "decode", "error_type": "DecodeError"}
     ]
 
+    code, out, _ = run(
+        "query", "--table", table, "SELECT uri, detections FROM images WHERE status = 'failed'", "--format", "csv"
+    )
+    assert (code, out) == (0, f"uri,detections\n{pictures / 'broken.jpg'},\n")
+
     again = infer(*arguments)
     assert [again[k] for k in ("listed", "already_done", "planned", "ok", "failed")] == [7, 7, 0, 0, 0]
 

@@ -1,0 +1,230 @@
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import SettingError
+from pipeline.listing import list_inputs
+
+
+@pytest.fixture
+def listed(tmp_path_factory):
+    """List inputs; rows as dictionaries, and how many names were skipped."""
+    path = tmp_path_factory.mktemp("listing") / "listing.parquet"
+
+    def listed(*inputs: object, all_files: bool = False) -> tuple[list[dict], int]:
+        skipped = list_inputs(tuple(map(str, inputs)), all_files, path)
+        return pq.read_table(path).to_pylist(), skipped
+
+    return listed
+
+
+def make(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+
+def names(rows: list[dict], start: object) -> list[str]:
+    return sorted(row["uri"].removeprefix(f"{start}/") for row in rows)
+
+
+def test_a_folder_gives_its_images_and_counts_the_rest(tmp_path, listed):
+    make(tmp_path, "a.jpg", "deep/B.PNG", "deep/er/c.webp", "notes.txt", "NOEXT")
+    rows, skipped = listed(tmp_path)
+    assert (names(rows, tmp_path), skipped) == (["a.jpg", "deep/B.PNG", "deep/er/c.webp"], 2)
+    row = next(row for row in rows if row["uri"].endswith("a.jpg"))
+    status = os.stat(tmp_path / "a.jpg")
+    assert (row["etag"], row["size_bytes"]) == (f"{status.st_mtime_ns}-5", 5)
+    assert row["last_modified"].timestamp() == pytest.approx(status.st_mtime, abs=1e-3)
+
+    rows, skipped = listed(tmp_path, all_files=True)
+    assert (len(rows), skipped) == (5, 0)
+
+
+def test_a_file_url_is_the_same_folder(tmp_path, listed):
+    make(tmp_path, "a.jpg")
+    assert listed(f"file://{tmp_path}") == listed(tmp_path)
+
+
+def test_several_inputs_are_one_listing(tmp_path, listed):
+    make(tmp_path, "x/a.jpg", "y/b.jpg", "c.jpg")
+    rows, _ = listed(tmp_path / "x", tmp_path / "y", tmp_path / "c.jpg")
+    assert names(rows, tmp_path) == ["c.jpg", "x/a.jpg", "y/b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.jpg", ["a.jpg", "b.jpg"]),
+        ("?.jpg", ["a.jpg", "b.jpg"]),
+        ("[a]*", ["a.jpg", "a.png"]),
+        ("*/*.jpg", ["deep/c.jpg"]),
+        ("**/*.jpg", ["a.jpg", "b.jpg", "deep/c.jpg", "deep/er/d.jpg"]),
+        ("deep/**", ["deep/c.jpg", "deep/er/d.jpg"]),
+    ],
+)
+def test_a_glob_takes_what_matches(pattern, expected, tmp_path, listed):
+    make(tmp_path, "a.jpg", "a.png", "b.jpg", "deep/c.jpg", "deep/er/d.jpg", "notes.txt")
+    assert names(listed(f"{tmp_path}/{pattern}")[0], tmp_path) == expected
+
+
+def test_a_name_with_glob_characters_is_itself(tmp_path, listed):
+    make(tmp_path, "a[1].jpg", "a1.jpg", "set[1]/b.jpg", "set1/c.jpg", "what?.jpg")
+    assert names(listed(tmp_path / "a[1].jpg")[0], tmp_path) == ["a[1].jpg"]
+    assert names(listed(tmp_path / "set[1]")[0], tmp_path) == ["set[1]/b.jpg"]
+    assert names(listed(tmp_path / "what?.jpg")[0], tmp_path) == ["what?.jpg"]
+
+
+MANIFESTS = {
+    "list.csv": "uri,etag,size_bytes,last_modified,label\ns3://b/a.jpg,007,3,2024-01-02T03:04:05Z,cat\ns3://b/b.jpg,2024-01-02,4,,7\n",
+    "list.jsonl": '{"uri": "s3://b/a.jpg", "etag": "007", "size_bytes": 3, "last_modified": "2024-01-02T03:04:05Z"}\n'
+    '{"uri": "s3://b/b.jpg", "etag": "2024-01-02", "size_bytes": 4, "last_modified": null}\n',
+}
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.parquet"])
+def test_a_manifest_is_believed(name, tmp_path, listed):
+    modified = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
+    expected = [
+        {"uri": "s3://b/a.jpg", "etag": "007", "size_bytes": 3, "last_modified": modified},
+        {"uri": "s3://b/b.jpg", "etag": "2024-01-02", "size_bytes": 4, "last_modified": None},
+    ]
+    if name in MANIFESTS:
+        (tmp_path / name).write_text(MANIFESTS[name])
+    else:
+        pq.write_table(pa.Table.from_pylist(expected), tmp_path / name)
+    assert listed(tmp_path / name) == (expected, 0)
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.parquet"])
+def test_a_manifest_of_names_is_looked_up_beside_it(name, tmp_path, listed):
+    make(tmp_path, "a.jpg", "deep/b", "elsewhere/c.jpg")
+    uris = [
+        "a.jpg",
+        "deep/b",
+        f"{tmp_path}/elsewhere/c.jpg",
+        f"file://{tmp_path}/a.jpg",
+        "./a.jpg",
+        "gone.jpg",
+        "a.jpg",
+    ]
+    if name.endswith(".parquet"):
+        pq.write_table(pa.table({"uri": uris}), tmp_path / name)
+    elif name.endswith(".csv"):
+        (tmp_path / name).write_text("\n".join(["uri", *uris]))
+    else:
+        (tmp_path / name).write_text("\n".join(f'{{"uri": "{uri}"}}' for uri in uris))
+    rows, skipped = listed(tmp_path / name)
+    found = [(row["uri"].removeprefix(f"{tmp_path}/"), row["size_bytes"]) for row in rows]
+    a, b, c = ("a.jpg", 5), ("deep/b", 6), ("elsewhere/c.jpg", 15)
+    assert (found, skipped) == ([a, b, c, a, a, ("gone.jpg", None), a], 0)
+    assert rows[0] == rows[3] == rows[4] == rows[6]
+    assert (rows[5]["etag"], rows[5]["last_modified"]) == ("", None)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("2024-01-02 03:04:05", datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        ("2024-01-02T03:04:05.678901234Z", datetime(2024, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)),
+        ("2024-01-02T03:04:05+02:00", datetime(2024, 1, 2, 1, 4, 5, tzinfo=UTC)),
+        ("2024-01-02", datetime(2024, 1, 2, tzinfo=UTC)),
+        ("", None),
+    ],
+)
+def test_times_of_a_csv_manifest(written, expected, tmp_path, listed):
+    (tmp_path / "list.csv").write_text(f"uri,etag,size_bytes,last_modified\ns3://b/a,x,3,{written}\n")
+    assert listed(tmp_path / "list.csv")[0][0]["last_modified"] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("list.csv", "url\na.jpg\n", r"\['url'\]; it needs one named uri"),
+        ("list.csv", "uri,etag\n,x\n", "without a uri"),
+        ("list.jsonl", '{"uri": null}\n', "without a uri"),
+        ("list.jsonl", '{"url": "a.jpg"}\n', "without a uri"),
+        ("list.jsonl", '{"uri": 17}\n', "uri"),
+        ("list.jsonl", "no json\n", "JSON"),
+        ("list.csv", "uri,etag,size_bytes\ns3://b/a,x,big\n", "column size_bytes: .*big"),
+        (
+            "list.csv",
+            "uri,etag,size_bytes,last_modified\ns3://b/a,x,3,yesterday\n",
+            "column last_modified: .*yesterday",
+        ),
+        ("list.csv", "", "list.csv"),
+        ("list.csv", "uri\n", "no images"),
+        ("list.parquet", "text", "list.parquet"),
+    ],
+)
+def test_a_manifest_that_is_none(name, content, message, tmp_path, listed):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SettingError, match=message):
+        listed(tmp_path / name)
+
+
+def test_inputs_that_give_nothing(tmp_path, listed):
+    make(tmp_path, "texts/notes.txt", "texts/more.txt")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SettingError, match="nowhere"):
+        listed(tmp_path / "nowhere")
+    with pytest.raises(SettingError, match=r"empty': no images$"):
+        listed(tmp_path / "empty")
+    with pytest.raises(SettingError, match=r"no images; 2 files with other suffixes are there \(--all-files"):
+        listed(tmp_path / "texts")
+    with pytest.raises(SettingError, match="no images"):
+        listed(tmp_path / "texts/*.jpg")
+    with pytest.raises(SettingError, match="nowhere"):
+        listed(tmp_path / "nowhere/*.jpg")
+    with pytest.raises(SettingError, match="none"):
+        listed(tmp_path / "none.csv")
+
+
+def test_a_name_that_is_no_text_is_named(tmp_path, listed):
+    with open(os.fsencode(tmp_path) + b"/\xff.jpg", "wb"):
+        pass
+    with pytest.raises(SettingError, match="is not UTF-8; rename it"):
+        listed(tmp_path)
+
+
+@pytest.mark.s3
+def test_buckets_prefixes_globs_and_manifests_of_s3(s3, listed):
+    bucket = s3.bucket()
+    keys = ("a.jpg", "deep/b.jpg", "deep//c.jpg", "deep/er/d.jpg", "a[1].jpg", "notes.txt")
+    s3.put(bucket, {key: key.encode() for key in keys})
+    s3.put(bucket, {"deep/list.csv": b"uri\nb.jpg\n/c.jpg\nnone.jpg\n"})
+    url = f"s3://{bucket}"
+
+    rows, skipped = listed(url)
+    assert (names(rows, url), skipped) == (["a.jpg", "a[1].jpg", "deep//c.jpg", "deep/b.jpg", "deep/er/d.jpg"], 2)
+    row = next(row for row in rows if row["uri"] == f"{url}/a.jpg")
+    head = s3.client.head_object(Bucket=bucket, Key="a.jpg")
+    assert (row["etag"], row["size_bytes"], row["last_modified"]) == (head["ETag"].strip('"'), 5, head["LastModified"])
+
+    assert names(listed(f"{url}/deep/")[0], url) == ["deep//c.jpg", "deep/b.jpg", "deep/er/d.jpg"]
+    assert names(listed(f"{url}/deep/*.jpg")[0], url) == ["deep/b.jpg"]
+    assert names(listed(f"{url}/**/?.jpg")[0], url) == ["a.jpg", "deep//c.jpg", "deep/b.jpg", "deep/er/d.jpg"]
+    assert names(listed(f"{url}/a[1].jpg")[0], url) == ["a[1].jpg"]
+    assert names(listed(f"{url}/a.jpg")[0], url) == ["a.jpg"]
+
+    rows, _ = listed(f"{url}/deep/list.csv")
+    assert [(row["uri"], row["size_bytes"]) for row in rows] == [
+        (f"{url}/deep/b.jpg", 10),
+        ("/c.jpg", None),
+        (f"{url}/deep/none.jpg", None),
+    ]
+
+
+@pytest.mark.s3
+def test_s3_inputs_that_give_nothing(s3, listed):
+    bucket = s3.bucket()
+    for url in ("s3://no-such-bucket", "s3://no-such-bucket/*.jpg", f"s3://{bucket}/none", f"s3://{bucket}/none.csv"):
+        with pytest.raises(SettingError, match="can't be listed"):
+            listed(url)
+    with pytest.raises(SettingError, match="no images"):
+        listed(f"s3://{bucket}")

@@ -1,0 +1,102 @@
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.plan import Plan, Tally, make_plan, tally
+from pipeline.table import ResultTable
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """Plan a listing for the model m1, three attempts; the counts, and the work as (uri, etag, num_attempts)."""
+
+    def plan(listing, table, digest="m1", max_attempts=3) -> tuple[Plan, list[tuple]]:
+        path = tmp_path / "work's.parquet"
+        counts = make_plan(listing, table, digest, max_attempts, path)
+        work = pq.read_table(path)
+        assert work.column_names == ["uri", "etag", "size_bytes", "last_modified", "num_attempts"]
+        return counts, sorted(tuple(row.values()) for row in work.select(["uri", "etag", "num_attempts"]).to_pylist())
+
+    return plan
+
+
+def test_without_a_table_all_is_planned(tmp_path, listing, plan):
+    table = ResultTable(str(tmp_path / "table"))
+    counts, work = plan(listing(("a", "v1"), ("b", "v1")), table)
+    assert counts == Plan(listed=2, already_ok=0, already_failed=0, planned=2)
+    assert work == [("a", "v1", 1), ("b", "v1", 1)]
+    assert not (tmp_path / "table").exists()
+
+
+def test_an_empty_table_is_as_good_as_none(tmp_path, listing, plan, new_table):
+    counts, work = plan(listing(("a", "v1")), new_table(tmp_path / "table"))
+    assert (counts.planned, work) == (1, [("a", "v1", 1)])
+
+
+def test_what_is_done_is_not_planned(tmp_path, listing, plan, new_table, rows):
+    table = new_table(
+        tmp_path / "table", rows.ok("a"), rows.ok("changed"), rows.ok("other", model_digest="m2"), rows.ok("x")
+    )
+    counts, work = plan(listing(("a", "v1"), ("changed", "v2"), ("other", "v1"), ("new", "v1")), table)
+    assert counts == Plan(listed=4, already_ok=1, already_failed=0, planned=3)
+    assert work == [("changed", "v2", 1), ("new", "v1", 1), ("other", "v1", 1)]
+    counts, work = plan(listing(("a", "v1")), table)
+    assert (counts.already_done, work) == (1, [])
+
+
+def test_failures_are_held_or_tried_again(tmp_path, listing, plan, new_table, rows):
+    table = new_table(
+        tmp_path / "table",
+        rows.failed("broken", "decode"),
+        rows.failed("once", "fetch"),
+        rows.failed("twice", "detect", num_attempts=2),
+        rows.failed("thrice", "fetch", num_attempts=3),
+    )
+    keys = listing(*((name, "v1") for name in ("broken", "once", "twice", "thrice")))
+    counts, work = plan(keys, table)
+    assert counts == Plan(listed=4, already_ok=0, already_failed=2, planned=2)
+    assert work == [("once", "v1", 2), ("twice", "v1", 3)]
+    assert plan(keys, table, max_attempts=1)[0].planned == 0
+    assert plan(keys, table, max_attempts=4)[1][1] == ("thrice", "v1", 4)
+
+
+def test_attempts_count_up_until_they_are_used_up(tmp_path, listing, plan, new_table, rows):
+    table, keys = new_table(tmp_path / "table"), listing(("gone", ""))
+    for attempt in (1, 2, 3):
+        counts, work = plan(keys, table)
+        assert (counts.planned, work) == (1, [("gone", "", attempt)])
+        table.append(rows.table(rows.failed("gone", "fetch", etag="", num_attempts=attempt)))
+    assert plan(keys, table) == (Plan(listed=1, already_ok=0, already_failed=1, planned=0), [])
+    assert tally(keys, table, "m1") == Tally(ok=0, failed=1, missing=0, doubled=0)
+
+
+def test_a_key_that_is_listed_twice_counts_once(tmp_path, listing, plan, new_table, rows):
+    table = new_table(tmp_path / "table", rows.ok("done"))
+    keys = listing(("done", "v1"), ("done", "v1"), ("new", "v1"), ("new", "v1"), ("new", "v2"))
+    counts, work = plan(keys, table)
+    assert counts == Plan(listed=3, already_ok=1, already_failed=0, planned=2)
+    assert work == [("new", "v1", 1), ("new", "v2", 1)]
+
+
+def test_keys_are_text_as_it_is(tmp_path, listing, plan, new_table, rows):
+    odd = ["quote's", 'double"', "A", "a", "e\u0301", "\u00e9", "tab\t", " a", "图像", "%41", "a;b"]
+    table = new_table(tmp_path / "table", *(rows.ok(uri) for uri in odd))
+    counts, work = plan(listing(*((uri, "v1") for uri in odd), ("%42", "v1")), table)
+    assert (counts.already_ok, work) == (len(odd), [("%42", "v1", 1)])
+
+
+def test_the_tally_counts_a_listings_keys_in_the_table(tmp_path, listing, new_table, rows):
+    table = new_table(
+        tmp_path / "table",
+        rows.ok("a"),
+        rows.failed("b", "decode"),
+        rows.ok("not listed"),
+        rows.ok("other", model_digest="m2"),
+    )
+    keys = listing(("a", "v1"), ("a", "v1"), ("b", "v1"), ("a", "v2"), ("other", "v1"))
+    assert tally(keys, table, "m1") == Tally(ok=1, failed=1, missing=2, doubled=0)
+    table.append(rows.table(rows.ok("a"), rows.ok("a")))
+    assert tally(keys, table, "m1") == Tally(ok=1, failed=1, missing=2, doubled=2)
+
+
+def test_the_tally_of_no_table_misses_all(tmp_path, listing):
+    assert tally(listing(("a", "v1")), ResultTable(str(tmp_path / "table")), "m1") == Tally(0, 0, missing=1, doubled=0)

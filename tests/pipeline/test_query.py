@@ -1,0 +1,211 @@
+import os
+from datetime import UTC, date, datetime
+
+import pyarrow.dataset
+import pytest
+
+from pipeline.errors import SettingError
+from pipeline.query import export_parquet, query
+from pipeline.table import SCHEMA, ResultTable
+
+DETECTIONS = [
+    "uri", "etag", "model_name", "model_digest", "run_id", "run_date", "width_px", "height_px",
+    "label_id", "label", "score", "xmin", "ymin", "xmax", "ymax",
+]  # fmt: skip
+FAILURES = [
+    "uri", "etag", "model_name", "model_digest", "run_id", "run_date", "processed_at",
+    "error_stage", "error_type", "error_message", "num_attempts", "is_permanent",
+]  # fmt: skip
+
+
+@pytest.fixture
+def fill(new_table, rows):
+    """Two pictures with boxes, one without any, two failures; over two days."""
+
+    def fill(url: object) -> ResultTable:
+        two = rows.boxes((1, "cat", 0.5, 1, 2, 3, 4), (2, "dog", 0.25, 5, 6, 7, 8))
+        one = rows.boxes((1, "cat", 0.75, 0, 0, 40, 30))
+        return new_table(
+            url,
+            rows.ok("a", **two),
+            rows.ok("b", run_date=date(2026, 1, 3), **one),
+            rows.ok("empty"),
+            rows.failed("broken", "decode"),
+            rows.failed("lost", "fetch"),
+        )
+
+    return fill
+
+
+@pytest.fixture
+def table(tmp_path, fill) -> ResultTable:
+    return fill(tmp_path / "table")
+
+
+def select(table: ResultTable, sql: str) -> list[tuple]:
+    with query(table, sql) as relation:
+        return relation.fetchall()
+
+
+def columns(table: ResultTable, view: str) -> list[str]:
+    with query(table, f"FROM {view}") as relation:
+        return relation.columns
+
+
+def test_the_views(table):
+    assert columns(table, "images") == SCHEMA.names
+    assert columns(table, "detections") == DETECTIONS
+    assert columns(table, "failures") == FAILURES
+    assert select(table, "SELECT count(*), count(*) FILTER (status = 'ok') FROM images") == [(5, 3)]
+    assert select(table, "SELECT uri, run_date, label, score, xmax FROM detections ORDER BY score") == [
+        ("a", date(2026, 1, 2), "dog", 0.25, 7),
+        ("a", date(2026, 1, 2), "cat", 0.5, 3),
+        ("b", date(2026, 1, 3), "cat", 0.75, 40),
+    ]
+    assert select(table, "SELECT uri, error_stage, error_message, is_permanent FROM failures ORDER BY uri") == [
+        ("broken", "decode", "why", True),
+        ("lost", "fetch", "why", False),
+    ]
+
+
+def test_an_empty_table_has_the_same_views(tmp_path, new_table):
+    empty = new_table(tmp_path / "empty")
+    for view, expected in (("images", SCHEMA.names), ("detections", DETECTIONS), ("failures", FAILURES)):
+        assert columns(empty, view) == expected
+        assert select(empty, f"FROM {view}") == []
+
+
+def test_no_table_is_a_wrong_setting(tmp_path):
+    with pytest.raises(SettingError, match="no table is there"):
+        select(ResultTable(str(tmp_path / "table")), "FROM images")
+
+
+@pytest.mark.parametrize(
+    "sql", ["WITH x AS (FROM images) SELECT count(*) FROM x", "SELECT uri FROM images", "SELECT 5;", "(SELECT 5)"]
+)
+def test_what_a_select_may_look_like(sql, table):
+    assert select(table, sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY (SELECT 1) TO '{out}'",
+        "COPY images TO '{out}' (FORMAT parquet)",
+        "ATTACH '{out}' AS other",
+        "CREATE TABLE x AS SELECT 1",
+        "CREATE OR REPLACE VIEW images AS SELECT 1",
+        "CREATE MACRO f() AS 1",
+        "INSERT INTO images SELECT * FROM images",
+        "UPDATE images SET uri = ''",
+        "DELETE FROM images",
+        "DROP VIEW images",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET enable_external_access = true",
+        "RESET enable_external_access",
+        "PRAGMA database_list",
+        "EXPORT DATABASE '{out}'",
+        "EXPLAIN ANALYZE SELECT 1",
+        "CALL pragma_version()",
+        "BEGIN",
+        "SELECT 1; COPY (SELECT 1) TO '{out}'",
+        "SELECT 1; SELECT 2",
+        "",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM read_text('/etc/passwd')",
+        "SELECT * FROM read_blob('/etc/passwd')",
+        "SELECT * FROM sniff_csv('/etc/passwd')",
+        "SELECT * FROM glob('/etc/*')",
+        "SELECT * FROM '{secret}'",
+        "SELECT * FROM read_parquet('{secret}')",
+        "SELECT * FROM parquet_metadata('{secret}')",
+        "SELECT * FROM read_parquet('{table}/../secret.parquet')",
+        "SELECT * FROM query('SELECT * FROM read_text(''/etc/passwd'')')",
+        "SELECT * FROM 'https://127.0.0.1:1/x.parquet'",
+        "SELECT getenv('HOME')",
+        "SELECT * FROM secret_rows",
+        "SELECT nothing FROM images",
+        "no SQL at all",
+    ],
+)
+def test_nothing_is_written_and_nothing_else_is_read(sql, table, tmp_path):
+    secret, out = tmp_path / "secret.parquet", tmp_path / "out"
+    secret_rows = SCHEMA.empty_table()  # DuckDB looks for names among Python's variables.
+    pyarrow.parquet.write_table(secret_rows, secret)
+    before = files(tmp_path)
+    with pytest.raises(SettingError, match="query"):
+        select(table, sql.format(secret=secret, out=out, table=table.url))
+    assert files(tmp_path) == before
+
+
+def files(folder: object) -> dict[str, int]:
+    return {
+        os.path.join(parent, name): os.stat(os.path.join(parent, name)).st_mtime_ns
+        for parent, _, names in os.walk(folder)
+        for name in names
+    }
+
+
+def test_times_are_utc(table):
+    with query(table, "SELECT processed_at FROM images LIMIT 1") as relation:
+        assert relation.to_arrow_table().to_pylist() == [{"processed_at": datetime(2026, 1, 2, 3, tzinfo=UTC)}]
+
+
+def test_an_error_while_rows_are_read_is_one_of_the_query(table):
+    with pytest.raises(SettingError, match="broken"):
+        select(table, "SELECT uri::INTEGER FROM images WHERE uri = 'broken'")
+
+
+def test_old_files_are_not_counted(table, rows):
+    table.append(rows.table(rows.ok("lost", num_attempts=2)))
+    assert select(table, "SELECT count(*), count(DISTINCT uri) FROM images") == [(5, 5)]
+
+
+def test_export_is_flat_and_whole(table, tmp_path):
+    assert export_parquet(table, str(tmp_path / "deep/out")) == 3
+    found = pyarrow.dataset.dataset(tmp_path / "deep/out").to_table()
+    assert found.column_names == DETECTIONS
+    assert sorted(found["score"].to_pylist()) == [0.25, 0.5, 0.75]
+    assert found.schema.field("run_date").type == SCHEMA.field("run_date").type
+
+
+def test_export_of_an_empty_table_has_the_columns(tmp_path, new_table):
+    assert export_parquet(new_table(tmp_path / "table"), f"file://{tmp_path}/out") == 0
+    assert pyarrow.dataset.dataset(tmp_path / "out").to_table().column_names == DETECTIONS
+
+
+def test_export_writes_only_into_a_new_folder(table, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_bytes(b"")
+    for name in ("full", "full/x"):
+        with pytest.raises(SettingError, match="not empty"):
+            export_parquet(table, str(tmp_path / name))
+    assert os.listdir(tmp_path / "full") == ["x"]
+    with pytest.raises(SettingError, match="can't be written"):
+        export_parquet(table, str(tmp_path / "full/x/deep"))
+
+
+@pytest.mark.s3
+def test_tables_of_s3_are_queried_and_exported(s3, fill):
+    bucket = s3.bucket()
+    s3.put(bucket, {"secret.csv": b"a\n1\n"})
+    table = fill(f"s3://{bucket}/table")
+    assert select(table, "SELECT uri, label, run_date FROM detections ORDER BY score DESC LIMIT 1") == [
+        ("b", "cat", date(2026, 1, 3))
+    ]
+    for sql in (f"FROM 's3://{bucket}/secret.csv'", f"COPY images TO 's3://{bucket}/out'", "FROM glob('s3://*')"):
+        with pytest.raises(SettingError, match="query"):
+            select(table, sql)
+
+    assert export_parquet(table, f"s3://{bucket}/out") == 3
+    keys = [entry["Key"] for entry in s3.client.list_objects_v2(Bucket=bucket, Prefix="out")["Contents"]]
+    assert [key.rpartition(".")[2] for key in keys] == ["parquet"]
+    with pytest.raises(SettingError, match="not empty"):
+        export_parquet(table, f"s3://{bucket}/out")
+
+
+@pytest.mark.s3
+def test_export_makes_no_bucket(s3, table):
+    with pytest.raises(SettingError, match="can't be written"):
+        export_parquet(table, "s3://mistyped-bucket/out")

@@ -1,0 +1,187 @@
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from pipeline import storage
+from pipeline.errors import SettingError
+from pipeline.storage import ChangedError, StoredObject
+
+ODD_KEYS = [
+    "with space.jpg", " leading space.jpg", "ünïcödé_图像.jpg", "é composed.jpg", "e\u0301 decomposed.jpg",
+    "hash#1.jpg", "question?x=1.jpg", "[bracket].jpg", "star*.jpg", "A.jpg", "%41.jpg", "a%2Fb.jpg", "a/b.jpg", "plus+plus.jpg",
+    'quote".jpg', "back\\slash.jpg", "and&and.jpg", "x//y.jpg", "x/y.jpg", "./dot.jpg", "dot.jpg", "p/../up.jpg", "up.jpg",
+    "/leading.jpg", "leading.jpg", "trailing/", "trailing", "tab\t.jpg",
+]  # fmt: skip
+
+
+def walk(url: str) -> dict[str, StoredObject]:
+    return {entry.uri: entry for page in storage.walk(storage.absolute(url)) for entry in page}
+
+
+@pytest.fixture
+def memory():
+    fs = fsspec.filesystem("memory")
+    fs.pipe({"/pictures/a.jpg": b"aa", "/pictures/deep/b.jpg": b"bbb"})
+    yield fs
+    fs.rm("/pictures", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("/data/a.jpg", "/data/a.jpg"),
+        ("/data//x/../a.jpg", "/data/a.jpg"),
+        ("/data/", "/data/"),
+        ("/", "/"),
+        ("file:///data/a b.jpg", "/data/a b.jpg"),
+        ("s3://bucket/a//../b", "s3://bucket/a//../b"),
+        ("s3a://bucket/key", "s3://bucket/key"),
+        ("s3n://bucket/key", "s3://bucket/key"),
+        ("memory://x/y", "memory://x/y"),
+    ],
+)
+def test_one_spelling_a_place(given, expected):
+    assert storage.absolute(given) == expected
+
+
+def test_relative_paths_start_at_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("a.jpg") == f"{tmp_path}/a.jpg"
+
+
+def test_bucket_and_key_keep_the_keys_slashes():
+    assert storage.bucket_and_key("s3://bucket//a//b") == ("bucket", "/a//b")
+    assert storage.bucket_and_key("s3://bucket") == ("bucket", "")
+
+
+def test_an_unknown_scheme_is_a_wrong_setting():
+    with pytest.raises(SettingError, match="nosuch://"):
+        storage.read("nosuch://x")
+
+
+def test_a_local_etag_is_time_and_size(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"aaa")
+    os.utime(path, ns=(0, 1_500_000_000_123_456_789))
+    found = storage.stat(str(path))
+    assert (found.etag, found.size_bytes) == ("1500000000123456789-3", 3)
+    assert found.last_modified.isoformat().startswith("2017-07-14T02:40:00.123")
+
+
+def test_a_folder_is_walked_page_by_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "PAGE", 2)
+    for name in ("a", "b", "deep/c", "deep/er/d", "deep/er/e"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    pages = list(storage.walk(str(tmp_path)))
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert {Path(e.uri).name for page in pages for e in page} == set("abcde")
+
+
+def test_a_single_file_is_walked_as_itself(tmp_path):
+    (tmp_path / "a[1].jpg").write_bytes(b"a")
+    assert list(walk(str(tmp_path / "a[1].jpg"))) == [f"{tmp_path}/a[1].jpg"]
+
+
+def test_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        walk(str(tmp_path / "nowhere"))
+
+
+def test_the_listed_version_is_read(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"first")
+    listed = storage.stat(str(path))
+    assert storage.read_version(listed.uri, listed.etag, listed.size_bytes) == b"first"
+    assert storage.read_version(listed.uri, "", None) == b"first"
+
+    path.write_bytes(b"other")
+    os.utime(path, ns=(0, 1))
+    with pytest.raises(ChangedError, match="changed"):
+        storage.read_version(listed.uri, listed.etag, listed.size_bytes)
+    with pytest.raises(ChangedError, match="5 bytes were read where 4 were listed"):
+        storage.read_version(listed.uri, "", 4)
+
+
+def test_any_fsspec_url_is_walked_and_read(memory):
+    found = walk("memory://pictures")
+    assert {uri: entry.size_bytes for uri, entry in found.items()} == {
+        "memory://pictures/a.jpg": 2,
+        "memory://pictures/deep/b.jpg": 3,
+    }
+    for entry in found.values():
+        assert storage.stat(entry.uri) == entry
+    assert storage.read_version("memory://pictures/a.jpg", found["memory://pictures/a.jpg"].etag, 2) == b"aa"
+    with pytest.raises(ChangedError):
+        storage.read_version("memory://pictures/a.jpg", "", 3)
+    with pytest.raises(FileNotFoundError):
+        walk("memory://nowhere")
+
+
+def test_write_makes_the_folder(tmp_path):
+    storage.write(f"{tmp_path}/x/y/z.txt", b"z")
+    assert storage.read(f"{tmp_path}/x/y/z.txt") == b"z"
+    storage.put(tmp_path / "x/y/z.txt", f"{tmp_path}/new/copy.txt")
+    assert storage.read(f"{tmp_path}/new/copy.txt") == b"z"
+    storage.delete(f"{tmp_path}/new/copy.txt")
+    assert not (tmp_path / "new/copy.txt").exists()
+
+
+@pytest.mark.s3
+def test_odd_keys_are_listed_and_read_as_themselves(s3):
+    bucket = s3.bucket()
+    s3.put(bucket, {key: key.encode() for key in ODD_KEYS})
+    found = walk(f"s3://{bucket}")
+    assert found.keys() == {f"s3://{bucket}/{key}" for key in ODD_KEYS}
+    for key in ODD_KEYS:
+        entry = found[f"s3://{bucket}/{key}"]
+        assert storage.read_version(entry.uri, entry.etag, entry.size_bytes) == key.encode()
+        assert storage.stat(entry.uri) == entry
+        with pytest.raises(ChangedError):
+            storage.read_version(entry.uri, "0" * 32, None)
+
+
+@pytest.mark.s3
+def test_a_prefix_is_a_folder(s3):
+    bucket = s3.bucket()
+    s3.put(bucket, {"a/1.jpg": b"1", "a/": b"", "ab/2.jpg": b"2", "a.jpg": b"3"})
+    assert list(walk(f"s3://{bucket}/a")) == [f"s3://{bucket}/a/1.jpg"]
+    assert list(walk(f"s3://{bucket}/a/")) == [f"s3://{bucket}/a/1.jpg"]
+    assert list(walk(f"s3a://{bucket}/a.jpg")) == [f"s3://{bucket}/a.jpg"]
+
+
+@pytest.mark.s3
+def test_a_bucket_is_walked_page_by_page(s3, monkeypatch):
+    monkeypatch.setattr(storage, "PAGE", 2)
+    bucket = s3.bucket()
+    s3.put(bucket, dict.fromkeys("abcde", b""))
+    pages = list(storage.walk(f"s3://{bucket}"))
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert {entry.uri for page in pages for entry in page} == {f"s3://{bucket}/{key}" for key in "abcde"}
+
+
+@pytest.mark.s3
+def test_what_is_not_on_s3_is_an_os_error(s3):
+    bucket = s3.bucket()
+    for url in (f"s3://{bucket}/none", f"s3://{bucket}//none", "s3://no-such-bucket/none"):
+        for ask in (storage.stat, walk, storage.read, lambda url: storage.read_version(url, "", None)):
+            with pytest.raises(FileNotFoundError):
+                ask(url)
+    with pytest.raises(FileNotFoundError):
+        walk("s3://no-such-bucket")
+
+
+@pytest.mark.s3
+def test_no_credentials_are_an_os_error(s3, monkeypatch, tmp_path):
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    storage.s3fs.S3FileSystem.clear_instance_cache()
+    for ask in (storage.stat, walk, storage.read, lambda url: storage.write(url, b"")):
+        with pytest.raises(OSError, match="credentials"):
+            ask(f"s3://{s3.bucket()}/a.jpg")
+    storage.s3fs.S3FileSystem.clear_instance_cache()

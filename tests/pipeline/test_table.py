@@ -1,0 +1,147 @@
+import json
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from pipeline.errors import SettingError
+from pipeline.query import query
+from pipeline.table import SCHEMA, ResultTable
+
+ODD_NAMES = [
+    "quote's",
+    "semi;colon",
+    "with space",
+    "ünï_図",
+    "what?",
+]
+
+
+def select(table: ResultTable, sql: str) -> list[tuple]:
+    with query(table, sql) as relation:
+        return relation.fetchall()
+
+
+def test_a_table_that_is_not_there_is_not_made_by_opening_it(tmp_path):
+    table = ResultTable(f"{tmp_path}/table/")
+    assert (table.url, table.exists, table.data_files()) == (f"{tmp_path}/table", False, [])
+    assert not (tmp_path / "table").exists()
+
+
+def test_rows_come_back_as_they_were_written(tmp_path, new_table, rows):
+    boxes = rows.boxes((1, "cat", 0.5, 1, 2, 3, 4), (2, "dog", 0.25, 5, 6, 7, 8))
+    written = rows.table(rows.ok("a", **boxes), rows.ok("b"), rows.failed("c", "decode"))
+    new_table(tmp_path / "table").append(written)
+    found = DeltaTable(tmp_path / "table").to_pyarrow_table().select(SCHEMA.names).sort_by("uri")
+    assert found.to_pylist() == written.to_pylist()
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_table_may_have_any_name(name, tmp_path, new_table, rows):
+    table = new_table(tmp_path / name, rows.ok("a"))
+    table.append(rows.table(rows.ok("b", run_date=date(2026, 1, 3)), rows.ok("a", num_attempts=2)))
+    assert (tmp_path / name / "_delta_log").is_dir()
+    expected = [("a", date(2026, 1, 2), 2), ("b", date(2026, 1, 3), 1)]
+    assert select(ResultTable(table.url), "SELECT uri, run_date, num_attempts FROM images ORDER BY 1") == expected
+
+
+@pytest.mark.parametrize("name", ["per%20cent", "[bracket]", "back\\slash", "status=lost", "run_date=2020-01-01"])
+def test_a_name_that_would_be_misread_is_refused(name, tmp_path):
+    with pytest.raises(SettingError, match="table "):
+        ResultTable(str(tmp_path / name / "table"))
+
+
+def test_a_retried_row_replaces_its_old_one(tmp_path, new_table, rows):
+    kept = rows.boxes((1, "cat", 0.5, 1, 2, 3, 4))
+    table = new_table(
+        tmp_path / "table",
+        rows.ok("kept", **kept),
+        rows.failed("again", "fetch"),
+        rows.failed("again", "fetch", model_digest="m2"),
+        rows.failed("again", "fetch", etag="v0"),
+    )
+    table.append(
+        rows.table(
+            rows.ok("again", num_attempts=2, run_date=date(2026, 1, 3), **rows.boxes((2, "dog", 0.25, 5, 6, 7, 8))),
+            rows.ok("new", **rows.boxes((1, "cat", 0.75, 1, 1, 2, 2))),
+            rows.failed("lost", "fetch", num_attempts=3),  # Its old row went with a crash.
+        )
+    )
+    columns = "uri, etag, model_digest, status, num_attempts, run_date"
+    first, second = date(2026, 1, 2), date(2026, 1, 3)
+    assert select(table, f"SELECT {columns} FROM images ORDER BY ALL") == [
+        ("again", "v0", "m1", "failed", 1, first),
+        ("again", "v1", "m1", "ok", 2, second),
+        ("again", "v1", "m2", "failed", 1, first),
+        ("kept", "v1", "m1", "ok", 1, first),
+        ("lost", "v1", "m1", "failed", 3, first),
+        ("new", "v1", "m1", "ok", 1, first),
+    ]
+    assert select(table, "SELECT uri, label, score, xmin, ymin, xmax, ymax FROM detections ORDER BY uri") == [
+        ("again", "dog", 0.25, 5, 6, 7, 8),
+        ("kept", "cat", 0.5, 1, 2, 3, 4),
+        ("new", "cat", 0.75, 1, 1, 2, 2),
+    ]
+
+
+def test_an_open_table_sees_what_another_wrote(tmp_path, new_table, rows):
+    reader = new_table(tmp_path / "table")
+    assert reader.data_files() == []
+    ResultTable(reader.url).append(rows.table(rows.ok("a")))
+    reader.append(rows.table(rows.ok("b")))
+    assert select(reader, "SELECT uri FROM images ORDER BY 1") == [("a",), ("b",)]
+
+
+def test_a_working_file_lies_beside_the_table_for_a_while(tmp_path):
+    (tmp_path / "work").write_text("work")
+    table = ResultTable(str(tmp_path / "table"))
+    with table.working_file(tmp_path / "work", "r1.parquet") as url:
+        assert url.startswith(table.url)
+        assert Path(url).read_text() == "work"
+        assert ResultTable(table.url).data_files() == []
+    assert not list((tmp_path / "table").rglob("r1.parquet"))
+
+
+def test_a_table_of_something_else_is_refused(tmp_path):
+    write_deltalake(tmp_path / "table", pa.table({"uri": ["a"], "price": [1]}))
+    with pytest.raises(SettingError, match="made by something else: it has no column etag, size_bytes"):
+        ResultTable(str(tmp_path / "table"))
+
+
+def test_a_place_with_other_files_is_refused(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "holiday.jpg").write_bytes(b"")
+    (tmp_path / "file").write_bytes(b"")
+    for name in ("", "deep", "file"):
+        with pytest.raises(SettingError, match="table "):
+            ResultTable(str(tmp_path / name))
+
+
+def test_a_broken_log_is_a_wrong_setting(tmp_path, new_table):
+    table = new_table(tmp_path / "table")
+    log = tmp_path / "table" / "_delta_log" / f"{0:020}.json"
+    actions = [json.loads(line) for line in log.read_text().splitlines()]
+    log.write_text("\n".join(json.dumps(action) for action in actions if "metaData" not in action))
+    with pytest.raises(SettingError, match="can't be opened"):
+        ResultTable(table.url)
+
+
+@pytest.mark.s3
+def test_tables_of_s3(s3, new_table, rows):
+    url = f"s3://{s3.bucket()}/deep/table"
+    table = new_table(url, rows.failed("a", "fetch"))
+    table.append(rows.table(rows.ok("a", num_attempts=2), rows.ok("b")))
+    assert select(ResultTable(url), "SELECT uri, status FROM images ORDER BY 1") == [("a", "ok"), ("b", "ok")]
+
+
+@pytest.mark.s3
+def test_places_of_s3_that_are_no_table(s3):
+    bucket = s3.bucket()
+    s3.put(bucket, {"pictures/holiday.jpg": b""})
+    with pytest.raises(SettingError, match="other files"):
+        ResultTable(f"s3://{bucket}/pictures")
+    with pytest.raises(SettingError, match="no-such-bucket"):
+        ResultTable("s3://no-such-bucket/table")
+    assert not ResultTable(f"s3://{bucket}/new").exists
