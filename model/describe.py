@@ -1,0 +1,117 @@
+"""The network's layers as Markdown tables: `python -m model.describe` prints them, `--write` puts them into the page."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from model.config import Architecture
+from model.ssd import SSD
+from model.vgg16 import pool_positions, vgg16_trunk
+
+PAGE = Path(__file__).parent / "README.md"
+NUM_CLASSES = 21
+HEADER = "| layer | parameters | output (C×H×W) | downsampling rate |\n|---|---|---|---|\n"
+
+
+def tables() -> dict[str, str]:
+    """The page's tables by name, read off the modules at width 1 and an input of 3×300×300."""
+    architecture = Architecture()
+    network = SSD(architecture, NUM_CLASSES).eval()
+    plain = vgg16_trunk()
+    plain_rows = list(_trace([(f"({i})", layer) for i, layer in enumerate(plain)], torch.zeros(1, 3, 300, 300)))
+    pool3, pool5 = pool_positions(plain)[2], pool_positions(plain)[4]
+    adapted = [(f"({i})", layer) for i, layer in enumerate(network.trunk)]
+    tail = [
+        ("conv6", network.conv6[0]),
+        ("ReLU", network.conv6[1]),
+        ("conv7", network.conv7[0]),
+        ("ReLU", network.conv7[1]),
+    ]
+    adapted_rows = list(_trace(adapted + tail, torch.zeros(1, 3, 300, 300)))
+    names = [f"conv{i}_{j}" for i in (8, 9, 10, 11) for j in (1, 2)]
+    auxiliary = [pair for name in names for pair in zip((name, "ReLU"), getattr(network, name), strict=True)]
+    return {
+        "vgg16": HEADER + "".join(plain_rows),
+        "changes": HEADER
+        + adapted_rows[pool3]
+        + "".join(adapted_rows[pool3 + 1 : pool5 + 1])
+        + "".join(adapted_rows[31:]),
+        "auxiliary": HEADER + "".join(_trace(auxiliary, torch.zeros(1, 1024, 19, 19), rate=16)),
+        "localization": _heads(architecture, network.localization, 4, "4 offsets"),
+        "classification": _heads(architecture, network.classification, NUM_CLASSES, f"{NUM_CLASSES} classes"),
+    }
+
+
+def _trace(layers: list[tuple[str, nn.Module]], x: Tensor, rate: int = 1) -> Iterator[str]:
+    """A row a layer, with the size that it makes of x and the product of all strides so far, from `rate` on."""
+    for name, layer in layers:
+        with torch.inference_mode():
+            x = layer(x)
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+            rate *= _side(layer.stride)
+        _, channels, height, width = x.shape
+        yield f"| {name} | {parameters(layer)} | {channels}×{height}×{width} | {rate} |\n"
+
+
+def _side(value: int | tuple[int, ...]) -> int:
+    """A square kernel's, stride's or padding's one number."""
+    return value if isinstance(value, int) else value[0]
+
+
+def parameters(layer: nn.Module) -> str:
+    """A layer as its own arguments."""
+    if isinstance(layer, nn.Conv2d):
+        sizes = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        kernel, stride, padding, dilation = (_side(size) for size in sizes if not isinstance(size, str))
+        extra = f", dilation {dilation}" if dilation != 1 else ""
+        return f"Conv2d({layer.in_channels}, {layer.out_channels}, {kernel}×{kernel}, stride {stride}, padding {padding}{extra})"
+    if isinstance(layer, nn.MaxPool2d):
+        return f"MaxPool2d({layer.kernel_size}×{layer.kernel_size}, stride {layer.stride}, padding {layer.padding}, ceil_mode {layer.ceil_mode})"
+    assert isinstance(layer, nn.ReLU)
+    return "ReLU"
+
+
+def _heads(architecture: Architecture, convolutions: nn.ModuleList, num_values: int, values: str) -> str:
+    """A row a feature map: its convolution, and the default boxes it speaks for."""
+    sources = ("conv4_3", "conv7", "conv8_2", "conv9_2", "conv10_2", "conv11_2")
+    rows = [
+        f"| on | map | default boxes a cell | aspect ratios | parameters: boxes × {values} | default boxes |",
+        "|---|---|---|---|---|---|",
+    ]
+    total = 0
+    for index, convolution in enumerate(convolutions):
+        size, count = architecture.feature_map_sizes[index], architecture.num_default_boxes_a_cell[index]
+        ratios = ", ".join(["1", "1 (larger)"] + [f"{r:g}, 1/{r:g}" for r in architecture.aspect_ratios[index]])
+        total += size * size * count
+        rows.append(
+            f"| {sources[index]} | {size}×{size} | {count} | {ratios} | {parameters(convolution)} | {size * size * count} |"
+        )
+    rows.append(f"| all | | | | each box {num_values} values | {total} |")
+    return "\n".join(rows) + "\n"
+
+
+def filled(page: str) -> str:
+    """A page with the content between each pair of markers `<!-- name -->` and `<!-- /name -->` made anew."""
+    for name, table in tables().items():
+        before, start, rest = page.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        page = before + start + table + end + after
+    return page
+
+
+def main() -> None:
+    """Print the tables, or write them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help=f"write them into {PAGE.name}")
+    if parser.parse_args().write:
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        return
+    for name, table in tables().items():
+        print(f"{name}\n\n{table}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+import math
+
+import torch
+
+from model.boxes import cxcywh_to_xyxy
+from model.config import Architecture
+from model.default_boxes import box_shapes, default_boxes
+
+BOXES = default_boxes(Architecture())
+
+
+def test_count():
+    assert 38 * 38 * 4 + 19 * 19 * 6 + 10 * 10 * 6 + 5 * 5 * 6 + 3 * 3 * 4 + 1 * 1 * 4 == 8732
+    assert BOXES.shape == (8732, 4)
+    assert BOXES.dtype == torch.float32
+
+
+def test_first_cell():
+    """Map 38×38, a cell each 8 px, scale 0.07, the next 0.15, ratio 2."""
+    centre = 4 / 300
+    between = math.sqrt(0.07 * 0.15)
+    root = math.sqrt(2)
+    expected = torch.tensor(
+        [
+            [centre, centre, 0.07, 0.07],
+            [centre, centre, between, between],
+            [centre, centre, 0.07 * root, 0.07 / root],
+            [centre, centre, 0.07 / root, 0.07 * root],
+        ]
+    )
+    torch.testing.assert_close(BOXES[:4], expected)
+
+
+def test_order_is_map_row_column_box():
+    torch.testing.assert_close(BOXES[4, :2], torch.tensor([12 / 300, 4 / 300]))  # the next column
+    torch.testing.assert_close(BOXES[38 * 4, :2], torch.tensor([4 / 300, 12 / 300]))  # the next row
+    torch.testing.assert_close(BOXES[38 * 38 * 4], torch.tensor([8 / 300, 8 / 300, 0.15, 0.15]))  # the next map
+
+
+def test_six_shapes_where_ratios_are_two_and_three():
+    shapes = box_shapes(Architecture(), map_index=1)
+    between = math.sqrt(0.15 * 0.33)
+    wide = [0.15 * math.sqrt(2), 0.15 * math.sqrt(3)]
+    narrow = [0.15 / math.sqrt(2), 0.15 / math.sqrt(3)]
+    expected = [(0.15, 0.15), (between, between)]
+    expected += [(wide[0], narrow[0]), (narrow[0], wide[0]), (wide[1], narrow[1]), (narrow[1], wide[1])]
+    torch.testing.assert_close(shapes, torch.tensor(expected))
+
+
+def test_last_cell_is_the_middle_and_no_side_is_above_the_image():
+    assert BOXES[-4:, :2].tolist() == [[0.5, 0.5]] * 4
+    # 0.87·√2 = 1.23 is clipped to 1; √(0.87·1.05) = 0.956 is not.
+    torch.testing.assert_close(BOXES[-2], torch.tensor([0.5, 0.5, 1.0, 0.87 / math.sqrt(2)]))
+    assert BOXES[:, 2:].max() == 1
+    assert BOXES[:, :2].min() > 0
+    assert BOXES[:, :2].max() < 1
+
+
+def test_boxes_may_reach_over_the_border():
+    assert cxcywh_to_xyxy(BOXES)[0, 0] == 4 / 300 - 0.035
+
+
+def test_ratios_and_scales_are_the_architectures():
+    ratios = ((), (2,), (2,), (2,), (2,), ())
+    architecture = Architecture(aspect_ratios=ratios, scales=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7))
+    boxes = default_boxes(architecture)
+    assert len(boxes) == 38 * 38 * 2 + (19 * 19 + 10 * 10 + 5 * 5 + 3 * 3) * 4 + 2
+    torch.testing.assert_close(boxes[0], torch.tensor([4 / 300, 4 / 300, 0.1, 0.1]))
