@@ -24,4 +24,5 @@ class ReconciliationError(SsdBatchError):
 
 def reason(error: BaseException) -> str:
     """What another library's error says, in one line of at most 300 characters."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+    text = " ".join(str(error).split())
+    return text[:300] if text not in ("", "None") else type(error).__name__

@@ -74,7 +74,7 @@ def failure(stage: str, error: Exception) -> dict[str, Any]:
     return {
         "error_stage": stage,
         "error_type": type(error).__name__,
-        "error_message": (str(error) or repr(error))[:MAX_MESSAGE],
+        "error_message": (str(error).partition("\n\n")[0] or repr(error))[:MAX_MESSAGE],
     }
 
 

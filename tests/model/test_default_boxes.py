@@ -52,8 +52,16 @@ def test_last_cell_is_the_middle_and_no_side_is_above_the_image():
     # 0.87·√2 = 1.23 is clipped to 1; √(0.87·1.05) = 0.956 is not.
     torch.testing.assert_close(BOXES[-2], torch.tensor([0.5, 0.5, 1.0, 0.87 / math.sqrt(2)]))
     assert BOXES[:, 2:].max() == 1
-    assert BOXES[:, :2].min() > 0
-    assert BOXES[:, :2].max() < 1
+
+
+def test_centres_of_the_last_cells():
+    """A map of 10 cells of 32 px is 320 px wide: its last centres lie 4 px outside the image."""
+    last = {38: 37.5 * 8, 19: 18.5 * 16, 10: 9.5 * 32, 5: 4.5 * 64, 3: 2.5 * 100, 1: 0.5 * 300}
+    assert last == {38: 300, 19: 296, 10: 304, 5: 288, 3: 250, 1: 150}
+    start = 0
+    for (size, centre_px), boxes_a_cell in zip(last.items(), (4, 6, 6, 6, 4, 4), strict=True):
+        start += size * size * boxes_a_cell
+        torch.testing.assert_close(BOXES[start - 1, :2] * 300, torch.tensor([centre_px, centre_px]))
 
 
 def test_boxes_may_reach_over_the_border():

@@ -123,7 +123,7 @@ def test_raw_heads_agree(reference, package):
     with torch.inference_mode():
         offsets, logits = package.network()(normalise(reference.images, Preprocessing(), torch.float32))
     assert offsets.shape == (2, 8732, 4)
-    assert 5 < logits.abs().max() < 25
+    assert 5 < logits.abs().max() < 30
     torch.testing.assert_close(offsets, reference.offsets, atol=1e-4, rtol=0)
     torch.testing.assert_close(logits, reference.logits, atol=1e-4, rtol=0)
 
@@ -132,9 +132,9 @@ def test_detections_agree(reference, package):
     found = Detector(package, torch.device("cpu"), torch.float32)(reference.images, SIZES_PX)
     expected = reference.ssd(list(reference.images.float() / 255))
     for ours, theirs in zip(found, expected, strict=True):
-        assert len(theirs["labels"]) >= 50
+        assert 50 <= len(theirs["labels"]) < 200
         assert len(theirs["labels"].unique()) >= 5
-        assert theirs["scores"].max() > 0.3
+        assert theirs["scores"].max() > 0.2
         assert_same_detections(ours, theirs)
 
 

@@ -1,0 +1,137 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.config import Architecture
+from model.default_boxes import default_boxes
+from model.loss import Targets, hard_negatives, match, multibox_loss
+from model.ssd import SSD
+
+# Four tiles of a quarter each, and one in the middle; cxcywh.
+TILES = torch.tensor(
+    [
+        [0.25, 0.25, 0.5, 0.5],
+        [0.75, 0.25, 0.5, 0.5],
+        [0.25, 0.75, 0.5, 0.5],
+        [0.75, 0.75, 0.5, 0.5],
+        [0.50, 0.50, 0.5, 0.5],
+    ]
+)
+
+
+def targets(boxes: list[list[list[float]]], labels: list[list[int]]) -> Targets:
+    return Targets(torch.tensor(boxes).reshape(len(labels), -1, 4), torch.tensor(labels, dtype=torch.int64))
+
+
+def test_a_default_box_learns_the_object_that_it_overlaps_by_half():
+    boxes, labels = match(targets([[[0.0, 0.0, 0.5, 0.45]]], [[7]]), TILES)  # 0.9 of tile 0; 0.04 / 0.435 of tile 4
+    assert labels.tolist() == [[7, 0, 0, 0, 0]]
+    torch.testing.assert_close(boxes[0, 0], torch.tensor([0.0, 0.0, 0.5, 0.45]))
+
+
+def test_half_is_enough():
+    _, labels = match(targets([[[0.0, 0.0, 0.5, 1.0]]], [[7]]), TILES)  # twice tile 0 or 2: IoU ½ with both
+    assert labels.tolist() == [[7, 0, 7, 0, 0]]
+
+
+def test_each_object_takes_its_best_default_box_whatever_the_overlap():
+    _, labels = match(targets([[[0.9, 0.1, 0.95, 0.15]]], [[7]]), TILES)  # 0.01 of tile 1
+    assert labels.tolist() == [[0, 7, 0, 0, 0]]
+
+
+def test_two_objects():
+    boxes, labels = match(targets([[[0.0, 0.0, 0.5, 0.5], [0.55, 0.55, 1.0, 1.0]]], [[3, 9]]), TILES)
+    assert labels.tolist() == [[3, 0, 0, 9, 0]]
+    torch.testing.assert_close(boxes[0, 3], torch.tensor([0.55, 0.55, 1.0, 1.0]))
+
+
+def test_a_forced_match_wins_over_a_better_overlap():
+    """Tile 0 overlaps the first object fully, but is the only one that the second touches."""
+    _, labels = match(targets([[[0.0, 0.0, 0.5, 0.5], [0.1, 0.1, 0.2, 0.2]]], [[3, 9]]), TILES)
+    assert labels.tolist() == [[9, 0, 0, 0, 0]]
+
+
+def test_padding_matches_nothing():
+    one = [0.5, 0.0, 1.0, 0.5]
+    alone = match(targets([[one]], [[4]]), TILES)
+    padded = match(targets([[one, [0.0] * 4, [0.0] * 4]], [[4, 0, 0]]), TILES)
+    assert alone[1].tolist() == padded[1].tolist() == [[0, 4, 0, 0, 0]]
+    torch.testing.assert_close(alone[0][0, 1], padded[0][0, 1])
+
+
+@pytest.mark.parametrize("num_padding", [0, 2])
+def test_an_image_without_objects_is_background(num_padding):
+    _, labels = match(targets([[[0.0] * 4] * num_padding], [[0] * num_padding]), TILES)
+    assert labels.tolist() == [[0, 0, 0, 0, 0]]
+
+
+def test_three_hard_negatives_for_each_positive():
+    losses = torch.tensor([[9.0, 1.0, 5.0, 2.0, 4.0, 3.0], [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]])
+    labels = torch.tensor([[2, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
+    # The first image's positive has the largest loss and is no negative; the second image has none to count.
+    expected = [[False, False, True, False, True, True], [False] * 6]
+    assert hard_negatives(losses, labels).tolist() == expected
+
+
+def test_hard_negatives_run_out():
+    labels = torch.tensor([[1, 2, 0, 0]])  # six wanted, two there
+    assert hard_negatives(torch.ones(1, 4), labels).tolist() == [[False, False, True, True]]
+
+
+def test_equal_losses_still_give_exactly_three():
+    labels = torch.zeros(1, 100, dtype=torch.int64)
+    labels[0, [10, 50]] = 1
+    assert hard_negatives(torch.ones(1, 100), labels).sum() == 6
+
+
+def test_loss_by_hand():
+    """One object that is tile 1: offsets wanted are 0; three of the four background tiles count."""
+    offsets = torch.zeros(1, 5, 4)
+    offsets[0, 1] = torch.tensor([0.5, 2.0, 0.0, 0.0])
+    offsets[0, 3] = 100.0  # background learns no offsets
+    losses = multibox_loss(offsets, torch.zeros(1, 5, 3), targets([[[0.5, 0.0, 1.0, 0.5]]], [[2]]), TILES)
+    assert losses.localization.item() == pytest.approx(0.5 * 0.5**2 + (2.0 - 0.5))
+    assert losses.classification.item() == pytest.approx((1 + 3) * math.log(3))
+    assert losses.total.item() == pytest.approx(losses.localization.item() + losses.classification.item())
+
+
+def test_loss_is_a_matched_box():
+    """Twice the same image: twice the sum, over twice the matched boxes."""
+    generator = torch.Generator().manual_seed(0)
+    offsets, logits = torch.randn(1, 5, 4, generator=generator), torch.randn(1, 5, 3, generator=generator)
+    once = multibox_loss(offsets, logits, targets([[[0.5, 0.0, 1.0, 0.5]]], [[2]]), TILES)
+    pair = targets([[[0.5, 0.0, 1.0, 0.5]], [[0.5, 0.0, 1.0, 0.5]]], [[2], [2]])
+    twice = multibox_loss(offsets.repeat(2, 1, 1), logits.repeat(2, 1, 1), pair, TILES)
+    torch.testing.assert_close(twice.total, once.total)
+
+
+@pytest.mark.parametrize("num_padding", [0, 2])
+def test_a_batch_without_objects_costs_nothing_and_has_gradients(num_padding):
+    offsets: Tensor = torch.randn(2, 5, 4, requires_grad=True)
+    logits: Tensor = torch.randn(2, 5, 3, requires_grad=True)
+    none = targets([[[0.0] * 4] * num_padding] * 2, [[0] * num_padding] * 2)
+    total = multibox_loss(offsets, logits, none, TILES).total
+    total.backward()
+    assert total.item() == 0
+    assert logits.grad.count_nonzero() == 0
+    assert offsets.grad.count_nonzero() == 0
+
+
+def test_a_few_steps_on_one_image_bring_the_loss_down():
+    torch.manual_seed(0)
+    architecture = Architecture(width=0.1, batch_norm=True)
+    network = SSD(architecture, num_classes=3).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    images = torch.randn(2, 3, 300, 300)
+    objects = targets([[[0.1, 0.1, 0.5, 0.6]], [[0.4, 0.3, 0.9, 0.9]]], [[1], [2]])
+    history = []
+    for _ in range(6):
+        loss = multibox_loss(*network(images), objects, default_boxes(architecture)).total
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), max_norm=10)
+        optimizer.step()
+        history.append(loss.item())
+    assert history[-1] < 0.5 * history[0]
