@@ -1,10 +1,9 @@
 """Settings from a YAML spec and flags; both derive from the one declaration, a pydantic model."""
 
 import difflib
-import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, get_origin
 
 import click
 import yaml
@@ -35,8 +34,6 @@ def spec_options(model: type[BaseModel]) -> Callable[[Command], Command]:
 def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
     flag = name.replace("_", "-")
     kind = field.annotation
-    if get_origin(kind) in (Union, types.UnionType):
-        kind = next(a for a in get_args(kind) if a is not type(None))
     help_text = field.description or ""
     if field.default not in (PydanticUndefined, None, False):
         help_text += f"  [default: {field.default}]"
