@@ -1,0 +1,101 @@
+import pytest
+import torch
+from torch import Tensor
+
+from model.config import Architecture, Thresholds
+from model.detector import Detector, fast_dtype
+from model.package import ModelPackage, PackageRecord
+from model.postprocess import Detections
+from model.ssd import SSD
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def package() -> ModelPackage:
+    """Its scores lie about ⅓; few detections of each image are kept."""
+    torch.manual_seed(0)
+    record = PackageRecord(
+        name="narrow",
+        architecture=Architecture(width=0.1),
+        class_names=("disc", "square"),
+        thresholds=Thresholds(topk_candidates=50, detections_per_img=20),
+    )
+    return ModelPackage(record, SSD(record.architecture, 3).state_dict())
+
+
+@pytest.fixture(scope="module")
+def detector(package: ModelPackage) -> Detector:
+    return Detector(package, CPU, torch.float32)
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.randint(0, 256, (3, 3, 300, 300), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def assert_same(a: Detections, b: Detections) -> None:
+    assert torch.equal(a.labels, b.labels)
+    torch.testing.assert_close(a.scores, b.scores, atol=1e-5, rtol=0)
+    torch.testing.assert_close(a.boxes_xyxy, b.boxes_xyxy, atol=1e-2, rtol=0)
+
+
+def test_a_batch_is_its_images_one_by_one(detector, images):
+    sizes_px = torch.tensor([[300.0, 300.0], [640.0, 480.0], [10.0, 2000.0]])
+    together = detector(images, sizes_px)
+    assert [len(found.scores) for found in together] == [20, 20, 20]
+    for index, found in enumerate(together):
+        (alone,) = detector(images[index : index + 1], sizes_px[index : index + 1])
+        assert_same(found, alone)
+
+
+def test_boxes_are_pixels_of_the_original(detector, images):
+    (small,) = detector(images[:1], torch.tensor([[300.0, 300.0]]))
+    (large,) = detector(images[:1], torch.tensor([[600.0, 150.0]]))
+    torch.testing.assert_close(large.boxes_xyxy, small.boxes_xyxy * torch.tensor([2.0, 0.5, 2.0, 0.5]))
+    assert torch.equal(large.scores, small.scores)
+    assert large.boxes_xyxy.min() >= 0
+    assert (large.boxes_xyxy <= torch.tensor([600.0, 150.0, 600.0, 150.0])).all()
+
+
+def test_results_are_on_the_cpu_in_float32_best_first(detector, images):
+    for found in detector(images[:1], torch.tensor([[300.0, 300.0]])):
+        assert found.boxes_xyxy.device == found.scores.device == found.labels.device == CPU
+        assert found.boxes_xyxy.dtype == found.scores.dtype == torch.float32
+        assert (found.scores.diff() <= 0).all()
+        assert set(found.labels.tolist()) <= {1, 2}
+
+
+def test_nothing_found(package, images):
+    record = package.record.model_copy(update={"thresholds": Thresholds(score_thresh=1)})
+    (found,) = Detector(ModelPackage(record, package.weights), CPU)(images[:1], torch.tensor([[300.0, 300.0]]))
+    assert found.boxes_xyxy.shape == (0, 4)
+    assert found.scores.shape == found.labels.shape == (0,)
+
+
+def test_an_empty_batch(detector):
+    assert detector(torch.zeros(0, 3, 300, 300, dtype=torch.uint8), torch.zeros(0, 2)) == []
+
+
+def test_bfloat16_finds_much_the_same(package, detector, images):
+    sizes_px = torch.tensor([[300.0, 300.0]])
+    (exact,), (rough,) = detector(images[:1], sizes_px), Detector(package, CPU, torch.bfloat16)(images[:1], sizes_px)
+    assert rough.scores.dtype == torch.float32
+    torch.testing.assert_close(rough.scores[:5], exact.scores[:5], atol=0.05, rtol=0)
+
+
+def test_float32_where_the_hardware_does_not_multiply_bfloat16():
+    assert fast_dtype(torch.device("meta")) == torch.float32
+    multiplies = [torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16")]
+    assert fast_dtype(CPU) == (torch.bfloat16 if any(multiplies) else torch.float32)
+
+
+def test_the_type_is_the_hardwares_unless_said(package, detector):
+    assert Detector(package, CPU).dtype == fast_dtype(CPU)
+    assert detector.dtype == torch.float32
+
+
+def test_the_packages_weights_are_not_touched(package):
+    before = package.digest
+    Detector(package, CPU, torch.bfloat16)
+    assert package.digest == before

@@ -1,0 +1,132 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from model.config import Architecture, Preprocessing, Thresholds
+from model.package import RECORD_FILE, WEIGHTS_FILE, ModelPackage, PackageError, PackageRecord
+from model.ssd import SSD
+
+RECORD = PackageRecord(
+    name="shapes",
+    architecture=Architecture(width=0.1, batch_norm=True),
+    class_names=("disc", "square"),
+    provenance={"seed": 0},
+    metrics={"map": 0.5},
+)
+
+
+@pytest.fixture(scope="module")
+def package() -> ModelPackage:
+    torch.manual_seed(0)
+    return ModelPackage(RECORD, SSD(RECORD.architecture, 3).state_dict())
+
+
+def with_record(package: ModelPackage, **changes: object) -> ModelPackage:
+    return ModelPackage(package.record.model_copy(update=changes), package.weights)
+
+
+def with_json(package: ModelPackage, **changes: object) -> dict[str, bytes]:
+    files = package.to_files()
+    return files | {RECORD_FILE: json.dumps(json.loads(files[RECORD_FILE]) | changes).encode()}
+
+
+def test_round_trip(package):
+    files = package.to_files()
+    assert set(files) == {"model.json", "model.safetensors"}
+    again = ModelPackage.from_files(files)
+    assert again.record == package.record
+    assert again.digest == package.digest
+    assert all(torch.equal(tensor, again.weights[name]) for name, tensor in package.weights.items())
+
+
+def test_the_network_has_the_weights_and_is_ready_for_inference(package):
+    network = package.network()
+    assert not network.training
+    assert torch.equal(network.trunk[0].weight, package.weights["trunk.0.weight"])
+
+
+def test_weights_stored_in_half_are_used_in_full(package):
+    halves = {name: t.half() if t.is_floating_point() else t for name, t in package.weights.items()}
+    network = ModelPackage.from_files(ModelPackage(RECORD, halves).to_files()).network()
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    assert torch.equal(network.trunk[0].weight, package.weights["trunk.0.weight"].half().float())
+
+
+def test_digest_is_of_what_changes_the_boxes(package):
+    """Each of these is another model."""
+    changed = {name: tensor.clone() for name, tensor in package.weights.items()}
+    changed["localization.0.bias"][3] += 1e-6
+    others = [
+        with_record(package, class_names=("disc", "triangle")),
+        with_record(package, thresholds=Thresholds(score_thresh=0.02)),
+        with_record(package, preprocessing=Preprocessing(std=(0.2, 0.2, 0.2))),
+        with_record(package, architecture=Architecture(width=0.1, batch_norm=True, steps_px=(8, 16, 32, 64, 100, 299))),
+        ModelPackage(RECORD, changed),
+    ]
+    assert len({package.digest, *(other.digest for other in others)}) == 6
+
+
+def test_digest_is_not_of_where_it_comes_from(package):
+    same = with_record(package, name="other", provenance={"seed": 1}, metrics={})
+    assert same.digest == package.digest
+
+
+def test_digest_is_not_of_the_tensors_order_or_layout(package):
+    weights = {
+        name: tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+        for name, tensor in reversed(package.weights.items())
+    }
+    assert ModelPackage(RECORD, weights).digest == package.digest
+
+
+def test_digest_of_literal_weights():
+    """Held for ever: tables have rows of it."""
+    record = PackageRecord(name="x", architecture=Architecture(), class_names=("a",))
+    weights = {"w": torch.tensor([1.0, 2.0]), "n": torch.tensor(3)}
+    assert ModelPackage(record, weights).digest == "43f8581d5b3ea2aee12d406fb8f90b44203951a8fb7ae7fec20bbe10bc546e4f"
+
+
+def test_tensors_that_do_not_fit_are_named(package):
+    weights = dict(package.weights)
+    del weights["conv7.0.bias"]
+    weights["head.weight"] = torch.zeros(1)
+    weights["trunk.0.bias"] = torch.zeros(64)
+    with pytest.raises(PackageError) as error:
+        ModelPackage(RECORD, weights).network()
+    assert str(error.value) == (
+        "the weights do not fit the architecture: extra head.weight; missing conv7.0.bias; "
+        "trunk.0.bias has shape (64,), not (8,)"
+    )
+
+
+def test_another_number_of_classes_does_not_fit(package):
+    with pytest.raises(PackageError, match=r"classification\.0\.bias has shape \(12,\), not \(16,\)"):
+        with_record(package, class_names=("disc", "square", "triangle")).network()
+
+
+def test_unknown_key(package):
+    with pytest.raises(PackageError, match=r"model\.json: colour: Extra inputs are not permitted"):
+        ModelPackage.from_files(with_json(package, colour="red"))
+
+
+def test_wrong_value_is_named_by_its_place(package):
+    with pytest.raises(PackageError, match=r"model\.json: thresholds\.score_thresh: .* less than or equal to 1"):
+        ModelPackage.from_files(with_json(package, thresholds={"score_thresh": 2}))
+
+
+def test_no_classes(package):
+    with pytest.raises(PackageError, match=r"model\.json: class_names: .* at least 1"):
+        ModelPackage.from_files(with_json(package, class_names=[]))
+
+
+def test_record_that_is_no_json(package):
+    with pytest.raises(PackageError, match=r"model\.json: file: Invalid JSON"):
+        ModelPackage.from_files(package.to_files() | {RECORD_FILE: b"not json"})
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a pickle in a zip", save({"w": torch.zeros(9)})[:-4]])
+def test_weights_that_are_no_safetensors(package, content):
+    with pytest.raises(PackageError, match=r"model\.safetensors: not a safetensors file"):
+        ModelPackage.from_files(package.to_files() | {WEIGHTS_FILE: content})
