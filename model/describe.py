@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.config import Architecture
-from model.ssd import SSD
+from model.ssd import SSD, L2Norm
 from model.vgg16 import pool_positions, vgg16_trunk
 
 PAGE = Path(__file__).parent / "README.md"
@@ -19,10 +19,10 @@ HEADER = "| layer | parameters | output (C×H×W) | downsampling rate |\n|---|--
 def tables() -> dict[str, str]:
     """The page's tables by name, read off the modules at width 1 and an input of 3×300×300."""
     architecture = Architecture()
-    network = SSD(architecture, NUM_CLASSES).eval()
-    plain = vgg16_trunk()
-    plain_rows = list(_trace([(f"({i})", layer) for i, layer in enumerate(plain)], torch.zeros(1, 3, 300, 300)))
-    pool3, pool5 = pool_positions(plain)[2], pool_positions(plain)[4]
+    with torch.device("meta"):  # sizes without numbers
+        network, plain, image = SSD(architecture, NUM_CLASSES), vgg16_trunk(), torch.empty(1, 3, 300, 300)
+        conv4_3_map, conv7_map = torch.empty(1, 512, 38, 38), torch.empty(1, 1024, 19, 19)
+    plain_rows = list(_trace([(f"({i})", layer) for i, layer in enumerate(plain)], image))
     adapted = [(f"({i})", layer) for i, layer in enumerate(network.trunk)]
     tail = [
         ("conv6", network.conv6[0]),
@@ -30,16 +30,14 @@ def tables() -> dict[str, str]:
         ("conv7", network.conv7[0]),
         ("ReLU", network.conv7[1]),
     ]
-    adapted_rows = list(_trace(adapted + tail, torch.zeros(1, 3, 300, 300)))
+    adapted_rows = list(_trace(adapted + tail, image))
+    norm_row = _trace([("conv4_3_norm", network.conv4_3_norm)], conv4_3_map, rate=8)
     names = [f"conv{i}_{j}" for i in (8, 9, 10, 11) for j in (1, 2)]
     auxiliary = [pair for name in names for pair in zip((name, "ReLU"), getattr(network, name), strict=True)]
     return {
         "vgg16": HEADER + "".join(plain_rows),
-        "changes": HEADER
-        + adapted_rows[pool3]
-        + "".join(adapted_rows[pool3 + 1 : pool5 + 1])
-        + "".join(adapted_rows[31:]),
-        "auxiliary": HEADER + "".join(_trace(auxiliary, torch.zeros(1, 1024, 19, 19), rate=16)),
+        "changes": HEADER + "".join((*adapted_rows[pool_positions(plain)[2] :], *norm_row)),
+        "auxiliary": HEADER + "".join(_trace(auxiliary, conv7_map, rate=16)),
         "localization": _heads(architecture, network.localization, 4, "4 offsets"),
         "classification": _heads(architecture, network.classification, NUM_CLASSES, f"{NUM_CLASSES} classes"),
     }
@@ -48,8 +46,7 @@ def tables() -> dict[str, str]:
 def _trace(layers: list[tuple[str, nn.Module]], x: Tensor, rate: int = 1) -> Iterator[str]:
     """A row a layer, with the size that it makes of x and the product of all strides so far, from `rate` on."""
     for name, layer in layers:
-        with torch.inference_mode():
-            x = layer(x)
+        x = layer(x)
         if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
             rate *= _side(layer.stride)
         _, channels, height, width = x.shape
@@ -70,6 +67,8 @@ def parameters(layer: nn.Module) -> str:
         return f"Conv2d({layer.in_channels}, {layer.out_channels}, {kernel}×{kernel}, stride {stride}, padding {padding}{extra})"
     if isinstance(layer, nn.MaxPool2d):
         return f"MaxPool2d({layer.kernel_size}×{layer.kernel_size}, stride {layer.stride}, padding {layer.padding}, ceil_mode {layer.ceil_mode})"
+    if isinstance(layer, L2Norm):
+        return f"L2Norm({len(layer.scale)}), on the output of (22)"
     assert isinstance(layer, nn.ReLU)
     return "ReLU"
 

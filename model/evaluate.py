@@ -40,13 +40,13 @@ def average_precisions(
 
 
 def _one_label(found: Sequence[Detections], truths: Sequence[Truth], label: int, match_iou: float) -> AveragePrecision:
+    num_objects = sum(int(((t.labels == label) & ~t.is_difficult).sum()) for t in truths)
+    if num_objects == 0:
+        return AveragePrecision(float("nan"), float("nan"), 0)
     outcomes = [_outcomes(f, t, label, match_iou) for f, t in zip(found, truths, strict=True)]
     scores = torch.cat([score for score, _ in outcomes])
     is_right = torch.cat([right for _, right in outcomes])[scores.argsort(descending=True, stable=True)]
     is_right = is_right[is_right >= 0].double()
-    num_objects = sum(int(((t.labels == label) & ~t.is_difficult).sum()) for t in truths)
-    if num_objects == 0:
-        return AveragePrecision(float("nan"), float("nan"), 0)
     recall = is_right.cumsum(0) / num_objects
     precision = is_right.cumsum(0) / torch.arange(1, len(is_right) + 1)
     # The best precision at this recall or any higher one: curves are read from the right.

@@ -129,4 +129,5 @@ class SSD(nn.Module):
 
 def _one_row_a_box(head: Tensor, num_values: int) -> Tensor:
     """(B, K·V, H, W) to (B, H·W·K, V): channels hold box by box its values; no copy when channels are last."""
-    return head.permute(0, 2, 3, 1).reshape(head.shape[0], -1, num_values)
+    num_rows = head.shape[1:].numel() // num_values
+    return head.permute(0, 2, 3, 1).reshape(head.shape[0], num_rows, num_values)

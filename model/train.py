@@ -107,7 +107,7 @@ class TrainingStep:
         losses.total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), max_norm=10)
         self._optimizer.step()
-        return losses
+        return Losses(losses.localization.detach(), losses.classification.detach())
 
 
 def learning_rate(step: int, settings: TrainingSettings) -> float:
