@@ -14,7 +14,7 @@ from model.example import Examples
 from model.loss import Losses
 from model.package import ModelPackage, PackageRecord
 from model.train import train
-from pipeline.packages import write_package
+from pipeline.packages import check_free, write_package
 from pipeline.voc import VocExamples, class_names, read_voc
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -26,8 +26,9 @@ def train_voc(settings: TrainSettings) -> dict[str, Any]:
     """Train on a VOC folder, measure on its validation split, write the package; its metrics.
 
     Raises:
-        DataError: the data can't be used.
+        SettingError: the data can't be used, or the package could not be written at the end.
     """
+    check_free(settings.output)
     annotations = read_voc(Path(settings.data), settings.train_split)
     names = class_names(annotations)
     examples = VocExamples(annotations, names)

@@ -2,7 +2,7 @@
 
 from model.package import RECORD_FILE, WEIGHTS_FILE, ModelPackage, PackageError
 from pipeline import storage
-from pipeline.errors import SettingError
+from pipeline.errors import SettingError, reason
 
 
 def read_package(url: str) -> ModelPackage:
@@ -23,6 +23,23 @@ def read_package(url: str) -> ModelPackage:
     except PackageError as error:
         raise SettingError(f"model {url!r} can't be used: {error}") from error
     return package
+
+
+def check_free(url: str) -> None:
+    """Make sure that a package can be written to a folder later, after hours of training.
+
+    Raises:
+        SettingError: a package is there already, or nothing can be written.
+    """
+    folder = storage.absolute(url).rstrip("/")
+    try:
+        fs, path = storage.filesystem(f"{folder}/{RECORD_FILE}")
+        if fs.exists(path):
+            raise SettingError(f"output {url!r} holds a model package already; name another folder")
+        storage.write(f"{folder}/.probe", b"probe")
+        storage.delete(f"{folder}/.probe")
+    except OSError as error:
+        raise SettingError(f"output {url!r} can't be written: {reason(error)}") from error
 
 
 def write_package(package: ModelPackage, url: str) -> None:

@@ -8,7 +8,7 @@ from model.package import ModelPackage, PackageRecord
 from model.ssd import SSD
 from pipeline import storage
 from pipeline.errors import SettingError
-from pipeline.packages import read_package, write_package
+from pipeline.packages import check_free, read_package, write_package
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +85,14 @@ def test_a_record_that_does_not_fit_is_explained(field, value, message, package,
     storage.write(f"{tmp_path}/model.json", json.dumps(record).encode())
     with pytest.raises(SettingError, match=message):
         read_package(str(tmp_path))
+
+
+def test_a_training_may_only_write_where_nothing_is(tmp_path, package):
+    check_free(str(tmp_path / "new"))
+    assert list(tmp_path.rglob("*")) == [tmp_path / "new"]
+    write_package(package, str(tmp_path / "new"))
+    with pytest.raises(SettingError, match="holds a model package already"):
+        check_free(str(tmp_path / "new"))
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(SettingError, match="can't be written"):
+        check_free(str(tmp_path / "file" / "below"))
