@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Annotated
 
 import click
@@ -121,3 +122,8 @@ def test_a_flag_that_does_not_exist_is_wrong_usage():
 
 def test_every_setting_of_infer_says_what_it_is():
     assert all(field.description for field in InferSettings.model_fields.values())
+
+
+def test_the_example_spec_is_valid() -> None:
+    spec = Path(__file__).parents[2] / "jobs" / "nightly.yaml"
+    assert load_settings(InferSettings, spec, {"table": "elsewhere"}).table == "elsewhere"
