@@ -52,30 +52,16 @@ def describe(summary: Summary) -> str:
 @click.option("--format", "output", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 def query(sql: str, table: str, output: str) -> None:
     """Answer one SELECT over the views images, detections and failures."""
+    from jobs.output import write_csv, write_json
     from pipeline.query import query as run
     from pipeline.table import ResultTable
 
     with run(ResultTable(table), sql) as relation:
         if output == "table":
             relation.show(max_width=200, max_rows=1000)
-        elif output == "csv":
-            write_csv(relation)
         else:
-            click.echo(json.dumps(relation.to_arrow_table().to_pylist(), default=str, ensure_ascii=False))
-
-
-def write_csv(relation: Any) -> None:
-    """A header and the rows; nested columns as JSON."""
-    import csv
-
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(relation.columns)
-    for batch in relation.to_arrow_reader():
-        for row in batch.to_pylist():
-            writer.writerow(
-                json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, (list, dict)) else value
-                for value in row.values()
-            )
+            write = write_csv if output == "csv" else write_json
+            write(relation.to_arrow_reader(), sys.stdout)
 
 
 @cli.command()

@@ -60,7 +60,7 @@ class ModelPackage:
         """The network with these weights, in float32 on the CPU, ready for inference.
 
         Raises:
-            PackageError: tensors are missing, extra or of another shape; each is named.
+            PackageError: tensors are missing, extra, of another shape or not finite; each is named.
         """
         network = SSD(self.record.architecture, len(self.record.class_names) + 1)
         wanted = network.state_dict()
@@ -73,6 +73,9 @@ class ModelPackage:
         ]
         if problems:
             raise PackageError(f"the weights do not fit the architecture: {'; '.join(sorted(problems))}")
+        broken = [name for name, tensor in self.weights.items() if not tensor.isfinite().all()]
+        if broken:
+            raise PackageError(f"these weights are not finite numbers: {', '.join(sorted(broken))}")
         network.load_state_dict(self.weights)
         return network.eval()
 
@@ -89,6 +92,8 @@ class ModelPackage:
         Raises:
             PackageError: a file is not what it should be.
         """
+        if missing := {RECORD_FILE, WEIGHTS_FILE} - files.keys():
+            raise PackageError(f"{' and '.join(sorted(missing))} missing")
         try:
             record = PackageRecord.model_validate_json(files[RECORD_FILE])
         except ValidationError as error:

@@ -130,3 +130,16 @@ def test_record_that_is_no_json(package):
 def test_weights_that_are_no_safetensors(package, content):
     with pytest.raises(PackageError, match=r"model\.safetensors: not a safetensors file"):
         ModelPackage.from_files(package.to_files() | {WEIGHTS_FILE: content})
+
+
+def test_weights_that_are_no_numbers_are_named(package):
+    weights = dict(package.weights) | {"conv6.0.bias": torch.full_like(package.weights["conv6.0.bias"], torch.nan)}
+    with pytest.raises(PackageError, match="not finite numbers: conv6.0.bias"):
+        ModelPackage(package.record, weights).network()
+
+
+def test_a_missing_file_is_named(package):
+    files = package.to_files()
+    del files["model.safetensors"]
+    with pytest.raises(PackageError, match="model.safetensors missing"):
+        ModelPackage.from_files(files)
