@@ -8,8 +8,8 @@ import pyarrow as pa
 import torch
 
 from model.preprocess import resize
-from pipeline import storage
 from pipeline.decode import decode
+from pipeline.read import read_version
 
 NUM_FETCH_THREADS = 64
 """Hide a latency of 40 ms behind one decoding core."""
@@ -47,7 +47,7 @@ def fetch_and_decode(batch: pa.Table, image_size_px: int, max_pixels: int) -> pa
         The same rows in the same order, with the columns of `PIXELS`.
     """
     columns = (batch[name].to_pylist() for name in ("uri", "etag", "size_bytes"))
-    contents = [_threads().submit(storage.read_version, *row) for row in zip(*columns, strict=True)]
+    contents = [_threads().submit(read_version, *row) for row in zip(*columns, strict=True)]
     rows = []
     for content in contents:
         try:

@@ -4,37 +4,20 @@ A local file's URI is its absolute path; an object's is scheme://bucket/key with
 """
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import cache
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fsspec
-import obstore
 import s3fs
-from botocore.exceptions import BotoCoreError, ClientError
-from obstore.store import S3Store
+from botocore.exceptions import BotoCoreError
 
 from pipeline.errors import SettingError
 
-if TYPE_CHECKING:
-    from obstore.store import RetryConfig
-
 PAGE = 1000
-RETRIES: "RetryConfig" = {
-    "max_retries": 15,
-    "retry_timeout": timedelta(seconds=180),
-    "backoff": {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=10), "base": 2},
-}
-"""Shorter settings lost 63 of 64 objects in an outage of 10 s."""
-
-
-class ChangedError(OSError):
-    """The object is no longer the one that was listed."""
 
 
 @dataclass(frozen=True)
@@ -152,9 +135,6 @@ def _writable(url: str) -> tuple[Any, str]:
     return fs, path
 
 
-# ---- listing
-
-
 def walk(url: str) -> Iterator[list[StoredObject]]:
     """All files below a folder or prefix, or the one file, page by page in no set order.
 
@@ -250,80 +230,4 @@ def _fsspec_object(fs: Any, uri: str, info: dict[str, Any]) -> StoredObject:
         modified = datetime.fromtimestamp(modified, UTC)
     return StoredObject(
         uri, str(etag).strip('"'), info["size"] or 0, modified if isinstance(modified, datetime) else None
-    )
-
-
-# ---- reading what was listed
-
-ODD_KEY = re.compile(r"^/|//|(^|/)\.{1,2}(/|$)|[\x00-\x1f\x7f]|/$")
-"""Keys that obstore refuses, or worse, reads as another object's: they go through s3fs."""
-
-
-def read_version(uri: str, etag: str, size_bytes: int | None) -> bytes:
-    """The content of exactly the version that was listed; an empty etag takes any.
-
-    Raises:
-        ChangedError: it is another version now, or its length is not the one listed.
-        Exception: whatever the store raises, after its retries.
-    """
-    if is_local(uri):
-        data = _read_local(uri, etag)
-    elif is_s3(uri):
-        data = _read_s3(uri, etag)
-    else:
-        fs, path = filesystem(uri)
-        data = bytes(fs.cat_file(path))
-    if size_bytes is not None and len(data) != size_bytes:
-        raise ChangedError(f"{len(data)} bytes were read where {size_bytes} were listed")
-    return data
-
-
-def _read_local(path: str, etag: str) -> bytes:
-    with open(path, "rb") as file:
-        found = local_etag(os.fstat(file.fileno()))
-        if etag and found != etag:
-            raise ChangedError(f"the file has changed since it was listed ({etag} then, {found} now)")
-        return file.read()
-
-
-def _read_s3(uri: str, etag: str) -> bytes:
-    bucket, key = bucket_and_key(uri)
-    if ODD_KEY.search(key):
-        return _read_odd_key(bucket, key, etag)
-    options: Any = {"if_match": f'"{etag}"'} if etag else {}
-    try:
-        return bytes(obstore.get(_s3_store(bucket), key, options=options).bytes())
-    except obstore.exceptions.PreconditionError as error:
-        raise ChangedError("the object has changed since it was listed") from error
-
-
-def _read_odd_key(bucket: str, key: str, etag: str) -> bytes:
-    fs = s3_filesystem()
-
-    async def get() -> bytes:
-        condition = {"IfMatch": f'"{etag}"'} if etag else {}
-        answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, **condition)
-        async with answer["Body"] as body:
-            return bytes(await body.read())
-
-    try:
-        return bytes(fsspec.asyn.sync(fs.loop, get))
-    except OSError as error:
-        cause = error.__cause__
-        if isinstance(cause, ClientError) and cause.response["Error"]["Code"] in ("412", "PreconditionFailed"):
-            raise ChangedError("the object has changed since it was listed") from error
-        raise
-
-
-@cache
-def _s3_store(bucket: str) -> S3Store:
-    endpoint = s3_endpoint()
-    if endpoint is None:
-        return S3Store(bucket, retry_config=RETRIES)
-    return S3Store(
-        bucket,
-        retry_config=RETRIES,
-        endpoint=endpoint,
-        virtual_hosted_style_request=False,
-        client_options={"allow_http": endpoint.startswith("http://")},
     )

@@ -134,12 +134,12 @@ def test_weights_that_are_no_safetensors(package, content):
 
 def test_weights_that_are_no_numbers_are_named(package):
     weights = dict(package.weights) | {"conv6.0.bias": torch.full_like(package.weights["conv6.0.bias"], torch.nan)}
-    with pytest.raises(PackageError, match="not finite numbers: conv6.0.bias"):
+    with pytest.raises(PackageError, match=r"not finite numbers: conv6\.0\.bias"):
         ModelPackage(package.record, weights).network()
 
 
 def test_a_missing_file_is_named(package):
     files = package.to_files()
     del files["model.safetensors"]
-    with pytest.raises(PackageError, match="model.safetensors missing"):
+    with pytest.raises(PackageError, match=r"model\.safetensors missing"):
         ModelPackage.from_files(files)

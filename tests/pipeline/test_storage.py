@@ -6,7 +6,8 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import SettingError
-from pipeline.storage import ChangedError, StoredObject
+from pipeline.read import ChangedError, read_version
+from pipeline.storage import StoredObject
 
 ODD_KEYS = [
     "with space.jpg", " leading space.jpg", "ünïcödé_图像.jpg", "é composed.jpg", "e\u0301 decomposed.jpg",
@@ -95,15 +96,15 @@ def test_the_listed_version_is_read(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"first")
     listed = storage.stat(str(path))
-    assert storage.read_version(listed.uri, listed.etag, listed.size_bytes) == b"first"
-    assert storage.read_version(listed.uri, "", None) == b"first"
+    assert read_version(listed.uri, listed.etag, listed.size_bytes) == b"first"
+    assert read_version(listed.uri, "", None) == b"first"
 
     path.write_bytes(b"other")
     os.utime(path, ns=(0, 1))
     with pytest.raises(ChangedError, match="changed"):
-        storage.read_version(listed.uri, listed.etag, listed.size_bytes)
+        read_version(listed.uri, listed.etag, listed.size_bytes)
     with pytest.raises(ChangedError, match="5 bytes were read where 4 were listed"):
-        storage.read_version(listed.uri, "", 4)
+        read_version(listed.uri, "", 4)
 
 
 def test_any_fsspec_url_is_walked_and_read(memory):
@@ -114,9 +115,9 @@ def test_any_fsspec_url_is_walked_and_read(memory):
     }
     for entry in found.values():
         assert storage.stat(entry.uri) == entry
-    assert storage.read_version("memory://pictures/a.jpg", found["memory://pictures/a.jpg"].etag, 2) == b"aa"
+    assert read_version("memory://pictures/a.jpg", found["memory://pictures/a.jpg"].etag, 2) == b"aa"
     with pytest.raises(ChangedError):
-        storage.read_version("memory://pictures/a.jpg", "", 3)
+        read_version("memory://pictures/a.jpg", "", 3)
     with pytest.raises(FileNotFoundError):
         walk("memory://nowhere")
 
@@ -138,10 +139,10 @@ def test_odd_keys_are_listed_and_read_as_themselves(s3):
     assert found.keys() == {f"s3://{bucket}/{key}" for key in ODD_KEYS}
     for key in ODD_KEYS:
         entry = found[f"s3://{bucket}/{key}"]
-        assert storage.read_version(entry.uri, entry.etag, entry.size_bytes) == key.encode()
+        assert read_version(entry.uri, entry.etag, entry.size_bytes) == key.encode()
         assert storage.stat(entry.uri) == entry
         with pytest.raises(ChangedError):
-            storage.read_version(entry.uri, "0" * 32, None)
+            read_version(entry.uri, "0" * 32, None)
 
 
 @pytest.mark.s3
@@ -167,7 +168,7 @@ def test_a_bucket_is_walked_page_by_page(s3, monkeypatch):
 def test_what_is_not_on_s3_is_an_os_error(s3):
     bucket = s3.bucket()
     for url in (f"s3://{bucket}/none", f"s3://{bucket}//none", "s3://no-such-bucket/none"):
-        for ask in (storage.stat, walk, storage.read, lambda url: storage.read_version(url, "", None)):
+        for ask in (storage.stat, walk, storage.read, lambda url: read_version(url, "", None)):
             with pytest.raises(FileNotFoundError):
                 ask(url)
     with pytest.raises(FileNotFoundError):
