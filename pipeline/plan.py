@@ -1,8 +1,9 @@
-"""What is left to do: the listing, less what the table already holds for this model."""
+"""What is left to do: the listing, less what the table already holds for this model; and whether all of it was done."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.errors import ReconciliationError
 from pipeline.query import connect, literal
 from pipeline.table import ResultTable
 
@@ -87,3 +88,20 @@ def tally(listing: Path, table: ResultTable, model_digest: str) -> Tally:
             {"listing": str(listing), "digest": model_digest},
         ).fetchall()[0]
     return Tally(*counts)
+
+
+def reconcile(plan: Plan, ok: int, failed: int, found: Tally) -> None:
+    """Hold a run against the table: each listed key has one row, and as many of each status as were counted.
+
+    Args:
+        plan: made at the start.
+        ok: images the run detected.
+        failed: images the run could not detect.
+        found: the table at the end.
+
+    Raises:
+        ReconciliationError: rows are missing, doubled, or of another status.
+    """
+    expected = Tally(plan.already_ok + ok, plan.already_failed + failed, missing=0, doubled=0)
+    if found != expected:
+        raise ReconciliationError(f"the table holds {found} of this listing, expected {expected}; run it again")

@@ -15,9 +15,8 @@ from pydantic import Field
 
 from model.config import Frozen
 from pipeline.commit import Committer
-from pipeline.errors import ReconciliationError
 from pipeline.listing import list_inputs
-from pipeline.plan import Plan, Tally, make_plan, tally
+from pipeline.plan import Plan, make_plan, reconcile, tally
 from pipeline.progress import Progress
 from pipeline.table import ResultTable
 
@@ -98,7 +97,7 @@ def infer(settings: InferSettings) -> Summary:
                 "run_date": datetime.now(UTC).date(),
             }
             ok, failed = _detect_all(settings, table, package, constants, work, plan.planned)
-            _reconcile(plan, ok, failed, tally(listing, table, package.digest))
+            reconcile(plan, ok, failed, tally(listing, table, package.digest))
     wall_s = time.monotonic() - started
     return Summary(
         run_id, table.url, package.digest, plan.listed, skipped, plan.already_done, plan.planned, ok, failed,
@@ -146,10 +145,3 @@ def _detect_all(
             failed = pc.sum(pc.equal(rows["status"], "failed")).as_py() or 0
             progress.update(rows.num_rows, failed)
     return progress.done - progress.failed, progress.failed
-
-
-def _reconcile(plan: Plan, ok: int, failed: int, found: Tally) -> None:
-    """Check against the table itself that each listed key has one row, and that it is what was counted."""
-    expected = Tally(plan.already_ok + ok, plan.already_failed + failed, missing=0, doubled=0)
-    if found != expected:
-        raise ReconciliationError(f"the table holds {found} of this listing, expected {expected}; run it again")

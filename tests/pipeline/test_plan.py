@@ -1,7 +1,8 @@
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.plan import Plan, Tally, make_plan, tally
+from pipeline.errors import ReconciliationError
+from pipeline.plan import Plan, Tally, make_plan, reconcile, tally
 from pipeline.table import ResultTable
 
 
@@ -100,3 +101,21 @@ def test_the_tally_counts_a_listings_keys_in_the_table(tmp_path, listing, new_ta
 
 def test_the_tally_of_no_table_misses_all(tmp_path, listing):
     assert tally(listing(("a", "v1")), ResultTable(str(tmp_path / "table")), "m1") == Tally(0, 0, missing=1, doubled=0)
+
+
+def test_a_run_is_held_against_the_table(tmp_path, listing, new_table, rows):
+    """Of three images one was done before; the run says that it did one ok and one failed."""
+    plan = Plan(listed=3, already_ok=1, already_failed=0, planned=2)
+    wrote = [rows.ok("a"), rows.ok("b"), rows.failed("c", "decode")]
+    keys = listing(("a", "v1"), ("b", "v1"), ("c", "v1"))
+    table = new_table(tmp_path / "table", *wrote)
+    reconcile(plan, 1, 1, tally(keys, table, "m1"))
+
+    with pytest.raises(ReconciliationError, match="ok=2, failed=1"):
+        reconcile(plan, 2, 0, tally(keys, table, "m1"))
+    lost = new_table(tmp_path / "lost", *wrote[:2])
+    with pytest.raises(ReconciliationError, match="missing=1"):
+        reconcile(plan, 1, 1, tally(keys, lost, "m1"))
+    table.append(rows.table(rows.ok("b")))
+    with pytest.raises(ReconciliationError, match="doubled=1"):
+        reconcile(plan, 1, 1, tally(keys, table, "m1"))
