@@ -84,7 +84,7 @@ def export(table: str, output: str, kind: str, as_json: bool) -> None:
 @spec_options(TrainSettings)
 @json_option
 def train(spec: Path | None, as_json: bool, **flags: Any) -> None:
-    """Train a narrow SSD300 from scratch on labelled images, and write its package."""
+    """Train an SSD on labelled images, narrow and from scratch unless said, and write its package."""
     from jobs.train import train_voc
 
     metrics = train_voc(load_settings(TrainSettings, spec, flags))

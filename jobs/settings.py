@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from model.config import TrainingSettings
+from model.config import Kind, TrainingSettings
 
 
 class TrainSettings(TrainingSettings):
@@ -20,5 +20,7 @@ class TrainSettings(TrainingSettings):
     """Images to learn from: a file of ImageSets/Main."""
     val_split: str = "val"
     """Images to measure on at the end: a file of ImageSets/Main."""
+    architecture: Kind = "ssd300_vgg16"
+    """The network: ssd300_vgg16, or ssd512_vgg16 for smaller objects at about three times the work."""
     width: Annotated[float, Field(gt=0, le=4)] = 0.25
     """Multiplies the channels of all layers; 1 is VGG16."""

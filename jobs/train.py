@@ -9,7 +9,7 @@ import torch
 
 from jobs.evaluate import evaluate
 from jobs.settings import TrainSettings
-from model.config import Architecture, Preprocessing, TrainingSettings
+from model.config import Architecture, Kind, Preprocessing, TrainingSettings
 from model.example import Examples
 from model.loss import Losses
 from model.package import ModelPackage, PackageRecord
@@ -34,7 +34,7 @@ def train_voc(settings: TrainSettings) -> dict[str, Any]:
     examples = VocExamples(annotations, names)
     held_out = VocExamples(read_voc(Path(settings.data), settings.val_split), names)
     provenance = {"data": settings.data, "split": settings.train_split}
-    package = train_package(examples, settings.name, names, settings.width, settings, provenance)
+    package = train_package(examples, settings.name, names, settings.width, settings, provenance, settings.architecture)
     return finish(package, held_out, settings.output, f"{settings.data} {settings.val_split}")
 
 
@@ -45,9 +45,10 @@ def train_package(
     width: float,
     settings: TrainingSettings,
     provenance: dict[str, Any],
+    kind: Kind = "ssd300_vgg16",
 ) -> ModelPackage:
     """Train a network with batch norm from scratch, showing how it goes on standard error."""
-    architecture = Architecture(width=width, batch_norm=True)
+    architecture = Architecture(kind=kind, width=width, batch_norm=True)
     preprocessing = Preprocessing(std=IMAGENET_STD)
     started = time.monotonic()
 

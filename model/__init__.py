@@ -1,1 +1,1 @@
-"""SSD300 with a VGG16 trunk in plain torch: network, loss, postprocessing, packages. Reads alone."""
+"""SSD300 and SSD512 with a VGG16 trunk in plain torch: network, loss, postprocessing, packages. Reads alone."""

@@ -1,10 +1,64 @@
 """What an SSD is made of: every number that changes its boxes, declared once."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Kind = Literal["ssd300_vgg16", "ssd512_vgg16"]
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """A pair of auxiliary convolutions at width 1: 1×1 down to `narrow` channels, then the one that makes a map."""
+
+    narrow: int
+    channels: int
+    kernel_size: int
+    stride: int
+    padding: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a kind of SSD has of its own: its layers after conv7, and where its default boxes stand."""
+
+    image_size_px: int
+    feature_map_sizes: tuple[int, ...]
+    auxiliary: tuple[Auxiliary, ...]
+    aspect_ratios: tuple[tuple[float, ...], ...]
+    scales: tuple[float, ...]
+    steps_px: tuple[int, ...]
+
+
+HALVING = Auxiliary(128, 256, kernel_size=3, stride=2, padding=1)
+WITHOUT_BORDER = Auxiliary(128, 256, kernel_size=3, stride=1, padding=0)
+WIDE_HALVING = Auxiliary(256, 512, kernel_size=3, stride=2, padding=1)
+LAST_OF_512 = Auxiliary(128, 256, kernel_size=4, stride=1, padding=1)
+
+SHAPES: dict[Kind, Shape] = {
+    "ssd300_vgg16": Shape(
+        image_size_px=300,
+        feature_map_sizes=(38, 19, 10, 5, 3, 1),
+        auxiliary=(WIDE_HALVING, HALVING, WITHOUT_BORDER, WITHOUT_BORDER),
+        aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)),
+        scales=(0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05),
+        steps_px=(8, 16, 32, 64, 100, 300),
+    ),
+    "ssd512_vgg16": Shape(
+        image_size_px=512,
+        feature_map_sizes=(64, 32, 16, 8, 4, 2, 1),
+        auxiliary=(WIDE_HALVING, HALVING, HALVING, HALVING, LAST_OF_512),
+        aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
+        scales=(0.07, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.05),
+        steps_px=(8, 16, 32, 64, 128, 256, 512),
+    ),
+}
+"""SSD300's scales are those for COCO, as torchvision's; SSD512's are those for Pascal VOC.
+
+Source: Liu et al. 2016, sections 2.2 and 3; for SSD512 the authors' Caffe scripts.
+"""
 
 
 class Frozen(BaseModel):
@@ -16,16 +70,19 @@ class Frozen(BaseModel):
 class Architecture(Frozen):
     """The network's shape. Two networks with equal architectures take the same weights."""
 
-    kind: Literal["ssd300_vgg16"] = "ssd300_vgg16"
+    kind: Kind = "ssd300_vgg16"
+    """Decides the input's size and the auxiliary convolutions; scales, ratios and steps unless they are given."""
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
     """Multiplies the channels of each layer of trunk and auxiliary convolutions, rounded to eights."""
     batch_norm: bool = False
     """A BatchNorm2d after each convolution outside the heads: for training from scratch."""
-    aspect_ratios: tuple[tuple[float, ...], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
+    aspect_ratios: tuple[tuple[float, ...], ...] = Field(
+        default_factory=lambda given: SHAPES[given["kind"]].aspect_ratios
+    )
     """For each map, the ratios beside 1; each r stands for r and 1/r."""
-    scales: tuple[float, ...] = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)
+    scales: tuple[float, ...] = Field(default_factory=lambda given: SHAPES[given["kind"]].scales)
     """For each map, its default boxes' size as a share of the image; one more for the last square."""
-    steps_px: tuple[int, ...] = (8, 16, 32, 64, 100, 300)
+    steps_px: tuple[int, ...] = Field(default_factory=lambda given: SHAPES[given["kind"]].steps_px)
     """For each map, the distance between two cells' centres in pixels of the network's input."""
 
     @model_validator(mode="after")
@@ -40,12 +97,22 @@ class Architecture(Frozen):
     @property
     def image_size_px(self) -> int:
         """Side of the square input."""
-        return 300
+        return SHAPES[self.kind].image_size_px
+
+    @property
+    def auxiliary(self) -> dict[int, Auxiliary]:
+        """The auxiliary convolutions by their number: from 8, for conv8_1 and conv8_2."""
+        return dict(enumerate(SHAPES[self.kind].auxiliary, start=8))
+
+    @property
+    def feature_map_names(self) -> tuple[str, ...]:
+        """The layers whose maps the heads read."""
+        return ("conv4_3", "conv7", *(f"conv{number}_2" for number in self.auxiliary))
 
     @property
     def feature_map_sizes(self) -> tuple[int, ...]:
-        """Sides of the maps that the heads read: conv4_3, conv7, conv8_2, conv9_2, conv10_2, conv11_2."""
-        return (38, 19, 10, 5, 3, 1)
+        """Sides of the maps that the heads read, as `feature_map_names`."""
+        return SHAPES[self.kind].feature_map_sizes
 
     @property
     def num_default_boxes_a_cell(self) -> tuple[int, ...]:

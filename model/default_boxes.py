@@ -12,8 +12,8 @@ def default_boxes(architecture: Architecture) -> Tensor:
     """All default boxes, in the order of the heads' outputs: map, row, column, box.
 
     Returns:
-        (A, 4) float32, cxcywh as shares of the input; A is 8732 for SSD300. Sides are at most 1. Boxes may reach over
-        the border, and the last centres of the 10×10 map lie 4 px outside (9.5 · 32 = 304).
+        (A, 4) float32, cxcywh as shares of the input; A is 8732 for SSD300, 24564 for SSD512. Sides are at most 1.
+        Boxes may reach over the border, and SSD300's last centres of the 10×10 map lie 4 px outside (9.5 · 32 = 304).
 
     Source: Liu et al. 2016, section 2.2, "Choosing scales and aspect ratios"; order and clipping as torchvision's.
     """

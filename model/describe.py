@@ -17,11 +17,15 @@ HEADER = "| layer | parameters | output (C×H×W) | downsampling rate |\n|---|--
 
 
 def tables() -> dict[str, str]:
-    """The page's tables by name, read off the modules at width 1 and an input of 3×300×300."""
-    architecture = Architecture()
+    """The page's tables by name, read off the modules at width 1."""
+    return _trunk() | _after_the_trunk(Architecture()) | _after_the_trunk(Architecture(kind="ssd512_vgg16"), "512")
+
+
+def _trunk() -> dict[str, str]:
+    """VGG16 and what SSD changes in it, for an input of 3×300×300."""
     with torch.device("meta"):  # sizes without numbers
-        network, plain, image = SSD(architecture, NUM_CLASSES), vgg16_trunk(), torch.empty(1, 3, 300, 300)
-        conv4_3_map, conv7_map = torch.empty(1, 512, 38, 38), torch.empty(1, 1024, 19, 19)
+        network, plain, image = SSD(Architecture(), NUM_CLASSES), vgg16_trunk(), torch.empty(1, 3, 300, 300)
+        conv4_3_map = torch.empty(1, 512, 38, 38)
     plain_rows = list(_trace([(f"({i})", layer) for i, layer in enumerate(plain)], image))
     adapted = [(f"({i})", layer) for i, layer in enumerate(network.trunk)]
     tail = [
@@ -32,14 +36,24 @@ def tables() -> dict[str, str]:
     ]
     adapted_rows = list(_trace(adapted + tail, image))
     norm_row = _trace([("conv4_3_norm", network.conv4_3_norm)], conv4_3_map, rate=8)
-    names = [f"conv{i}_{j}" for i in (8, 9, 10, 11) for j in (1, 2)]
-    auxiliary = [pair for name in names for pair in zip((name, "ReLU"), getattr(network, name), strict=True)]
     return {
         "vgg16": HEADER + "".join(plain_rows),
         "changes": HEADER + "".join((*adapted_rows[pool_positions(plain)[2] :], *norm_row)),
-        "auxiliary": HEADER + "".join(_trace(auxiliary, conv7_map, rate=16)),
-        "localization": _heads(architecture, network.localization, 4, "4 offsets"),
-        "classification": _heads(architecture, network.classification, NUM_CLASSES, f"{NUM_CLASSES} classes"),
+    }
+
+
+def _after_the_trunk(architecture: Architecture, suffix: str = "") -> dict[str, str]:
+    """Auxiliary convolutions and heads; the suffix ends the tables' names."""
+    with torch.device("meta"):
+        network = SSD(architecture, NUM_CLASSES)
+        side = architecture.feature_map_sizes[1]
+        conv7_map = torch.empty(1, 1024, side, side)
+    names = [f"conv{number}_{part}" for number in architecture.auxiliary for part in (1, 2)]
+    auxiliary = [pair for name in names for pair in zip((name, "ReLU"), getattr(network, name), strict=True)]
+    return {
+        f"auxiliary{suffix}": HEADER + "".join(_trace(auxiliary, conv7_map, rate=16)),
+        f"localization{suffix}": _heads(architecture, network.localization, 4, "4 offsets"),
+        f"classification{suffix}": _heads(architecture, network.classification, NUM_CLASSES, f"{NUM_CLASSES} classes"),
     }
 
 
@@ -75,7 +89,6 @@ def parameters(layer: nn.Module) -> str:
 
 def _heads(architecture: Architecture, convolutions: nn.ModuleList, num_values: int, values: str) -> str:
     """A row a feature map: its convolution, and the default boxes it speaks for."""
-    sources = ("conv4_3", "conv7", "conv8_2", "conv9_2", "conv10_2", "conv11_2")
     rows = [
         f"| on | map | default boxes a cell | aspect ratios | parameters: boxes × {values} | default boxes |",
         "|---|---|---|---|---|---|",
@@ -86,7 +99,7 @@ def _heads(architecture: Architecture, convolutions: nn.ModuleList, num_values: 
         ratios = ", ".join(["1", "1 (larger)"] + [f"{r:g}, 1/{r:g}" for r in architecture.aspect_ratios[index]])
         total += size * size * count
         rows.append(
-            f"| {sources[index]} | {size}×{size} | {count} | {ratios} | {parameters(convolution)} | {size * size * count} |"
+            f"| {architecture.feature_map_names[index]} | {size}×{size} | {count} | {ratios} | {parameters(convolution)} | {size * size * count} |"
         )
     rows.append(f"| all | | | | each box {num_values} values | {total} |")
     return "\n".join(rows) + "\n"

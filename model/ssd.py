@@ -1,4 +1,4 @@
-"""The SSD300 network: VGG16 trunk, auxiliary convolutions, and the two heads on six feature maps."""
+"""The SSD network: VGG16 trunk, auxiliary convolutions, and the two heads on six or seven feature maps."""
 
 from collections.abc import Iterator
 
@@ -28,8 +28,8 @@ class L2Norm(nn.Module):
 def adapted_trunk(architecture: Architecture) -> nn.Sequential:
     """VGG16's trunk with SSD's two changes of pooling.
 
-    pool3 rounds up, so that 75 becomes 38 and not 37; pool5 no longer halves (3×3, stride 1), so that conv6 works
-    on 19×19. Neither has weights: VGG16's state dict still fits. Source: Liu et al. 2016, section 3.
+    pool3 rounds up, so that SSD300's 75 becomes 38 and not 37; pool5 no longer halves (3×3, stride 1), so that conv6
+    works on 19×19, SSD512's on 32×32. Neither has weights: VGG16's state dict still fits. Source: Liu et al. 2016, section 3.
     """
     trunk = vgg16_trunk(architecture.width, architecture.batch_norm)
     pool3, pool5 = pool_positions(trunk)[2], pool_positions(trunk)[4]
@@ -39,10 +39,10 @@ def adapted_trunk(architecture: Architecture) -> nn.Sequential:
 
 
 class SSD(nn.Module):
-    """SSD300-VGG16.
+    """SSD with a VGG16 trunk: SSD300 or SSD512.
 
     Args:
-        architecture: width, batch norm, default boxes.
+        architecture: kind, width, batch norm, default boxes.
         num_classes: classes with the background, which is class 0.
 
     Source: Liu et al. 2016, section 2.1 and figure 2.
@@ -64,48 +64,47 @@ class SSD(nn.Module):
         # VGG16's fc6 and fc7 as convolutions: fc6 sampled with holes, so that its reach stays that of the 7×7 it was.
         self.conv6 = convolution(512, 1024, 3, padding=6, dilation=6)
         self.conv7 = convolution(1024, 1024, 1)
-        self.conv8_1 = convolution(1024, 256, 1)
-        self.conv8_2 = convolution(256, 512, 3, padding=1, stride=2)
-        self.conv9_1 = convolution(512, 128, 1)
-        self.conv9_2 = convolution(128, 256, 3, padding=1, stride=2)
-        self.conv10_1 = convolution(256, 128, 1)
-        self.conv10_2 = convolution(128, 256, 3)
-        self.conv11_1 = convolution(256, 128, 1)
-        self.conv11_2 = convolution(128, 256, 3)
+        map_channels, channels = [512, 1024], 1024
+        for number, auxiliary in architecture.auxiliary.items():
+            reduce = convolution(channels, auxiliary.narrow, 1)
+            channels = auxiliary.channels
+            extract = convolution(
+                auxiliary.narrow, channels, auxiliary.kernel_size, auxiliary.stride, auxiliary.padding
+            )
+            self.add_module(f"conv{number}_1", reduce)
+            self.add_module(f"conv{number}_2", extract)
+            map_channels.append(channels)
         self.conv4_3_norm = L2Norm(scaled(512, width))
 
         self.pool4 = pool_positions(self.trunk)[3]
-        map_channels = [scaled(c, width) for c in (512, 1024, 512, 256, 256, 256)]
         boxes_a_cell = architecture.num_default_boxes_a_cell
-        shapes = list(zip(map_channels, boxes_a_cell, strict=True))
+        shapes = list(zip((scaled(c, width) for c in map_channels), boxes_a_cell, strict=True))
         self.localization = nn.ModuleList(nn.Conv2d(c, 4 * k, kernel_size=3, padding=1) for c, k in shapes)
         self.classification = nn.ModuleList(nn.Conv2d(c, num_classes * k, kernel_size=3, padding=1) for c, k in shapes)
         self.num_classes = num_classes
+        self._auxiliary = tuple(architecture.auxiliary)
         self._initialise()
 
     def feature_maps(self, images: Tensor) -> Iterator[Tensor]:
-        """The six maps that the heads read, for images (B, 3, 300, 300): sides 38, 19, 10, 5, 3, 1."""
+        """The maps that the heads read, for images (B, 3, S, S): sides 38, 19, 10, 5, 3, 1 for SSD300."""
         x = self.trunk[: self.pool4](images)
         yield self.conv4_3_norm(x)
         x = self.conv7(self.conv6(self.trunk[self.pool4 :](x)))
         yield x
-        for reduce, extract in (
-            (self.conv8_1, self.conv8_2),
-            (self.conv9_1, self.conv9_2),
-            (self.conv10_1, self.conv10_2),
-            (self.conv11_1, self.conv11_2),
-        ):
-            x = extract(reduce(x))
+        for number in self._auxiliary:
+            x = self.get_submodule(f"conv{number}_1")(x)
+            x = self.get_submodule(f"conv{number}_2")(x)
             yield x
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The raw outputs of both heads.
 
         Args:
-            images: (B, 3, 300, 300) float, normalised RGB.
+            images: (B, 3, S, S) float, normalised RGB; S is the architecture's `image_size_px`.
 
         Returns:
-            offsets (B, A, 4), variance-scaled, and logits (B, A, num_classes); A = 8732, ordered as `default_boxes`.
+            offsets (B, A, 4), variance-scaled, and logits (B, A, num_classes), ordered as `default_boxes`; A is 8732
+            for SSD300, 24564 for SSD512.
         """
         offsets, logits = [], []
         heads = zip(self.localization, self.classification, strict=True)

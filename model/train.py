@@ -17,6 +17,7 @@ from model.example import Examples
 from model.loss import Losses, Targets, multibox_loss
 from model.preprocess import normalise, resize
 from model.ssd import SSD
+from model.vgg16 import scaled
 
 
 class TrainingExamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -74,7 +75,7 @@ class TrainingStep:
         self._preprocessing = preprocessing
         self._settings = settings
         self._default_boxes = default_boxes(architecture).to(self.device)
-        self._dtype = fast_dtype(self.device)
+        self._dtype = training_dtype(self.device, architecture)
         self._optimizer = torch.optim.SGD(
             network.parameters(),
             lr=settings.learning_rate,
@@ -108,6 +109,17 @@ class TrainingStep:
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), max_norm=10)
         self._optimizer.step()
         return Losses(losses.localization.detach(), losses.classification.detach())
+
+
+def training_dtype(device: torch.device, architecture: Architecture) -> torch.dtype:
+    """`fast_dtype`, but float32 where gradients in bfloat16 can't be trusted.
+
+    On a CPU with avx512_bf16, torch 2.14.1 gave wrong or infinite weight gradients of conv6, or crashed, when its map is
+    32×32 and its input channels are no multiple of 16; SSD300's 19×19 and all multiples of 16 were right.
+    """
+    if device.type == "cpu" and architecture.kind == "ssd512_vgg16" and scaled(512, architecture.width) % 16:
+        return torch.float32
+    return fast_dtype(device)
 
 
 def learning_rate(step: int, settings: TrainingSettings) -> float:

@@ -49,6 +49,12 @@ def test_a_training_leaves_a_package_with_its_metrics(voc: Path, tmp_path: Path)
     assert again.items() <= metrics.items()
 
 
+def test_a_training_of_ssd512(voc: Path, tmp_path: Path) -> None:
+    train_voc(settings(voc, tmp_path / "model", architecture="ssd512_vgg16", num_steps=1))
+    architecture = read_package(str(tmp_path / "model")).record.architecture
+    assert (architecture.kind, architecture.image_size_px, architecture.width) == ("ssd512_vgg16", 512, 0.05)
+
+
 def test_a_training_stops_before_it_starts(voc: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"no such file.*split 'other'"):
         train_voc(settings(voc, tmp_path / "model", train_split="other"))

@@ -1,6 +1,9 @@
 import math
 
+import pytest
 import torch
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.image_list import ImageList
 
 from model.boxes import cxcywh_to_xyxy
 from model.config import Architecture
@@ -74,3 +77,26 @@ def test_ratios_and_scales_are_the_architectures():
     boxes = default_boxes(architecture)
     assert len(boxes) == 38 * 38 * 2 + (19 * 19 + 10 * 10 + 5 * 5 + 3 * 3) * 4 + 2
     torch.testing.assert_close(boxes[0], torch.tensor([4 / 300, 4 / 300, 0.1, 0.1]))
+
+
+def test_ssd512_has_24564():
+    total = 64 * 64 * 4 + (32 * 32 + 16 * 16 + 8 * 8 + 4 * 4) * 6 + 2 * 2 * 4 + 1 * 4
+    boxes = default_boxes(Architecture(kind="ssd512_vgg16"))
+    assert len(boxes) == total == 24564
+    torch.testing.assert_close(boxes[0], torch.tensor([4 / 512, 4 / 512, 0.07, 0.07]))
+    torch.testing.assert_close(boxes[-4], torch.tensor([0.5, 0.5, 0.9, 0.9]))
+
+
+@pytest.mark.parametrize("kind", ["ssd300_vgg16", "ssd512_vgg16"])
+def test_they_are_torchvisions(kind):
+    architecture = Architecture(kind=kind)
+    side = architecture.image_size_px
+    generator = DefaultBoxGenerator(
+        [list(ratios) for ratios in architecture.aspect_ratios],
+        scales=list(architecture.scales),
+        steps=list(architecture.steps_px),
+    )
+    maps = [torch.empty(1, 1, size, size) for size in architecture.feature_map_sizes]
+    (expected_px,) = generator(ImageList(torch.empty(1, 3, side, side), [(side, side)]), maps)
+    ours_px = cxcywh_to_xyxy(default_boxes(architecture)) * side
+    torch.testing.assert_close(ours_px, expected_px, atol=1e-4, rtol=0)

@@ -19,4 +19,7 @@ def test_known_layers() -> None:
     assert "| (30) | MaxPool2d(2×2, stride 2, padding 0, ceil_mode False) | 512×9×9 | 32 |" in plain
     changes = tables()["changes"]
     assert "| (16) | MaxPool2d(2×2, stride 2, padding 0, ceil_mode True) | 256×38×38 | 8 |" in changes
+    auxiliary = tables()["auxiliary512"]
+    assert "| conv12_2 | Conv2d(128, 256, 4×4, stride 1, padding 1) | 256×1×1 | 256 |" in auxiliary
+    assert "| all | | | | each box 4 values | 24564 |" in tables()["localization512"]
     assert "| conv6 | Conv2d(512, 1024, 3×3, stride 1, padding 6, dilation 6) | 1024×19×19 | 16 |" in changes

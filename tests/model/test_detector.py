@@ -99,3 +99,15 @@ def test_the_packages_weights_are_not_touched(package):
     before = package.digest
     Detector(package, CPU, torch.bfloat16)
     assert package.digest == before
+
+
+def test_ssd512_from_pixels_to_detections(package):
+    torch.manual_seed(0)
+    architecture = Architecture(kind="ssd512_vgg16", width=0.1)
+    record = package.record.model_copy(update={"architecture": architecture})
+    large = Detector(ModelPackage(record, SSD(architecture, 3).state_dict()), CPU, torch.float32)
+    assert large.image_size_px == 512
+    images = torch.randint(0, 256, (2, 3, 512, 512), dtype=torch.uint8)
+    found = large(images, torch.tensor([[512.0, 512.0], [1024.0, 100.0]]))
+    assert [len(each.scores) for each in found] == [20, 20]
+    assert (found[1].boxes_xyxy <= torch.tensor([1024.0, 100.0, 1024.0, 100.0])).all()

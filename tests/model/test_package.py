@@ -41,6 +41,15 @@ def test_round_trip(package):
     assert all(torch.equal(tensor, again.weights[name]) for name, tensor in package.weights.items())
 
 
+def test_round_trip_of_ssd512(package):
+    architecture = Architecture(kind="ssd512_vgg16", width=0.1)
+    large = ModelPackage(RECORD.model_copy(update={"architecture": architecture}), SSD(architecture, 3).state_dict())
+    again = ModelPackage.from_files(large.to_files())
+    assert again.record.architecture == architecture
+    assert again.digest == large.digest != package.digest
+    assert len(again.network().localization) == 7
+
+
 def test_the_network_has_the_weights_and_is_ready_for_inference(package):
     network = package.network()
     assert not network.training

@@ -69,6 +69,33 @@ def test_six_maps(network, images):
     torch.testing.assert_close(maps[0].norm(dim=1).max(), torch.tensor(20.0))
 
 
+def test_seven_maps_of_ssd512():
+    architecture = Architecture(kind="ssd512_vgg16", width=0.1)
+    large = SSD(architecture, num_classes=2).eval().requires_grad_(False)
+    images = torch.zeros(1, 3, 512, 512)
+    maps = list(large.feature_maps(images))
+    assert [feature_map.shape[-1] for feature_map in maps] == [64, 32, 16, 8, 4, 2, 1]
+    assert [feature_map.shape[1] for feature_map in maps] == [48, 104, 48, 24, 24, 24, 24]
+    assert architecture.feature_map_sizes == (64, 32, 16, 8, 4, 2, 1)
+    assert architecture.feature_map_names[-1] == "conv12_2"
+    offsets, logits = large(images)
+    assert offsets.shape == (1, 24564, 4)
+    assert logits.shape == (1, 24564, 2)
+
+
+def test_ssd512_differs_from_ssd300_in_what_comes_after_conv9_2():
+    with torch.device("meta"):
+        small, large = (SSD(Architecture(kind=kind), 21) for kind in ("ssd300_vgg16", "ssd512_vgg16"))
+    assert repr(large.trunk) == repr(small.trunk)
+    assert repr(large.conv9_2) == repr(small.conv9_2)
+    added = set(large.state_dict()) - set(small.state_dict())
+    assert {name.split(".")[0] for name in added} == {"conv12_1", "conv12_2", "localization", "classification"}
+    strides = [getattr(large, f"conv{number}_2")[0].stride for number in (8, 9, 10, 11, 12)]
+    assert strides == [(2, 2)] * 4 + [(1, 1)]
+    last = large.conv12_2[0]
+    assert (last.kernel_size, last.padding) == ((4, 4), (1, 1))
+
+
 def test_channels_at_width_1():
     with torch.device("meta"):
         network = SSD(Architecture(), num_classes=21)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from model.config import Architecture, Preprocessing, TrainingSettings
+from model.detector import fast_dtype
 from model.example import Example, Truth
 from model.loss import Losses, Targets
 from model.ssd import SSD
-from model.train import NotFiniteError, TrainingExamples, TrainingStep, collate, learning_rate, train
+from model.train import NotFiniteError, TrainingExamples, TrainingStep, collate, learning_rate, train, training_dtype
 
 ARCHITECTURE = Architecture(width=0.1, batch_norm=True)
 PREPROCESSING = Preprocessing(std=(0.229, 0.224, 0.225))
@@ -141,3 +142,40 @@ def test_a_step_without_objects_leaves_the_loss_at_zero():
     none = Targets(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64))
     assert step_on(0, images, none).total == 0
     assert weights(network).isfinite().all()
+
+
+def test_ssd512_learns_at_512():
+    history = []
+    architecture = Architecture(kind="ssd512_vgg16", width=0.1, batch_norm=True)
+    dataset = TrainingExamples([bright_square()], architecture.image_size_px, PREPROCESSING, SETTINGS)
+    assert dataset[0][0].shape == (3, 512, 512)
+    network = train(
+        [bright_square()],
+        architecture,
+        PREPROCESSING,
+        2,
+        SETTINGS,
+        lambda _, losses, rate: history.append(losses.total),
+    )
+    assert len(network.localization) == 7
+    assert history[-1] < 0.7 * history[0]
+
+
+def test_gradients_of_ssd512_are_right_in_the_type_that_it_trains_in():
+    """conv6 at width 0.05: 24 channels in, no multiple of 16."""
+    architecture = Architecture(kind="ssd512_vgg16", width=0.05)
+    dtype = training_dtype(torch.device("cpu"), architecture)
+    torch.manual_seed(0)
+    conv6 = SSD(architecture, num_classes=2).conv6[0].to(memory_format=torch.channels_last)
+    maps = torch.randn(2, 24, 32, 32).to(memory_format=torch.channels_last)
+    gradients = []
+    for enabled in (False, dtype != torch.float32):
+        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+            (gradient,) = torch.autograd.grad(conv6(maps).float().square().sum(), conv6.weight)
+        gradients.append(gradient)
+    torch.testing.assert_close(gradients[1], gradients[0], atol=0.02 * gradients[0].abs().max().item(), rtol=0)
+
+
+def test_wide_networks_train_in_the_hardwares_type():
+    for architecture in (Architecture(kind="ssd512_vgg16"), Architecture(width=0.05)):
+        assert training_dtype(torch.device("cpu"), architecture) == fast_dtype(torch.device("cpu"))
