@@ -2,19 +2,33 @@
 
 import io
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
+from torchvision.io import ImageReadMode, decode_jpeg
 
 MAX_PIXELS = 200_000_000
-"""Pictures of more pixels are refused before they are decoded: 200 million take 600 MB as a JPEG, some GB as a PNG."""
+"""Pictures of more pixels are refused before they are decoded."""
 
 Image.init()
-FORMATS = tuple(name for name in Image.OPEN if name != "EPS")
-"""What is opened: EPS is a program, which Pillow hands to Ghostscript."""
+FORMATS = tuple(
+    name
+    for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
+    if name in Image.OPEN  # Pillow has AVIF since 11.3.
+)
+"""What is opened. Pillow's forty others hold no photographs, and some are programs, or known by no mark of their own."""
+
+BAND_PIXELS = 1 << 20
+"""Converted at a time, so that a picture is in memory twice at most: as Pillow decoded it, and as it comes out."""
+
+END_OF_IMAGE = b"\xff\xd9"
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+WHITE_IS_ZERO, UNSIGNED = 0, 1
 
 
 class DecodeError(ValueError):
@@ -22,35 +36,46 @@ class DecodeError(ValueError):
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Decode a picture.
+    """Decode a picture, upright.
 
     Args:
-        data: a file's content, of any format that Pillow reads without another program.
+        data: a file's content, of any of `FORMATS`, whatever its name says.
         max_pixels: the most that are decoded.
 
     Returns:
-        (3, H, W) uint8 RGB, EXIF orientation applied; the first frame of an animation; in channels-last memory,
-        or what turning that by 90° leaves.
+        (3, H, W) uint8 RGB: the first frame or page, transparency on white, values as stored (no gamma, no profile).
 
     Raises:
         DecodeError: empty, of no known format, broken, cut short, or too large.
+        MemoryError: there was too little; which is not the bytes' fault.
     """
+    return turn(*decode_stored(data, max_pixels))
+
+
+def decode_stored(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Tensor, int]:
+    """As `decode`, but lying as it is stored: pixels in channels-last memory, and the EXIF orientation to `turn` by."""
     if not data:
         raise DecodeError("the file is empty")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's of large and odd pictures; torchvision's of its own deprecation.
+        warnings.simplefilter("ignore")  # Pillow's of large and odd pictures, torch's of memory that is read only.
         picture = _probe(data, max_pixels)
-        if _torchvision_reads_it_right(picture):
-            try:
-                content = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-                decoded: Tensor = decode_image(content, mode=ImageReadMode.RGB, apply_exif_orientation=True)
-                return decoded
-            except RuntimeError:
-                pass  # Pillow has the last word, and the better error message.
-        return _decode_with_pillow(picture, data)
+        try:
+            return _pixels(picture, data), picture.getexif().get(ExifTags.Base.Orientation, 1)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise DecodeError(f"{picture.format} can't be decoded: {type(error).__name__}: {error}") from error
 
 
-def _probe(data: bytes, max_pixels: int) -> Image.Image:
+def turn(image: Tensor, orientation: int) -> Tensor:
+    """(C, H, W) as stored to upright; an EXIF orientation that does not exist changes nothing."""
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(1, 2)
+    mirrored = {2: [2], 3: [1, 2], 4: [1], 6: [2], 7: [1, 2], 8: [1]}.get(orientation)
+    return image.flip(mirrored) if mirrored else image
+
+
+def _probe(data: bytes, max_pixels: int) -> ImageFile:
     """The picture with its header read and no pixel decoded yet."""
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow refuses above twice this; it sees pictures in pictures too.
     try:
@@ -58,7 +83,9 @@ def _probe(data: bytes, max_pixels: int) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise DecodeError(f"more pixels than max_pixels = {max_pixels}: {error}") from error
     except UnidentifiedImageError as error:
-        raise DecodeError("the bytes are of no known image format") from error
+        raise DecodeError("the bytes are of no known image format, or of a kind of it that is not read") from error
+    except MemoryError:
+        raise
     except Exception as error:
         raise DecodeError(f"the header is broken: {type(error).__name__}: {error}") from error
     width_px, height_px = picture.size
@@ -67,41 +94,85 @@ def _probe(data: bytes, max_pixels: int) -> Image.Image:
     return picture
 
 
-def _torchvision_reads_it_right(picture: Image.Image) -> bool:
-    """JPEG alone, for speed: it segfaults on a PNG with a wrong checksum, and is wrong in silence on other formats."""
-    return picture.format in ("JPEG", "MPO") and picture.mode in ("RGB", "L")
+def _pixels(picture: ImageFile, data: bytes) -> Tensor:
+    if picture.format in ("JPEG", "MPO"):
+        assert picture.fp is not None
+        # Where zeros follow a cut, libjpeg sees a gray picture and no error. The header, which ends at fp, may hold another.
+        if data.find(END_OF_IMAGE, picture.fp.tell()) < 0:
+            raise EOFError("the mark of its end is missing")
+        if picture.mode in ("RGB", "L"):
+            try:
+                return _decode_with_torchvision(data)
+            except RuntimeError:
+                pass  # Pillow has the last word, and the better error message.
+    if picture.format == "PNG":  # Pillow itself passes over the checksums of pixels.
+        Image.open(io.BytesIO(data), formats=["PNG"]).verify()
+    return torch.from_numpy(_decode_with_pillow(picture)).permute(2, 0, 1)
 
 
-def _decode_with_pillow(picture: Image.Image, data: bytes) -> Tensor:
-    try:
-        if picture.format == "PNG":  # Pillow itself passes over the checksums of pixels.
-            Image.open(io.BytesIO(data), formats=["PNG"]).verify()
-        ImageOps.exif_transpose(picture, in_place=True)
-        pixels = np.array(_to_rgb(picture))
-    except Exception as error:
-        raise DecodeError(f"{picture.format} can't be decoded: {type(error).__name__}: {error}") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+def _decode_with_torchvision(data: bytes) -> Tensor:
+    """Only JPEG, for speed: torchvision ends the process at some PNGs, and is wrong in silence on other formats."""
+    pixels: Tensor = decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), mode=ImageReadMode.RGB)
+    return pixels
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """Eight bits a channel; what is transparent is shown on white."""
-    if picture.mode.startswith(("I", "F")):
-        picture = _to_eight_bits(picture)
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        layer = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+def _decode_with_pillow(picture: ImageFile) -> NDArray[np.uint8]:
+    """(H, W, 3): the decoded frame on a white canvas, band by band."""
+    _mend_transparency(picture)
+    frame = picture.tile[0][1] if picture.format == "GIF" and picture.tile else None  # It may be smaller than its GIF.
+    picture.load()
+    width_px, height_px = picture.size
+    left, top, right, bottom = frame or (0, 0, width_px, height_px)
+    black_and_white = _black_and_white(picture) if picture.mode.startswith(("I", "F")) else None
+    canvas = np.full((height_px, width_px, 3), 255, np.uint8)
+    num_rows = max(1, BAND_PIXELS // width_px)
+    for start in range(top, bottom, num_rows):
+        end = min(start + num_rows, bottom)
+        band = picture.crop((left, start, right, end))
+        if black_and_white:
+            band = _to_eight_bits(band, *black_and_white)
+        canvas[start:end, left:right] = _to_rgb(band)
+    return canvas
 
 
-def _to_eight_bits(picture: Image.Image) -> Image.Image:
-    """16-bit gray in equal steps; 32-bit and float, which have no agreed range, by their own extremes."""
-    values = np.array(picture)
-    if picture.mode.startswith("I;16") or (picture.format == "PNG" and picture.mode == "I"):
-        if "transparency" in picture.info:
-            values[values == picture.info["transparency"]] = 65_535
-        return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    values = values.astype(np.float64)
-    low, high = values.min(), values.max()
-    if not np.isfinite(high - low):
+def _mend_transparency(picture: ImageFile) -> None:
+    """Pillow scales the pixels of some PNGs to eight bits, and forgets to scale the colour that is transparent."""
+    transparent = picture.info.get("transparency")
+    if picture.format == "PNG" and picture.tile and transparent is not None:
+        match picture.tile[0][3]:
+            case "L;2":
+                picture.info["transparency"] = transparent * 85
+            case "L;4":
+                picture.info["transparency"] = transparent * 17
+            case "RGB;16B":
+                picture.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def _black_and_white(picture: Image.Image) -> tuple[float, float]:
+    """Gray of more than eight bits: which values are black and white. 32 bits have no agreed range: the extremes are."""
+    tags = getattr(picture, "tag_v2", {})  # TIFF's
+    if picture.mode in ("I", "F") and picture.format != "PNG":
+        extremes: Any = picture.getextrema()
+        black, white = extremes
+        if black < 0 and tags.get(SAMPLE_FORMAT, (1,))[0] == UNSIGNED:
+            raise ValueError("its values need all of 32 bits")  # Pillow takes them for negative ones.
+    else:
+        black, white = 0, 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1
+    return (white, black) if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else (black, white)
+
+
+def _to_eight_bits(band: Image.Image, black: float, white: float) -> Image.Image:
+    values = np.asarray(band)
+    if not np.isfinite(values).all():
         raise ValueError("it holds values that are no finite numbers")
-    return Image.fromarray((255 * (values - low) / max(high - low, 1e-12)).astype(np.uint8))
+    scaled = np.rint((values.astype(np.float64) - black) * (255 / (white - black or 1)))
+    scaled[values == band.info.get("transparency")] = 255
+    return Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
+
+
+def _to_rgb(band: Image.Image) -> NDArray[np.uint8]:
+    """What is transparent is shown on white."""
+    if band.has_transparency_data:
+        layer = band.convert("LA" if band.mode == "La" else "RGBA").convert("RGBA")
+        band = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
