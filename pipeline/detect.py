@@ -13,7 +13,7 @@ from model.detector import Detector
 from model.package import ModelPackage
 from model.postprocess import Detections
 from pipeline.fetch import failure
-from pipeline.table import DETECTION, SCHEMA
+from pipeline.table import DETECTION
 
 
 class DetectorActor:
@@ -23,18 +23,26 @@ class DetectorActor:
         package_files: a reference to the package's files in the object store, so that all actors hold the same model.
         batch_size: images a forward pass.
         constants: columns that all rows of the run share.
+        schema: the table's.
     """
 
-    def __init__(self, package_files: "ray.ObjectRef[dict[str, bytes]]", batch_size: int, constants: dict[str, Any]):
+    def __init__(
+        self,
+        package_files: "ray.ObjectRef[dict[str, bytes]]",
+        batch_size: int,
+        constants: dict[str, Any],
+        schema: pa.Schema,
+    ) -> None:
         torch.set_num_threads(1)
         device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
         self._detector = Detector(ModelPackage.from_files(ray.get(package_files)), device)
         self._class_names = np.array(["", *self._detector.record.class_names])
         self._batch_size = batch_size
         self._constants = constants
+        self._schema = schema
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Rows with pixels, or with an error already, to rows of `SCHEMA`."""
+        """Rows with pixels, or with an error already, to rows of the table."""
         rows = block.drop_columns(["pixels"]).to_pylist()
         pixels = block["pixels"].to_pylist()
         waiting = [i for i, content in enumerate(pixels) if content is not None]
@@ -45,7 +53,7 @@ class DetectorActor:
             ):
                 rows[row] |= result
         now = datetime.now(UTC)
-        return pa.Table.from_pylist([self._finished(row, now) for row in rows], schema=SCHEMA)
+        return pa.Table.from_pylist([self._finished(row, now) for row in rows], schema=self._schema)
 
     def _detect(self, pixels: list[bytes], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Detections of a batch; when it fails, of each image alone, so that only the culprit fails."""

@@ -5,6 +5,11 @@ SsdBatchError            exit 1   something failed while running; what was commi
 └─ ReconciliationError   exit 1   the table does not hold what the run believes it wrote
 """
 
+import re
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+"""Colours that delta-rs puts into its messages; obstore adds pages of `Debug source`."""
+
 
 class SsdBatchError(Exception):
     """The root; `exit_code` is what the command line returns."""
@@ -23,6 +28,8 @@ class ReconciliationError(SsdBatchError):
 
 
 def reason(error: BaseException) -> str:
-    """What another library's error says, in one line of at most 300 characters."""
-    text = " ".join(str(error).split())
-    return text[:300] if text not in ("", "None") else type(error).__name__
+    """What another library's error says, in one line of at most 300 characters; the cause's, where it says nothing."""
+    text = " ".join(ANSI.sub("", str(error).partition("\n\nDebug source")[0]).split())
+    if text not in ("", "None"):
+        return text[:300]
+    return reason(error.__cause__) if error.__cause__ else type(error).__name__

@@ -1,9 +1,12 @@
 """What is left to do: the listing, less what the table already holds for this model; and whether all of it was done."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+
 from pipeline.errors import ReconciliationError
+from pipeline.path_columns import NONE, path_columns
 from pipeline.query import connect, literal
 from pipeline.table import ResultTable
 
@@ -16,6 +19,12 @@ class Plan:
     already_ok: int
     already_failed: int
     planned: int
+    path_columns: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    """Columns that come from the images' paths."""
+    num_unfit: int = 0
+    """Planned images whose path lacks one of these columns, or has another type there."""
+    buckets: tuple[str, ...] = ()
+    """S3 buckets of the planned images."""
 
     @property
     def already_done(self) -> int:
@@ -23,7 +32,14 @@ class Plan:
         return self.already_ok + self.already_failed
 
 
-def make_plan(listing: Path, table: ResultTable, model_digest: str, max_attempts: int, work: Path) -> Plan:
+def make_plan(
+    listing: Path,
+    table: ResultTable,
+    model_digest: str,
+    max_attempts: int,
+    work: Path,
+    path_columns_setting: str = NONE,
+) -> Plan:
     """Anti-join a listing with the table, and write the rows that are left.
 
     A key is done when its row is ok, could not be decoded (the same bytes never will be), or has failed in another
@@ -34,7 +50,11 @@ def make_plan(listing: Path, table: ResultTable, model_digest: str, max_attempts
         table: the results so far.
         model_digest: whose results count.
         max_attempts: how often an image is tried whose failure may pass.
-        work: the Parquet file to write: the listing's columns and num_attempts, this one counted.
+        work: the Parquet file to write: the listing's columns, num_attempts, this one counted, and those of the path.
+        path_columns_setting: a template, `hive` or `none`.
+
+    Raises:
+        SettingError: no path fits the template.
     """
     with connect(table) as db:
         db.execute(
@@ -52,13 +72,21 @@ def make_plan(listing: Path, table: ResultTable, model_digest: str, max_attempts
             """,
             {"listing": str(listing), "digest": model_digest, "max_attempts": max_attempts},
         )
-        left = "SELECT * EXCLUDE (status, is_done) FROM judged WHERE NOT is_done"
+        columns = path_columns(db, "judged", path_columns_setting, table.schema)
+        values = "".join(f', {column.value} AS "{column.name}"' for column in columns)
+        left = f"SELECT * EXCLUDE (status, is_done){values} FROM judged WHERE NOT is_done"
         db.execute(f"COPY ({left}) TO {literal(str(work))} (FORMAT parquet)")
-        counts = db.execute(
+        listed, already_ok, already_failed, planned = db.execute(
             """SELECT count(*), count(*) FILTER (is_done AND status = 'ok'),
                 count(*) FILTER (is_done AND status <> 'ok'), count(*) FILTER (NOT is_done) FROM judged"""
         ).fetchall()[0]
-    return Plan(*counts)
+        is_unfit = " OR ".join(f'"{column.name}" IS NULL' for column in columns) or "false"
+        num_unfit, buckets = db.execute(
+            f"""SELECT count(*) FILTER ({is_unfit}), list(DISTINCT string_split(uri, '/')[3]) FILTER (uri LIKE 's3://%')
+            FROM read_parquet({literal(str(work))})"""
+        ).fetchall()[0]
+    schema = pa.schema([(column.name, column.type) for column in columns])
+    return Plan(listed, already_ok, already_failed, planned, schema, num_unfit, tuple(sorted(buckets or ())))
 
 
 @dataclass(frozen=True)

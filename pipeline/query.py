@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,19 +11,20 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
-from pipeline import storage
+from pipeline import s3, storage
 from pipeline.errors import SettingError
 from pipeline.table import SCHEMA, ResultTable
 
 VIEWS = {
     "images": "SELECT * FROM results",
     "detections": """
-        SELECT uri, etag, model_name, model_digest, run_id, run_date, width_px, height_px, unnest(detections, recursive := true)
+        SELECT uri, etag, {path_columns} model_name, model_digest, run_id, run_date, width_px, height_px,
+            unnest(detections, recursive := true)
         FROM results WHERE num_detections > 0
     """,
     "failures": """
-        SELECT uri, etag, model_name, model_digest, run_id, run_date, processed_at, error_stage, error_type, error_message,
-            num_attempts, error_stage = 'decode' AS is_permanent
+        SELECT uri, etag, {path_columns} model_name, model_digest, run_id, run_date, processed_at, error_stage, error_type,
+            error_message, num_attempts, error_stage = 'decode' AS is_permanent
         FROM results WHERE status = 'failed'
     """,
 }
@@ -39,24 +40,30 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def _names(fields: Iterable[pa.Field]) -> str:
+    return ", ".join(f'"{field.name}"' for field in fields)
+
+
 @contextmanager
 def connect(table: ResultTable) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB with the view `results`: the table's rows, whichever storage it lies on."""
     files = table.data_files()
     with duckdb.connect() as db:
         if storage.is_s3(table.url):
-            db.register_filesystem(storage.s3_filesystem())
+            db.register_filesystem(s3.filesystem())
         db.execute("SET TimeZone = 'UTC'")
         db.execute("SET memory_limit = ?", [MEMORY_LIMIT])
         db.execute("SET temp_directory = ?", [str(Path(tempfile.gettempdir(), f"ssd-batch-duckdb-{os.getpid()}"))])
         db.execute("SET allowed_paths = ?", [files])
         if files:
             names = ", ".join(literal(file) for file in files)
-            columns = ", ".join(f'"{name}"' for name in SCHEMA.names)
-            source = f"read_parquet([{names}], hive_partitioning = true, union_by_name = true)"
-            db.execute(f"CREATE VIEW results AS SELECT {columns} FROM {source}")
+            source = f"FROM read_parquet([{names}], hive_partitioning = true, union_by_name = true)"
+            db.register("nothing", table.schema.empty_table())  # has the columns that came after a file was written
+            db.execute(
+                f"CREATE VIEW results AS SELECT {_names(table.schema)} FROM ({source} UNION ALL BY NAME FROM nothing)"
+            )
         else:
-            db.register("results", SCHEMA.empty_table())
+            db.register("results", table.schema.empty_table())
         yield db
 
 
@@ -72,8 +79,10 @@ def query(table: ResultTable, sql: str) -> Iterator[duckdb.DuckDBPyRelation]:
     if not table.exists:
         raise SettingError(f"table {table.url!r}: no table is there; make one with `ssd-batch infer`")
     with connect(table) as db:
+        path_columns = [field for field in table.schema if field.name not in SCHEMA.names]
         for name, select in VIEWS.items():
-            db.execute(f"CREATE VIEW {name} AS {select}")
+            columns = f"{_names(path_columns)}," if path_columns else ""
+            db.execute(f"CREATE VIEW {name} AS {select.format(path_columns=columns)}")
         db.execute("SET enable_external_access = false")
         db.execute("SET lock_configuration = true")
         try:

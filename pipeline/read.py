@@ -2,26 +2,13 @@
 
 import os
 import re
-from datetime import timedelta
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fsspec
 import obstore
 from botocore.exceptions import ClientError
-from obstore.store import S3Store
 
-from pipeline import storage
-
-if TYPE_CHECKING:
-    from obstore.store import RetryConfig
-
-RETRIES: "RetryConfig" = {
-    "max_retries": 15,
-    "retry_timeout": timedelta(seconds=180),
-    "backoff": {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=10), "base": 2},
-}
-"""Shorter settings lost 63 of 64 objects in an outage of 10 s."""
+from pipeline import s3, storage
 
 ODD_KEY = re.compile(r"^/|//|(^|/)\.{1,2}(/|$)|[\x00-\x1f\x7f]|/$")
 """Keys that obstore refuses, or worse, reads as another object's: they go through s3fs."""
@@ -59,18 +46,18 @@ def _read_local(path: str, etag: str) -> bytes:
 
 
 def _read_s3(uri: str, etag: str) -> bytes:
-    bucket, key = storage.bucket_and_key(uri)
+    bucket, key = s3.bucket_and_key(uri)
     if ODD_KEY.search(key):
         return _read_odd_key(bucket, key, etag)
     options: Any = {"if_match": f'"{etag}"'} if etag else {}
     try:
-        return bytes(obstore.get(_s3_store(bucket), key, options=options).bytes())
+        return bytes(obstore.get(s3.image_store(bucket), key, options=options).bytes())
     except obstore.exceptions.PreconditionError as error:
         raise ChangedError("the object has changed since it was listed") from error
 
 
 def _read_odd_key(bucket: str, key: str, etag: str) -> bytes:
-    fs = storage.s3_filesystem()
+    fs = s3.filesystem()
 
     async def get() -> bytes:
         condition = {"IfMatch": f'"{etag}"'} if etag else {}
@@ -85,17 +72,3 @@ def _read_odd_key(bucket: str, key: str, etag: str) -> bytes:
         if isinstance(cause, ClientError) and cause.response["Error"]["Code"] in ("412", "PreconditionFailed"):
             raise ChangedError("the object has changed since it was listed") from error
         raise
-
-
-@cache
-def _s3_store(bucket: str) -> S3Store:
-    endpoint = storage.s3_endpoint()
-    if endpoint is None:
-        return S3Store(bucket, retry_config=RETRIES)
-    return S3Store(
-        bucket,
-        retry_config=RETRIES,
-        endpoint=endpoint,
-        virtual_hosted_style_request=False,
-        client_options={"allow_http": endpoint.startswith("http://")},
-    )

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pyarrow.compute as pc
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from model.config import Frozen
+from pipeline import s3
 from pipeline.commit import Committer
 from pipeline.listing import list_inputs
+from pipeline.path_columns import HIVE, check_setting
 from pipeline.plan import Plan, make_plan, reconcile, tally
 from pipeline.progress import Progress
 from pipeline.table import ResultTable
@@ -37,6 +39,8 @@ class InferSettings(Frozen):
     """Model package: a folder with model.json and model.safetensors."""
     all_files: bool = False
     """Take all files of folders and prefixes, not only those with an image's suffix."""
+    path_columns: Annotated[str, AfterValidator(check_setting)] = HIVE
+    """Columns from folders: "hive" takes names like camera=7/ by themselves; a template such as "{site}/cam-{camera:int}/{date}" stands for the folders above the file; "none" takes none."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
     """Images a forward pass."""
     num_detectors: Annotated[int, Field(ge=0)] = 0
@@ -86,17 +90,19 @@ def infer(settings: InferSettings) -> Summary:
     with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder:
         listing, work = Path(folder, "listing.parquet"), Path(folder, "work.parquet")
         skipped = list_inputs(settings.input, settings.all_files, listing)
-        plan = make_plan(listing, table, package.digest, settings.max_attempts, work)
+        plan = make_plan(listing, table, package.digest, settings.max_attempts, work, settings.path_columns)
         logger.info("%s", explain(plan, skipped))
         ok = failed = 0
         if plan.planned and not settings.dry_run:
+            for bucket in plan.buckets:
+                s3.check_images_readable(bucket)
             constants = {
                 "model_name": package.record.name,
                 "model_digest": package.digest,
                 "run_id": run_id,
                 "run_date": datetime.now(UTC).date(),
             }
-            ok, failed = _detect_all(settings, table, package, constants, work, plan.planned)
+            ok, failed = _detect_all(settings, table, package, constants, work, plan)
             reconcile(plan, ok, failed, tally(listing, table, package.digest))
     wall_s = time.monotonic() - started
     return Summary(
@@ -108,9 +114,12 @@ def infer(settings: InferSettings) -> Summary:
 def explain(plan: Plan, skipped: int) -> str:
     """The plan in a sentence."""
     nothing = "; nothing to do" if not plan.planned else ""
+    columns = ", ".join(f"{field.name} {field.type}" for field in plan.path_columns)
+    unfit = f" ({plan.num_unfit:,} images without)" if plan.num_unfit else ""
+    from_paths = f"; columns from paths: {columns}{unfit}" if columns else ""
     return (
         f"{plan.listed:,} images listed ({skipped:,} other files skipped): {plan.already_ok:,} already detected, "
-        f"{plan.already_failed:,} failed for good before, {plan.planned:,} planned{nothing}"
+        f"{plan.already_failed:,} failed for good before, {plan.planned:,} planned{nothing}{from_paths}"
     )
 
 
@@ -120,28 +129,30 @@ def _detect_all(
     package: "ModelPackage",
     constants: dict[str, Any],
     work: Path,
-    num_planned: int,
+    plan: Plan,
 ) -> tuple[int, int]:
     """Run the planned images through the cluster and commit their rows; how many were ok and failed."""
     from pipeline.cluster import cluster
     from pipeline.stream import results
 
-    with (
-        cluster(settings.address),
-        table.working_file(work, f"{constants['run_id']}.parquet") as work_url,
-        closing(Progress(num_planned)) as progress,
-        Committer(table, settings.commit_interval_s) as committer,
-    ):
-        for rows in results(
-            work_url,
-            num_planned,
-            package,
-            constants,
-            num_detectors=settings.num_detectors,
-            batch_size=settings.batch_size,
-            max_pixels=settings.max_pixels,
+    with cluster(settings.address):
+        table.create(plan.path_columns)
+        with (
+            table.working_file(work, f"{constants['run_id']}.parquet") as work_url,
+            closing(Progress(plan.planned)) as progress,
+            Committer(table, settings.commit_interval_s) as committer,
         ):
-            committer.put(rows)
-            failed = pc.sum(pc.equal(rows["status"], "failed")).as_py() or 0
-            progress.update(rows.num_rows, failed)
+            for rows in results(
+                work_url,
+                plan.planned,
+                package,
+                constants,
+                table.schema,
+                num_detectors=settings.num_detectors,
+                batch_size=settings.batch_size,
+                max_pixels=settings.max_pixels,
+            ):
+                committer.put(rows)
+                failed = pc.sum(pc.equal(rows["status"], "failed")).as_py() or 0
+                progress.update(rows.num_rows, failed)
     return progress.done - progress.failed, progress.failed

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import s3fs
 from botocore.exceptions import BotoCoreError
 
+from pipeline import s3
 from pipeline.errors import SettingError
+from pipeline.s3 import bucket_and_key
 
 PAGE = 1000
 
@@ -50,30 +51,9 @@ def is_s3(url: str) -> bool:
     return url.startswith("s3://")
 
 
-def bucket_and_key(url: str) -> tuple[str, str]:
-    """The two parts of an S3 URL; the key keeps any slashes of its own."""
-    bucket, _, key = url.removeprefix("s3://").partition("/")
-    return bucket, key
-
-
-def s3_endpoint() -> str | None:
-    """The S3 server that the environment names, None for AWS."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-
-
-def s3_filesystem() -> s3fs.S3FileSystem:
-    """For listing and odd keys; credentials from botocore's provider chain. Each process makes its own."""
-    return s3fs.S3FileSystem(
-        use_listings_cache=False, config_kwargs={"retries": {"mode": "standard", "max_attempts": 10}}
-    )
-
-
-def table_storage_options(url: str) -> dict[str, str]:
-    """What delta-rs needs beside AWS_ACCESS_KEY_ID and its kin, which it reads itself."""
-    endpoint = s3_endpoint()
-    if not is_s3(url) or not endpoint:
-        return {}
-    return {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": str(endpoint.startswith("http://")).lower()}
+def table_options(url: str) -> dict[str, str]:
+    """What delta-rs is told beside a table's URL; another answer than before means new credentials."""
+    return s3.table_options(bucket_and_key(url)[0]) if is_s3(url) else {}
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -83,7 +63,7 @@ def filesystem(url: str) -> tuple[Any, str]:
         SettingError: fsspec knows no such scheme, or lacks the package for it.
     """
     if is_s3(url):
-        return s3_filesystem(), url
+        return s3.filesystem(), url
     try:
         fs, path = fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as error:
@@ -159,8 +139,13 @@ def stat(url: str) -> StoredObject:
         fs, path = filesystem(url)
         return _fsspec_object(fs, url, fs.info(path))
     bucket, key = bucket_and_key(url)
-    head = s3_filesystem().call_s3("head_object", Bucket=bucket, Key=key)
-    return StoredObject(url, head["ETag"].strip('"'), head["ContentLength"], head["LastModified"])
+    head = s3.filesystem().call_s3("head_object", Bucket=bucket, Key=key)
+    return StoredObject(url, head["ETag"].strip('"'), head["ContentLength"], _to_second(head["LastModified"]))
+
+
+def _to_second(time: datetime) -> datetime:
+    """Ceph lists milliseconds, and answers seconds when asked for one object; AWS always seconds."""
+    return time.astimezone(UTC).replace(microsecond=0)
 
 
 def _walk_local(url: str) -> Iterator[list[StoredObject]]:
@@ -197,14 +182,14 @@ def local_etag(status: os.stat_result) -> str:
 def _walk_s3(url: str) -> Iterator[list[StoredObject]]:
     bucket, key = bucket_and_key(url)
     prefix = key if not key or key.endswith("/") else f"{key}/"
-    fs, request, found = s3_filesystem(), {"Bucket": bucket, "Prefix": prefix, "MaxKeys": PAGE}, False
+    fs, request, found = s3.filesystem(), {"Bucket": bucket, "Prefix": prefix, "MaxKeys": PAGE}, False
     while True:
         with _as_os_error():
             answer = fs.call_s3("list_objects_v2", **request)
         entries = [e for e in answer.get("Contents", []) if not (e["Key"].endswith("/") and e["Size"] == 0)]
         found = found or bool(entries)
         yield [
-            StoredObject(f"s3://{bucket}/{e['Key']}", e["ETag"].strip('"'), e["Size"], e["LastModified"])
+            StoredObject(f"s3://{bucket}/{e['Key']}", e["ETag"].strip('"'), e["Size"], _to_second(e["LastModified"]))
             for e in entries
         ]
         if not answer.get("IsTruncated"):

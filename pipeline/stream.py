@@ -28,6 +28,7 @@ def results(
     num_planned: int,
     package: ModelPackage,
     constants: dict[str, Any],
+    schema: pa.Schema,
     *,
     num_detectors: int,
     batch_size: int,
@@ -40,12 +41,13 @@ def results(
         num_planned: its rows.
         package: the model.
         constants: columns that all rows of the run share.
+        schema: the table's columns; those of the work are kept.
         num_detectors: actors; 0 = one a GPU, or one a core where there is no GPU.
         batch_size: images a forward pass.
         max_pixels: larger pictures are failures.
 
     Yields:
-        Tables with the columns of `pipeline.table.SCHEMA`, in no set order.
+        Tables with these columns, in no set order.
     """
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     has_gpus = resources.get("GPU", 0) >= 1
@@ -67,6 +69,7 @@ def results(
                 "package_files": ray.put(package.to_files()),
                 "batch_size": batch_size,
                 "constants": constants,
+                "schema": schema,
             },
             batch_size=None,
             batch_format="pyarrow",

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from pipeline import storage
@@ -70,7 +70,7 @@ class ResultTable:
             raise SettingError(
                 f"table {self.url!r} has {found[0]!r} in its name, which readers misread; name another place"
             )
-        self._options = storage.table_storage_options(self.url)
+        self._options = storage.table_options(self.url)
         if self.exists:
             missing = [f.name for f in SCHEMA if f.name not in {c.name for c in self._delta.schema().fields}]
             if missing:
@@ -106,35 +106,57 @@ class ResultTable:
         except OSError as error:
             raise SettingError(f"table {self.url!r} can't be read: {reason(error)}") from error
 
-    def _create(self) -> None:
-        """Make the table where there is none."""
-        if self.exists:
-            return
+    @property
+    def schema(self) -> pa.Schema:
+        """`SCHEMA`, and the columns from paths that the table has."""
+        if not self.exists:
+            return SCHEMA
+        more = [field for field in self._delta.schema().fields if field.name not in SCHEMA.names]
+        return pa.schema([*SCHEMA, *pa.schema(Schema(more).to_arrow())])
+
+    def create(self, path_columns: pa.Schema | None = None) -> None:
+        """Make the table where there is none, and add the columns from paths that it lacks.
+
+        Raises:
+            SettingError: nothing can be written there.
+        """
         try:
-            self._delta = DeltaTable.create(
-                self.url, SCHEMA, partition_by=[PARTITION], name="ssd-batch", storage_options=self._options
-            )
+            if not self.exists:
+                self._delta = DeltaTable.create(
+                    self.url, SCHEMA, partition_by=[PARTITION], name="ssd-batch", storage_options=self._options
+                )
+                self.exists = True
+            new = [field for field in path_columns or [] if field.name not in self.schema.names]
+            if new:
+                self._delta.alter.add_columns(Schema.from_arrow(pa.schema(new)).fields)
         except (OSError, DeltaError) as error:
             raise SettingError(f"table {self.url!r} can't be written: {reason(error)}") from error
-        self.exists = True
 
     def data_files(self) -> list[str]:
         """The Parquet files of the current version, as the log names them (a glob would count too many)."""
         if not self.exists:
             return []
-        self._delta.update_incremental()
+        self._refresh()
         return [unquote(uri) for uri in self._delta.file_uris()]  # delta-rs gives them as URLs, escaped
+
+    def _refresh(self) -> None:
+        """See what others have committed; with new credentials, where the old ones were renewed."""
+        options = storage.table_options(self.url)
+        if options == self._options:
+            self._delta.update_incremental()
+        else:
+            self._options = options
+            self._delta = DeltaTable(self.url, storage_options=options)
 
     @contextmanager
     def working_file(self, local: Path, name: str) -> Iterator[str]:
-        """Put a file beside the table, where all nodes read it, for the time of a run; the table is made when needed.
+        """Put a file beside the table, where all nodes read it, for the time of a run.
 
         Delta passes over folders whose name starts with `_`.
 
         Raises:
             SettingError: nothing can be written there.
         """
-        self._create()
         url = f"{self.url}/_ssd_batch/{name}"
         try:
             storage.put(local, url)
@@ -149,9 +171,10 @@ class ResultTable:
         """Commit rows; those of images tried before replace their old row, in a second commit.
 
         Args:
-            rows: columns as `SCHEMA`.
+            rows: columns as `schema`, in any order.
         """
-        self._delta.update_incremental()
+        self._refresh()
+        rows = rows.select(self.schema.names)
         is_retry = pc.greater(rows["num_attempts"], 1)
         fresh, retried = rows.filter(pc.invert(is_retry)), rows.filter(is_retry)
         if fresh.num_rows:

@@ -5,20 +5,29 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import botocore.session
 import pytest
+from s3fs import S3FileSystem
+
+from pipeline.s3 import access, image_store
 
 STARTUP_S = 60
+CEPH = Path(__file__).parents[1] / "infra/dev/ceph.sh"
 
 
 class S3:
-    """An S3 server of its own process. `bucket()` makes a new bucket; `client` is botocore's."""
+    """An S3 server of its own process. `bucket()` makes a new bucket; `client` is botocore's; `forget()` as below."""
 
-    def __init__(self, client) -> None:
+    def __init__(self, name: str, client) -> None:
+        self.name = name
         self.client = client
+        self.forget = forget_s3
         self._numbers = itertools.count(1)
 
     def bucket(self) -> str:
@@ -31,10 +40,45 @@ class S3:
             self.client.put_object(Bucket=bucket, Key=key, Body=content)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--s3", action="append", choices=["moto", "ceph"], help="S3 server that tests run against; moto unless given"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "s3" in metafunc.fixturenames:
+        metafunc.parametrize("s3", metafunc.config.getoption("--s3") or ["moto"], indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def s3() -> Iterator[S3]:
+def s3(request: pytest.FixtureRequest) -> Iterator[S3]:
+    server = {"moto": moto, "ceph": ceph}[request.param]
+    with server() as reached_by, pytest.MonkeyPatch.context() as environment:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            environment.delenv(name)
+        for name, value in (reached_by | {"AWS_EC2_METADATA_DISABLED": "true"}).items():
+            environment.setenv(name, value)
+        forget_s3()
+        yield S3(request.param, botocore.session.get_session().create_client("s3"))
+        forget_s3()
+
+
+def forget_s3() -> None:
+    """Let the next use of S3 look at the environment anew."""
+    access.cache_clear()
+    image_store.cache_clear()
+    S3FileSystem.clear_instance_cache()
+
+
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def moto() -> Iterator[dict[str, str]]:
+    port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
@@ -43,18 +87,26 @@ def s3() -> Iterator[S3]:
     try:
         wait_until(lambda: answers(port) or server.poll() is not None)
         assert server.poll() is None, "moto's server did not start"
-        with pytest.MonkeyPatch.context() as environment:
-            for name in [name for name in os.environ if name.startswith("AWS_")]:
-                environment.delenv(name)
-            environment.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{port}")
-            environment.setenv("AWS_ACCESS_KEY_ID", "test")
-            environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
-            environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
-            yield S3(botocore.session.get_session().create_client("s3"))
+        yield {
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
     finally:
         server.kill()
         server.wait()
+
+
+@contextmanager
+def ceph() -> Iterator[dict[str, str]]:
+    with tempfile.TemporaryDirectory(prefix="ceph-") as folder:
+        environment = os.environ | {"PORT": str(free_port()), "DATA_DIR": folder}
+        try:
+            started = subprocess.run([CEPH, "start"], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            yield dict(line.removeprefix("export ").split("=", 1) for line in started.stdout.splitlines())
+        finally:
+            subprocess.run([CEPH, "stop"], env=environment, check=True)
 
 
 def answers(port: int) -> bool:

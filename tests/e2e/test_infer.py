@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 import pytest
+import torch
 from deltalake import DeltaTable
 from PIL import Image
 
@@ -61,7 +62,8 @@ def jpeg(seed: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package small enough that only the pipeline takes time."""
+    """A package small enough that only the pipeline takes time; it finds something in any picture."""
+    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model")
     record = PackageRecord(
         name="tiny",
@@ -194,7 +196,7 @@ def test_the_whole_job_on_s3(model: Path, s3: Any) -> None:
 
     code, _, err = run("infer", "--input", "s3://no-such-bucket/in", "--table", f"{table}2", "--model", model)
     assert code == 2
-    assert "does not exist" in err
+    assert "does not exist" in err or "NoSuchBucket" in err
 
 
 def test_boxes_are_pixels_of_the_upright_original(model: Path, tmp_path: Path) -> None:

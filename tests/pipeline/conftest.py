@@ -54,15 +54,12 @@ def rows() -> Rows:
 
 
 @pytest.fixture
-def new_table(tmp_path):
+def new_table():
     """Make a table at a URL, with rows or empty."""
 
     def new_table(url: object, *rows: dict[str, object]) -> ResultTable:
         table = ResultTable(str(url))
-        nothing = tmp_path / "nothing"
-        nothing.touch()
-        with table.working_file(nothing, "nothing"):
-            pass
+        table.create()
         if rows:
             table.append(to_table(*rows))
         return table

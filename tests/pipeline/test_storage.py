@@ -14,6 +14,7 @@ ODD_KEYS = [
     "hash#1.jpg", "question?x=1.jpg", "[bracket].jpg", "star*.jpg", "A.jpg", "%41.jpg", "a%2Fb.jpg", "a/b.jpg", "plus+plus.jpg",
     'quote".jpg', "back\\slash.jpg", "and&and.jpg", "x//y.jpg", "x/y.jpg", "./dot.jpg", "dot.jpg", "p/../up.jpg", "up.jpg",
     "/leading.jpg", "leading.jpg", "trailing/", "trailing", "tab\t.jpg",
+    "new\nline.jpg", "return\r.jpg", "..", "a/..", "a/.", "//", "/", "%2e%2e/x.jpg", "semi;colon,comma.jpg", "nul\x01l.jpg", "emoji🦀.jpg",
 ]  # fmt: skip
 
 
@@ -134,10 +135,11 @@ def test_write_makes_the_folder(tmp_path):
 @pytest.mark.s3
 def test_odd_keys_are_listed_and_read_as_themselves(s3):
     bucket = s3.bucket()
-    s3.put(bucket, {key: key.encode() for key in ODD_KEYS})
+    keys = [key for key in ODD_KEYS if s3.name != "moto" or "\n" not in key]  # moto answers 404 to these
+    s3.put(bucket, {key: key.encode() for key in keys})
     found = walk(f"s3://{bucket}")
-    assert found.keys() == {f"s3://{bucket}/{key}" for key in ODD_KEYS}
-    for key in ODD_KEYS:
+    assert found.keys() == {f"s3://{bucket}/{key}" for key in keys}
+    for key in keys:
         entry = found[f"s3://{bucket}/{key}"]
         assert read_version(entry.uri, entry.etag, entry.size_bytes) == key.encode()
         assert storage.stat(entry.uri) == entry
@@ -173,16 +175,3 @@ def test_what_is_not_on_s3_is_an_os_error(s3):
                 ask(url)
     with pytest.raises(FileNotFoundError):
         walk("s3://no-such-bucket")
-
-
-@pytest.mark.s3
-def test_no_credentials_are_an_os_error(s3, monkeypatch, tmp_path):
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    storage.s3fs.S3FileSystem.clear_instance_cache()
-    for ask in (storage.stat, walk, storage.read, lambda url: storage.write(url, b"")):
-        with pytest.raises(OSError, match="credentials"):
-            ask(f"s3://{s3.bucket()}/a.jpg")
-    storage.s3fs.S3FileSystem.clear_instance_cache()

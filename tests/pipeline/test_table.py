@@ -97,6 +97,7 @@ def test_an_open_table_sees_what_another_wrote(tmp_path, new_table, rows):
 def test_a_working_file_lies_beside_the_table_for_a_while(tmp_path):
     (tmp_path / "work").write_text("work")
     table = ResultTable(str(tmp_path / "table"))
+    table.create()
     with table.working_file(tmp_path / "work", "r1.parquet") as url:
         assert url.startswith(table.url)
         assert Path(url).read_text() == "work"
