@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from jobs.settings import TrainSettings
+from jobs.settings import ImportSettings, TrainSettings
 from jobs.spec import load_settings, spec_options
 from pipeline.errors import SsdBatchError
 from pipeline.run import InferSettings, Summary
@@ -89,6 +89,24 @@ def train(spec: Path | None, as_json: bool, **flags: Any) -> None:
 
     metrics = train_voc(load_settings(TrainSettings, spec, flags))
     click.echo(json.dumps(metrics) if as_json else json.dumps(metrics, indent=2))
+
+
+@cli.group()
+def model() -> None:
+    """Make and manage model packages."""
+
+
+@model.command("import")
+@spec_options(ImportSettings)
+@json_option
+def import_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
+    """Turn weights of torchvision or ssd.pytorch into a model package: SSD300, or VGG16 for `train --init`."""
+    from jobs.import_model import import_model as run
+
+    made = run(load_settings(ImportSettings, spec, flags))
+    what = f"{made['num_classes']} classes" if made["num_classes"] else "a trunk, for train --init"
+    text = f"{made['source']}, {what}, written to {made['output']}\nmodel {made['model_digest']}"
+    click.echo(json.dumps(made) if as_json else text)
 
 
 @cli.command()

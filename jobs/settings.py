@@ -1,10 +1,10 @@
 """Settings of jobs whose own modules take seconds to import."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from model.config import Kind, TrainingSettings
+from model.config import Frozen, Kind, TrainingSettings
 
 
 class TrainSettings(TrainingSettings):
@@ -24,3 +24,22 @@ class TrainSettings(TrainingSettings):
     """The network: ssd300_vgg16, or ssd512_vgg16 for smaller objects at about three times the work."""
     width: Annotated[float, Field(gt=0, le=4)] = 0.25
     """Multiplies the channels of all layers; 1 is VGG16."""
+    init: str | None = None
+    """Package to start from: a trunk, or a detector whose heads are kept where they fit. Its width, batch norm and
+    preprocessing are the training's; without batch norm, take a learning rate about 0.001."""
+
+
+class ImportSettings(Frozen):
+    """Whose weights become a package."""
+
+    weights: Annotated[str, Field(min_length=1)]
+    """A .pth file, by path or URL, or one of torchvision's: SSD300_VGG16_Weights.COCO_V1, VGG16_Weights.IMAGENET1K_V1,
+    VGG16_Weights.IMAGENET1K_FEATURES."""
+    output: Annotated[str, Field(min_length=1)]
+    """Folder or URL that the model package is written to."""
+    name: Annotated[str, Field(min_length=1)]
+    """The model's name."""
+    class_names: str | None = None
+    """File with a detector's class names, one a line, without the background; needed unless they are COCO's or VOC's."""
+    preprocessing: Literal["imagenet", "caffe"] | None = None
+    """How VGG16's weights want their pixels, where the file does not tell."""

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from jobs.settings import TrainSettings
 from model.config import Architecture, Kind, Preprocessing, TrainingSettings
 from model.example import Examples
 from model.loss import Losses
-from model.package import ModelPackage, PackageRecord
-from model.train import train
+from model.package import RECORD_FILE, WEIGHTS_FILE, ModelPackage, PackageError, PackageRecord
+from model.ssd import SSD
+from model.train import NotFiniteError, train
+from pipeline import storage
+from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.packages import check_free, write_package
 from pipeline.voc import VocExamples, class_names, read_voc
 
@@ -22,20 +26,73 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 REPORT_EVERY_STEPS = 20
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from; weights that are not given start at random."""
+
+    architecture: Architecture
+    preprocessing: Preprocessing
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
 def train_voc(settings: TrainSettings) -> dict[str, Any]:
     """Train on a VOC folder, measure on its validation split, write the package; its metrics.
 
     Raises:
-        SettingError: the data can't be used, or the package could not be written at the end.
+        SettingError: the data or the package to start from can't be used, or no package could be written at the end.
     """
     check_free(settings.output)
     annotations = read_voc(Path(settings.data), settings.train_split)
     names = class_names(annotations)
     examples = VocExamples(annotations, names)
     held_out = VocExamples(read_voc(Path(settings.data), settings.val_split), names)
+    start = from_package(settings, names) if settings.init else from_scratch(settings.width, settings.architecture)
     provenance = {"data": settings.data, "split": settings.train_split}
-    package = train_package(examples, settings.name, names, settings.width, settings, provenance, settings.architecture)
+    package = train_from(start, examples, settings.name, names, settings, provenance)
     return finish(package, held_out, settings.output, f"{settings.data} {settings.val_split}")
+
+
+def from_scratch(width: float, kind: Kind = "ssd300_vgg16") -> Start:
+    """A network with batch norm, all of it at random."""
+    return Start(Architecture(kind=kind, width=width, batch_norm=True), Preprocessing(std=IMAGENET_STD))
+
+
+def from_package(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
+    """What of the package `settings.init` fits, and its architecture; a trunk leaves the kind to the settings.
+
+    Raises:
+        SettingError: it can't be read, nothing of its trunk fits, or a setting contradicts it.
+    """
+    assert settings.init is not None
+    package = _read_init(settings.init)
+    architecture = package.record.architecture
+    if not package.record.class_names:
+        architecture = Architecture(
+            kind=settings.architecture, width=architecture.width, batch_norm=architecture.batch_norm
+        )
+    for name, value in (("width", architecture.width), ("architecture", architecture.kind)):
+        if name in settings.model_fields_set and getattr(settings, name) != value:
+            raise SettingError(f"{name}: that of init {settings.init!r} is {value}, not {getattr(settings, name)}")
+    weights = package.fitting(architecture, labels)
+    if not any(name.startswith("trunk.") and name.endswith(".weight") for name in weights):
+        raise SettingError(f"init {settings.init!r} can't be used: nothing of its trunk fits {architecture.kind}")
+    if broken := sorted(name for name, tensor in weights.items() if not tensor.isfinite().all()):
+        raise SettingError(f"init {settings.init!r} can't be used: not finite numbers: {', '.join(broken)}")
+    with torch.device("meta"):
+        fresh = SSD(architecture, len(labels) + 1).state_dict().keys() - weights.keys()
+    layers = sorted({name.partition(".")[0] for name in fresh})
+    print(f"init: {len(weights)} tensors kept; at random: {', '.join(layers) or 'none'}", file=sys.stderr)
+    return Start(architecture, package.record.preprocessing, weights, {"init": package.digest})
+
+
+def _read_init(url: str) -> ModelPackage:
+    """A package that may be a trunk, so that no network can be made of it."""
+    folder = storage.absolute(url).rstrip("/")
+    try:
+        return ModelPackage.from_files({name: storage.read(f"{folder}/{name}") for name in (RECORD_FILE, WEIGHTS_FILE)})
+    except (OSError, PackageError) as error:
+        raise SettingError(f"init {url!r} can't be used: {reason(error)}") from error
 
 
 def train_package(
@@ -45,11 +102,24 @@ def train_package(
     width: float,
     settings: TrainingSettings,
     provenance: dict[str, Any],
-    kind: Kind = "ssd300_vgg16",
 ) -> ModelPackage:
-    """Train a network with batch norm from scratch, showing how it goes on standard error."""
-    architecture = Architecture(kind=kind, width=width, batch_norm=True)
-    preprocessing = Preprocessing(std=IMAGENET_STD)
+    """Train an SSD300 with batch norm from scratch."""
+    return train_from(from_scratch(width), examples, name, labels, settings, provenance)
+
+
+def train_from(
+    start: Start,
+    examples: Examples,
+    name: str,
+    labels: tuple[str, ...],
+    settings: TrainingSettings,
+    provenance: dict[str, Any],
+) -> ModelPackage:
+    """Train a network, showing how it goes on standard error.
+
+    Raises:
+        SsdBatchError: the loss is no number any more.
+    """
     started = time.monotonic()
 
     def report(step: int, losses: Losses, images_per_s: float) -> None:
@@ -62,15 +132,24 @@ def train_package(
             )
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = train(examples, architecture, preprocessing, len(labels) + 1, settings, report, device)
-    provenance |= {
+    try:
+        network = train(
+            examples, start.architecture, start.preprocessing, len(labels) + 1, settings, report, device, start.weights
+        )
+    except NotFiniteError as error:
+        raise SsdBatchError(f"{error}; a lower learning rate or a longer warm-up may help") from error
+    provenance |= start.provenance | {
         "settings": settings.model_dump(mode="json"),
         "torch": torch.__version__,
         "seconds": round(time.monotonic() - started),
     }
     weights = {key: _stored(tensor) for key, tensor in network.state_dict().items()}
     record = PackageRecord(
-        name=name, architecture=architecture, class_names=labels, preprocessing=preprocessing, provenance=provenance
+        name=name,
+        architecture=start.architecture,
+        class_names=labels,
+        preprocessing=start.preprocessing,
+        provenance=provenance,
     )
     return ModelPackage(record, weights)
 

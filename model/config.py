@@ -84,6 +84,8 @@ class Architecture(Frozen):
     """For each map, its default boxes' size as a share of the image; one more for the last square."""
     steps_px: tuple[int, ...] = Field(default_factory=lambda given: SHAPES[given["kind"]].steps_px)
     """For each map, the distance between two cells' centres in pixels of the network's input."""
+    clip_centres: Annotated[bool, Field(exclude_if=lambda clip: not clip)] = False
+    """Default boxes' centres at most on the border. Left out of records where False: older digests stay as they are."""
 
     @model_validator(mode="after")
     def _one_entry_a_map(self) -> "Architecture":

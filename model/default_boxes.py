@@ -13,7 +13,8 @@ def default_boxes(architecture: Architecture) -> Tensor:
 
     Returns:
         (A, 4) float32, cxcywh as shares of the input; A is 8732 for SSD300, 24564 for SSD512. Sides are at most 1.
-        Boxes may reach over the border, and SSD300's last centres of the 10×10 map lie 4 px outside (9.5 · 32 = 304).
+        Boxes may reach over the border, and SSD300's last centres of the 10×10 map lie 4 px outside (9.5 · 32 = 304)
+        unless the architecture clips centres.
 
     Source: Liu et al. 2016, section 2.2, "Choosing scales and aspect ratios"; order and clipping as torchvision's.
     """
@@ -23,6 +24,8 @@ def default_boxes(architecture: Architecture) -> Tensor:
         centres = (torch.arange(size, dtype=torch.float32) + 0.5) / cells
         cy, cx = torch.meshgrid(centres, centres, indexing="ij")
         centres_cxcy = torch.stack((cx, cy), dim=-1).reshape(-1, 1, 2)
+        if architecture.clip_centres:
+            centres_cxcy = centres_cxcy.clamp(0, 1)
         shapes_wh = box_shapes(architecture, index).clamp(0, 1)
         boxes = torch.cat(
             (centres_cxcy.expand(-1, len(shapes_wh), -1), shapes_wh.expand(len(centres_cxcy), -1, -1)), dim=-1

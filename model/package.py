@@ -28,8 +28,8 @@ class PackageRecord(Frozen):
     name: Annotated[str, Field(min_length=1)]
     """For people; results are told apart by the digest."""
     architecture: Architecture
-    class_names: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Without the background: the class at index i has label i + 1."""
+    class_names: tuple[str, ...]
+    """Without the background: the class at index i has label i + 1. Empty: a trunk, for training to start from."""
     preprocessing: Preprocessing = Preprocessing()
     thresholds: Thresholds = Thresholds()
     provenance: dict[str, Any] = Field(default_factory=dict)
@@ -60,8 +60,10 @@ class ModelPackage:
         """The network with these weights, in float32 on the CPU, ready for inference.
 
         Raises:
-            PackageError: tensors are missing, extra, of another shape or not finite; each is named.
+            PackageError: tensors are missing, extra, of another shape or not finite; each is named. Or it is a trunk.
         """
+        if not self.record.class_names:
+            raise PackageError("it has no classes: it holds a trunk alone, to start a training from (train --init)")
         network = SSD(self.record.architecture, len(self.record.class_names) + 1)
         wanted = network.state_dict()
         problems = [f"missing {name}" for name in wanted.keys() - self.weights.keys()]
@@ -78,6 +80,18 @@ class ModelPackage:
             raise PackageError(f"these weights are not finite numbers: {', '.join(sorted(broken))}")
         network.load_state_dict(self.weights)
         return network.eval()
+
+    def fitting(self, architecture: Architecture, class_names: tuple[str, ...]) -> dict[str, Tensor]:
+        """The tensors that another network can start from: same name and shape; classification only of same classes."""
+        with torch.device("meta"):  # shapes without numbers
+            wanted = SSD(architecture, len(class_names) + 1).state_dict()
+        return {
+            name: tensor
+            for name, tensor in self.weights.items()
+            if name in wanted
+            and tensor.shape == wanted[name].shape
+            and (class_names == self.record.class_names or not name.startswith("classification."))
+        }
 
     def to_files(self) -> dict[str, bytes]:
         """The package as file name to content; tensors are stored in the type that they have."""

@@ -3,7 +3,7 @@
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -138,8 +138,9 @@ def train(
     settings: TrainingSettings,
     report: Callable[[int, Losses, float], None],
     device: torch.device | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> SSD:
-    """Train from scratch.
+    """Train a network.
 
     Args:
         examples: labelled images, of any sizes.
@@ -149,12 +150,15 @@ def train(
         settings: the recipe.
         report: called after each step with the step, its losses, and images/s since the start.
         device: where the step runs; the CPU unless said.
+        weights: tensors by name to start from; what they leave out starts at random.
 
     Returns:
         The network, ready for inference.
     """
     torch.manual_seed(settings.seed)
-    network = SSD(architecture, num_classes).to(device=device).to(memory_format=torch.channels_last)
+    network = SSD(architecture, num_classes)
+    network.load_state_dict(weights or {}, strict=False)
+    network = network.to(device=device).to(memory_format=torch.channels_last)
     step_on = TrainingStep(network, architecture, preprocessing, settings)
     dataset = TrainingExamples(examples, architecture.image_size_px, preprocessing, settings)
     started = time.perf_counter()

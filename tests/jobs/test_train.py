@@ -4,13 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from jobs.demo.pictures import CLASS_NAMES, draw_picture
 from jobs.evaluate import evaluate_voc
 from jobs.settings import TrainSettings
 from jobs.train import train_voc
-from pipeline.errors import SettingError
-from pipeline.packages import read_package
+from model.config import Architecture, Preprocessing
+from model.package import ModelPackage, PackageRecord
+from model.ssd import SSD, adapted_trunk
+from pipeline.errors import SettingError, SsdBatchError
+from pipeline.packages import read_package, write_package
 
 OBJECT = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
 
@@ -61,3 +65,103 @@ def test_a_training_stops_before_it_starts(voc: Path, tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text("{}")
     with pytest.raises(SettingError, match="holds a model package already"):
         train_voc(settings(voc, tmp_path))
+
+
+STILL = {"learning_rate": 1e-9, "weight_decay": 0, "num_steps": 1}
+"""So small a step that weights stay what they were, to the eye of float16."""
+IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A narrow VGG16 as `model import` leaves wide ones: no heads, no classes, no batch norm."""
+    torch.manual_seed(3)
+    architecture = Architecture(width=0.1)
+    weights = {f"trunk.{name}": tensor for name, tensor in adapted_trunk(architecture).state_dict().items()}
+    record = PackageRecord(name="vgg", architecture=architecture, class_names=(), preprocessing=IMAGENET)
+    url = str(tmp_path_factory.mktemp("trunk"))
+    write_package(ModelPackage(record, weights), url)
+    return url
+
+
+def assert_starts_from(package: ModelPackage, start: dict[str, torch.Tensor], layers: str) -> None:
+    kept = {name: tensor for name, tensor in start.items() if name.startswith(layers)}
+    assert kept
+    for name, tensor in kept.items():
+        torch.testing.assert_close(package.weights[name].float(), tensor.float(), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["ssd300_vgg16", "ssd512_vgg16"])
+def test_a_training_starts_from_a_trunk(
+    voc: Path, tmp_path: Path, trunk: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = {"data": str(voc), "output": str(tmp_path), "name": "shapes", "batch_size": 2, "num_workers": 0, **STILL}
+    train_voc(TrainSettings(**few, init=trunk, architecture=kind))
+    package = read_package(str(tmp_path))
+    assert package.record.architecture == Architecture(kind=kind, width=0.1)
+    assert package.record.preprocessing == IMAGENET
+    start = ModelPackage.from_files({path.name: path.read_bytes() for path in Path(trunk).iterdir()})
+    assert package.record.provenance["init"] == start.digest
+    assert_starts_from(package, start.weights, "trunk.")
+    assert "init: 26 tensors kept; at random: classification, conv10_1, conv10_2, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("same_classes", [True, False])
+def test_a_training_starts_from_a_detector(
+    voc: Path, tmp_path: Path, same_classes: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its classes decide whether its classification heads are kept; all else is."""
+    train_voc(settings(voc, tmp_path / "first", num_steps=1))
+    first = read_package(str(tmp_path / "first"))
+    if not same_classes:
+        others = tuple(f"other {name}" for name in first.record.class_names)
+        first = ModelPackage(first.record.model_copy(update={"class_names": others}), first.weights)
+    write_package(first, str(tmp_path / "init"))
+    again = settings(voc, tmp_path / "again", init=str(tmp_path / "init"), seed=7, **STILL)
+    train_voc(again)
+    package = read_package(str(tmp_path / "again"))
+    assert package.record.architecture == first.record.architecture
+    assert package.record.preprocessing == first.record.preprocessing
+    convolutions = {name: t for name, t in first.weights.items() if "running" not in name and "num_batches" not in name}
+    assert_starts_from(package, convolutions, "trunk.")
+    assert_starts_from(package, convolutions, "localization.")
+    if same_classes:
+        assert_starts_from(package, convolutions, "classification.")
+        assert "at random: none" in capsys.readouterr().err
+    else:
+        assert not torch.equal(package.weights["classification.0.weight"], first.weights["classification.0.weight"])
+        assert "at random: classification\n" in capsys.readouterr().err
+
+
+def test_a_setting_that_contradicts_init(voc: Path, tmp_path: Path, trunk: str) -> None:
+    with pytest.raises(SettingError, match=r"width: that of init .* is 0\.1, not 0\.05"):
+        train_voc(settings(voc, tmp_path / "model", init=trunk))
+    architecture = Architecture(width=0.05)
+    record = PackageRecord(name="x", architecture=architecture, class_names=("a",))
+    write_package(ModelPackage(record, SSD(architecture, 2).state_dict()), str(tmp_path / "init"))
+    with pytest.raises(SettingError, match=r"architecture: that of init .* is ssd300_vgg16, not ssd512_vgg16"):
+        train_voc(settings(voc, tmp_path / "model", init=str(tmp_path / "init"), architecture="ssd512_vgg16"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"trunk.0.weight": torch.zeros(64, 3, 3, 3)}, "nothing of its trunk fits ssd300_vgg16"),
+        ({"trunk.0.weight": torch.full((8, 3, 3, 3), torch.nan)}, r"not finite numbers: trunk\.0\.weight"),
+    ],
+)
+def test_an_init_that_is_no_start(voc: Path, tmp_path: Path, weights: dict[str, torch.Tensor], message: str) -> None:
+    record = PackageRecord(name="x", architecture=Architecture(width=0.05), class_names=())
+    write_package(ModelPackage(record, weights), str(tmp_path / "init"))
+    with pytest.raises(SettingError, match=message):
+        train_voc(settings(voc, tmp_path / "model", init=str(tmp_path / "init")))
+
+
+def test_an_init_that_is_no_package(voc: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"init .* can't be used: "):
+        train_voc(settings(voc, tmp_path / "model", init=str(tmp_path / "none")))
+
+
+def test_a_loss_that_is_no_number_is_one_line(voc: Path, tmp_path: Path) -> None:
+    with pytest.raises(SsdBatchError, match=r"the loss is (nan|inf) at step .*; a lower learning rate"):
+        train_voc(settings(voc, tmp_path / "model", learning_rate=1e30, warmup_steps=0, num_steps=9))

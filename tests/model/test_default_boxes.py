@@ -67,6 +67,17 @@ def test_centres_of_the_last_cells():
         torch.testing.assert_close(BOXES[start - 1, :2] * 300, torch.tensor([centre_px, centre_px]))
 
 
+def test_clipped_centres():
+    """The last row and column of the 10×10 map, nine and a half times 32 px from the corner, come to lie on the border."""
+    boxes = default_boxes(Architecture(clip_centres=True))
+    outside = BOXES[:, :2] > 1
+    assert outside.any(dim=1).sum() == (10 + 9) * 6
+    torch.testing.assert_close(BOXES[:, :2][outside], torch.full((20 * 6,), 304 / 300))
+    assert (boxes[:, :2][outside] == 1).all()
+    assert torch.equal(boxes[:, :2][~outside], BOXES[:, :2][~outside])
+    assert torch.equal(boxes[:, 2:], BOXES[:, 2:])
+
+
 def test_boxes_may_reach_over_the_border():
     assert cxcywh_to_xyxy(BOXES)[0, 0] == 4 / 300 - 0.035
 

@@ -97,6 +97,14 @@ def test_digest_of_literal_weights():
     assert ModelPackage(record, weights).digest == "43f8581d5b3ea2aee12d406fb8f90b44203951a8fb7ae7fec20bbe10bc546e4f"
 
 
+def test_clipped_centres_are_of_the_digest_and_of_the_record_where_they_are_used(package):
+    clipping = with_record(package, architecture=Architecture(width=0.1, batch_norm=True, clip_centres=True))
+    assert clipping.digest != package.digest
+    assert ModelPackage.from_files(clipping.to_files()).record == clipping.record
+    assert b"clip_centres" in clipping.to_files()[RECORD_FILE]
+    assert b"clip_centres" not in package.to_files()[RECORD_FILE]
+
+
 def test_tensors_that_do_not_fit_are_named(package):
     weights = dict(package.weights)
     del weights["conv7.0.bias"]
@@ -125,9 +133,21 @@ def test_wrong_value_is_named_by_its_place(package):
         ModelPackage.from_files(with_json(package, thresholds={"score_thresh": 2}))
 
 
-def test_no_classes(package):
-    with pytest.raises(PackageError, match=r"model\.json: class_names: .* at least 1"):
-        ModelPackage.from_files(with_json(package, class_names=[]))
+def test_without_classes_it_is_a_trunk_and_no_network(package):
+    trunk = ModelPackage.from_files(with_json(package, class_names=[]))
+    with pytest.raises(PackageError, match=r"it holds a trunk alone, to start a training from \(train --init\)"):
+        trunk.network()
+
+
+def test_fitting_tensors(package):
+    """Another number of classes leaves out their heads; so do other classes of the same number."""
+    same = package.fitting(RECORD.architecture, ("disc", "square"))
+    assert same.keys() == package.weights.keys()
+    for class_names in (("disc", "square", "triangle"), ("square", "disc")):
+        left_out = package.weights.keys() - package.fitting(RECORD.architecture, class_names).keys()
+        assert left_out == {f"classification.{i}.{end}" for i in range(6) for end in ("weight", "bias")}
+    wider = package.fitting(Architecture(width=0.5), ("disc",))
+    assert {name.split(".")[0] for name in wider} == {"localization"}  # their biases alone are as long as before
 
 
 def test_record_that_is_no_json(package):

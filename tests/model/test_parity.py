@@ -18,11 +18,11 @@ from model.boxes import cxcywh_to_xyxy
 from model.config import Architecture, Preprocessing, Thresholds
 from model.default_boxes import default_boxes
 from model.detector import Detector
+from model.imports import import_weights
 from model.loss import Targets, match, multibox_loss
-from model.package import ModelPackage, PackageRecord
+from model.package import ModelPackage
 from model.postprocess import Detections, postprocess
 from model.preprocess import normalise, resize
-from model.ssd import SSD
 
 NUM_CLASSES = 21
 SIZE_PX = 300
@@ -60,8 +60,7 @@ def reference() -> Reference:
 @pytest.fixture(scope="module")
 def package(reference: Reference) -> ModelPackage:
     names = tuple(f"class {label}" for label in range(1, NUM_CLASSES))
-    record = PackageRecord(name="reference", architecture=Architecture(), class_names=names)
-    return ModelPackage(record, renamed(reference.ssd))
+    return import_weights(reference.ssd.state_dict(), "reference", names)
 
 
 def pictures(count: int) -> Tensor:
@@ -79,21 +78,6 @@ def bring_to_trained_size(ssd: ReferenceSSD, features: list[Tensor]) -> None:
             convolution.weight.mul_(spread / convolution(feature_map).std(correction=0))
     for convolution in ssd.head.classification_head.module_list:
         convolution.bias.view(-1, NUM_CLASSES)[:, 0] += BACKGROUND_LEAD
-
-
-def renamed(ssd: ReferenceSSD) -> dict[str, Tensor]:
-    """The reference's tensors under our names; both hold the convolutions in the order of computation."""
-    theirs = ssd.state_dict()
-    with torch.device("meta"):
-        ours = SSD(Architecture(), NUM_CLASSES).state_dict()
-    convolutions = [name for name in ours if name.startswith(("trunk.", "conv")) and name != "conv4_3_norm.scale"]
-    backbone = [name for name in theirs if name.startswith("backbone.") and name != "backbone.scale_weight"]
-    weights = {ours: theirs[name] for ours, name in zip(convolutions, backbone, strict=True)}
-    weights["conv4_3_norm.scale"] = theirs["backbone.scale_weight"]
-    for head, name in (("regression", "localization"), ("classification", "classification")):
-        prefix = f"head.{head}_head.module_list."
-        weights |= {key.replace(prefix, f"{name}."): theirs[key] for key in theirs if key.startswith(prefix)}
-    return weights
 
 
 def assert_same_detections(found: Detections, expected: dict[str, Tensor]) -> None:

@@ -179,3 +179,12 @@ def test_gradients_of_ssd512_are_right_in_the_type_that_it_trains_in():
 def test_wide_networks_train_in_the_hardwares_type():
     for architecture in (Architecture(kind="ssd512_vgg16"), Architecture(width=0.05)):
         assert training_dtype(torch.device("cpu"), architecture) == fast_dtype(torch.device("cpu"))
+
+
+def test_a_training_starts_from_the_weights_that_it_gets():
+    start = {"trunk.0.weight": torch.full((8, 3, 3, 3), 0.25)}
+    still = SETTINGS.model_copy(update={"num_steps": 1, "learning_rate": 1e-12, "weight_decay": 0})
+    network = train([bright_square()], ARCHITECTURE, PREPROCESSING, 2, still, lambda *_: None, weights=start)
+    fresh = train([bright_square()], ARCHITECTURE, PREPROCESSING, 2, still, lambda *_: None)
+    torch.testing.assert_close(network.trunk[0].weight.detach(), start["trunk.0.weight"])
+    torch.testing.assert_close(network.trunk[3].weight, fresh.trunk[3].weight)

@@ -1,0 +1,260 @@
+"""Weights of other projects as model packages: what a file is, its tensors under our names, its preprocessing."""
+
+import io
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import mode
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchvision.models.detection import SSD300_VGG16_Weights
+
+from model.config import Architecture, Preprocessing, Thresholds
+from model.package import ModelPackage, PackageRecord
+from model.ssd import SSD
+
+PreprocessingName = Literal["imagenet", "caffe"]
+PREPROCESSINGS: dict[PreprocessingName, Preprocessing] = {
+    "imagenet": Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    "caffe": Preprocessing(),
+}
+"""How VGG16's weights want their pixels: torchvision's own training, or the Caffe weights of VGG's authors."""
+
+VOC_CLASS_NAMES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+COCO_CLASS_NAMES = tuple(SSD300_VGG16_Weights.COCO_V1.meta["categories"][1:])
+"""torchvision's 90 labels of COCO; the ten that COCO does not use are called N/A."""
+
+SSD_PYTORCH_PREPROCESSING = Preprocessing(mean=(123 / 255, 117 / 255, 104 / 255))
+SSD_PYTORCH_THRESHOLDS = Thresholds(score_thresh=0.01, nms_thresh=0.45, topk_candidates=200, detections_per_img=200)
+SSD_PYTORCH_VOC_SCALES = (0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05)
+SSD_PYTORCH_OTHER_SCALES = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)
+"""Its smallest sizes in pixels by 300: 30, 60, 111, … for VOC's 20 classes; 21, 45, 99, … in its settings for COCO."""
+
+TRUNK = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+"""Where VGG16's convolutions stand among its layers; all four kinds of file number them so."""
+AUXILIARY = tuple((number, part) for number in (8, 9, 10, 11) for part in (1, 2))
+MAX_NAMED = 20
+
+
+class WeightsError(ValueError):
+    """Weights that can't be imported: what is wrong, in the file's own names."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One kind of file.
+
+    keys: what at least one of its tensors' names starts with, as a regular expression.
+    names: our name of each tensor.
+    ignored: what names of tensors start with that we have no use for.
+    """
+
+    title: str
+    keys: str
+    names: dict[str, str]
+    ignored: str | None = None
+
+    @property
+    def is_trunk(self) -> bool:
+        """No heads: for training to start from."""
+        return not any(ours.startswith("classification.") for ours in self.names.values())
+
+
+def _tensors(layers: dict[str, str]) -> dict[str, str]:
+    """Names of layers to names of their two tensors."""
+    return {f"{theirs}.{end}": f"{ours}.{end}" for theirs, ours in layers.items() for end in ("weight", "bias")}
+
+
+TORCHVISION_SSD = Source(
+    "torchvision's SSD300",
+    r"backbone\.|head\.",
+    _tensors(
+        {f"backbone.features.{i}": f"trunk.{i}" for i in TRUNK if i < 23}
+        | {f"backbone.extra.0.{i - 23}": f"trunk.{i}" for i in TRUNK if i > 23}
+        | {"backbone.extra.0.7.1": "conv6.0", "backbone.extra.0.7.3": "conv7.0"}
+        | {f"backbone.extra.{number - 7}.{2 * part - 2}": f"conv{number}_{part}.0" for number, part in AUXILIARY}
+        | {f"head.regression_head.module_list.{i}": f"localization.{i}" for i in range(6)}
+        | {f"head.classification_head.module_list.{i}": f"classification.{i}" for i in range(6)}
+    )
+    | {"backbone.scale_weight": "conv4_3_norm.scale"},
+)
+SSD_PYTORCH = Source(
+    "ssd.pytorch's SSD300",
+    r"vgg\.|extras\.|loc\.|conf\.",
+    _tensors(
+        {f"vgg.{i}": f"trunk.{i}" for i in TRUNK}
+        | {"vgg.31": "conv6.0", "vgg.33": "conv7.0"}
+        | {f"extras.{2 * (number - 8) + part - 1}": f"conv{number}_{part}.0" for number, part in AUXILIARY}
+        | {f"loc.{i}": f"localization.{i}" for i in range(6)}
+        | {f"conf.{i}": f"classification.{i}" for i in range(6)}
+    )
+    | {"L2Norm.weight": "conv4_3_norm.scale"},
+)
+TORCHVISION_VGG = Source(
+    "torchvision's VGG16",
+    r"features\.",
+    _tensors({f"features.{i}": f"trunk.{i}" for i in TRUNK}),
+    ignored="classifier.",
+)
+VGG_REDUCED = Source(
+    "ssd.pytorch's vgg16_reducedfc",
+    r"\d+\.(weight|bias)$",
+    _tensors({f"{i}": f"trunk.{i}" for i in TRUNK} | {"31": "conv6.0", "33": "conv7.0"}),
+)
+SOURCES = (TORCHVISION_SSD, SSD_PYTORCH, TORCHVISION_VGG, VGG_REDUCED)
+
+
+def read_weights(data: bytes) -> dict[str, Tensor]:
+    """The tensors by name in a file that `torch.save` wrote; nothing in it is run.
+
+    Raises:
+        WeightsError: it is no such file, or needs code to be run, or holds something else than tensors by name.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old ways of writing
+            loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # of damaged files torch raises nearly anything, AssertionError and struct.error too
+        if needed := re.search(r"GLOBAL (\S+) was not an allowed global", str(error)):
+            message = f"it holds Python objects ({needed[1]}), and reading them would run code from the file"
+            raise WeightsError(f"{message}; save the network's state_dict() alone") from error
+        raise WeightsError("it is no file of weights that torch.save wrote, or is damaged or cut short") from error
+    if not isinstance(loaded, dict):
+        raise WeightsError(f"it holds a {type(loaded).__name__}, not tensors by name; save the state_dict()")
+    others = [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]
+    if others or not loaded:
+        raise WeightsError(f"it holds {_listed(others) or 'nothing'}, not tensors by name; save the state_dict() alone")
+    return {str(name): tensor for name, tensor in loaded.items()}
+
+
+def import_weights(
+    tensors: Mapping[str, Tensor],
+    name: str,
+    class_names: tuple[str, ...] | None = None,
+    preprocessing: PreprocessingName | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> ModelPackage:
+    """A model package of someone else's weights: a detector, or a trunk to start a training from.
+
+    Args:
+        tensors: by the names that their own project gives them; which project that is, the names tell.
+        name: the model's name.
+        class_names: without the background; needed where the number of classes does not tell them.
+        preprocessing: of VGG16's weights, where the file does not tell it.
+        provenance: goes into the record, with the kind of source.
+
+    Raises:
+        WeightsError: tensors are missing, extra, misshapen or not finite, each is named; or an argument does not fit.
+    """
+    source = recognise(tensors)
+    num_classes = _num_classes(tensors, source)
+    weights = _renamed(tensors, source, num_classes)
+    architecture, thresholds = Architecture(), Thresholds()
+    if source is SSD_PYTORCH:
+        scales = SSD_PYTORCH_VOC_SCALES if num_classes == 1 + len(VOC_CLASS_NAMES) else SSD_PYTORCH_OTHER_SCALES
+        architecture, thresholds = Architecture(scales=scales, clip_centres=True), SSD_PYTORCH_THRESHOLDS
+    record = PackageRecord(
+        name=name,
+        architecture=architecture,
+        class_names=_class_names(source, class_names, num_classes),
+        preprocessing=_preprocessing(tensors, source, preprocessing),
+        thresholds=thresholds,
+        provenance={"source": source.title} | (provenance or {}),
+    )
+    return ModelPackage(record, weights)
+
+
+def recognise(tensors: Mapping[str, Tensor]) -> Source:
+    """The kind of file that has tensors of these names.
+
+    Raises:
+        WeightsError: none that is known.
+    """
+    for source in SOURCES:
+        if any(re.match(source.keys, name) for name in tensors):
+            return source
+    known = ", ".join(source.title for source in SOURCES)
+    raise WeightsError(f"its tensors ({_listed(list(tensors))}) are named as in none of {known}")
+
+
+def _num_classes(tensors: Mapping[str, Tensor], source: Source) -> int:
+    """What most classification heads are made for, with the background; VOC's where there are none."""
+    boxes_a_cell = Architecture().num_default_boxes_a_cell
+    heads = [(theirs, ours.split(".")) for theirs, ours in source.names.items() if ours.startswith("classification.")]
+    counts = [
+        tensors[theirs].shape[0] // boxes_a_cell[int(index)]
+        for theirs, (_, index, _) in heads
+        if theirs in tensors and tensors[theirs].dim()
+    ]
+    return max(2, mode(counts)) if counts else 1 + len(VOC_CLASS_NAMES)
+
+
+def _renamed(tensors: Mapping[str, Tensor], source: Source, num_classes: int) -> dict[str, Tensor]:
+    """The tensors under our names, each checked, in memory of their own."""
+    with torch.device("meta"):  # shapes without numbers
+        wanted = SSD(Architecture(), num_classes).state_dict()
+    problems = [f"missing {theirs}" for theirs in source.names if theirs not in tensors]
+    for theirs, tensor in tensors.items():
+        if source.ignored and theirs.startswith(source.ignored):
+            continue
+        if theirs not in source.names:
+            problems.append(f"extra {theirs}")
+        elif tensor.shape != (shape := wanted[source.names[theirs]].shape):
+            problems.append(f"{theirs} has shape {tuple(tensor.shape)}, not {tuple(shape)}")
+        elif not tensor.is_floating_point():
+            problems.append(f"{theirs} is of {tensor.dtype}, not of real numbers")
+        elif not tensor.isfinite().all():
+            problems.append(f"{theirs} holds values that are NaN or infinite")
+    if problems:
+        raise WeightsError(f"it looks like {source.title}, but does not fit: {_listed(problems, '; ')}")
+    return {ours: tensors[theirs].clone(memory_format=torch.contiguous_format) for theirs, ours in source.names.items()}
+
+
+def _preprocessing(tensors: Mapping[str, Tensor], source: Source, name: PreprocessingName | None) -> Preprocessing:
+    """The source's own; for a trunk what was said, else what its file tells."""
+    if source.is_trunk:
+        return PREPROCESSINGS[name or _trained_by(tensors, source)]
+    if name:
+        raise WeightsError(f"how {source.title} wants its pixels is known; leave --preprocessing out")
+    return SSD_PYTORCH_PREPROCESSING if source is SSD_PYTORCH else Preprocessing()
+
+
+def _trained_by(tensors: Mapping[str, Tensor], source: Source) -> PreprocessingName:
+    """Whose VGG16 it is: torchvision's file of the Caffe weights has a classifier without a single number."""
+    if source is VGG_REDUCED:
+        return "caffe"
+    finite = [tensor.isfinite() for name, tensor in tensors.items() if name.startswith("classifier.")]
+    if finite and all(each.all() for each in finite):
+        return "imagenet"
+    if finite and not any(each.any() for each in finite):
+        return "caffe"
+    raise WeightsError(
+        "it does not tell how its training normalised pixels; give --preprocessing imagenet for weights that "
+        "torchvision trained, --preprocessing caffe for those of VGG's authors"
+    )
+
+
+def _class_names(source: Source, given: tuple[str, ...] | None, num_classes: int) -> tuple[str, ...]:
+    """As many names as the heads have classes beside the background; none for a trunk."""
+    if source.is_trunk:
+        if given:
+            raise WeightsError(f"{source.title} detects no classes; leave --class-names out")
+        return ()
+    known = VOC_CLASS_NAMES if source is SSD_PYTORCH else COCO_CLASS_NAMES
+    names = given or known
+    if len(names) == num_classes - 1:
+        return names
+    wrong = f"not the {len(known)} whose names are known; give" if given is None else f"not {len(names)} as in"
+    raise WeightsError(f"its heads have {num_classes - 1} classes, {wrong} --class-names")
+
+
+def _listed(names: list[str], separator: str = ", ") -> str:
+    """The first names of many."""
+    more = f"{separator}and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return separator.join(names[:MAX_NAMED]) + more
