@@ -1,6 +1,7 @@
 """Image bytes to pixels, as a viewer shows them."""
 
 import io
+import struct
 import warnings
 from typing import Any
 
@@ -27,7 +28,7 @@ FORMATS = tuple(
 )
 """What is opened. Pillow's forty others hold no photographs, and some are programs, or known by no mark of their own."""
 
-BAND_PIXELS = 1 << 20
+BAND_PIXELS = 1 << 18
 """Converted at a time: a picture is in memory twice at most, as Pillow decoded it and as it comes out."""
 
 END_OF_IMAGE = b"\xff\xd9"
@@ -105,7 +106,7 @@ def _orientation(picture: ImageFile) -> int:
     """1, which is upright, where there is none, or none that exists."""
     try:
         found = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    except (SyntaxError, ValueError):  # An EXIF block that can't be read does not make the picture worse.
+    except (SyntaxError, ValueError, struct.error):  # An EXIF block that can't be read does not make the picture worse.
         return 1
     return int(found) if found in range(1, 9) else 1
 
