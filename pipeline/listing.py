@@ -114,7 +114,11 @@ def _read_manifest(url: str) -> pa.Table:
     if url.lower().endswith(".parquet"):
         return pq.read_table(content)
     if url.lower().endswith(".csv"):
-        return pyarrow.csv.read_csv(content, convert_options=pyarrow.csv.ConvertOptions(column_types=texts))
+        return pyarrow.csv.read_csv(
+            content,
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(column_types=texts),
+        )
     return pyarrow.json.read_json(
         content, parse_options=pyarrow.json.ParseOptions(explicit_schema=pa.schema(texts.items()))
     )

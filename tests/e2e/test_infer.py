@@ -1,5 +1,6 @@
 """The whole job as people run it: the command as a process, the table read by DuckDB alone."""
 
+import csv
 import io
 import json
 import os
@@ -197,6 +198,62 @@ def test_the_whole_job_on_s3(model: Path, s3: Any) -> None:
     code, _, err = run("infer", "--input", "s3://no-such-bucket/in", "--table", f"{table}2", "--model", model)
     assert code == 2
     assert "does not exist" in err or "NoSuchBucket" in err
+
+
+ODD_KEYS = [
+    "plain.jpg", "with space.jpg", " space first.jpg", "ünïcödé_图像🦀.jpg", "é.jpg", "e\u0301.jpg", "hash#1.jpg", "ask?x=1.jpg",
+    "[bracket].jpg", "star*.jpg", "%41.jpg", "A.jpg", "a%2Fb.jpg", "a/b.jpg", "plus+.jpg", "plus .jpg", "x//y.jpg", "x/y.jpg",
+    "./dot.jpg", "dot.jpg", "p/../up.jpg", "up.jpg", "/leading.jpg", "leading.jpg", "trailing.jpg/", "trailing.jpg",
+    "tab\t.jpg", "line\nbreak.jpg", 'quote".jpg', "comma,.jpg", "back\\slash.jpg", "semi;colon.jpg",
+]  # fmt: skip
+
+
+@pytest.mark.s3
+def test_odd_keys_are_rows_of_their_own_image(model: Path, s3: Any, tmp_path: Path) -> None:
+    """Each image has a width of its own, so that another object's pixels would show."""
+    keys = {key: 40 + index for index, key in enumerate(ODD_KEYS) if s3.name != "moto" or "\n" not in key}
+    bucket, table = s3.bucket(), tmp_path / "table"
+    for key, width_px in keys.items():
+        encoded = io.BytesIO()
+        draw_picture(0).image.resize((width_px, 30)).save(encoded, "JPEG")
+        s3.put(bucket, {key: encoded.getvalue()})
+    first = infer("--input", f"s3://{bucket}", "--all-files", "--table", table, "--model", model)
+    assert (first["listed"], first["ok"]) == (len(keys), len(keys))
+    for output in ("json", "csv"):
+        sql = "SELECT uri, width_px FROM images"
+        code, out, err = run("query", "--table", table, sql, "--format", output)
+        assert code == 0, err
+        found = json.loads(out) if output == "json" else list(csv.DictReader(io.StringIO(out, newline="")))
+        assert {row["uri"]: int(row["width_px"]) for row in found} == {
+            f"s3://{bucket}/{key}": width for key, width in keys.items()
+        }
+    with open(tmp_path / "list.csv", "w", newline="") as manifest:
+        csv.writer(manifest).writerows([["uri"], *([f"s3://{bucket}/{key}"] for key in keys)])
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps({"uri": f"s3://{bucket}/{key}"}) + "\n" for key in keys))
+    for name in ("list.csv", "list.jsonl"):
+        again = infer("--input", tmp_path / name, "--table", table, "--model", model)
+        assert (again["listed"], again["already_done"]) == (len(keys), len(keys)), name
+
+
+def test_folders_become_columns(model: Path, tmp_path: Path) -> None:
+    table, pictures = tmp_path / "table", tmp_path / "pictures"
+    for name in ("camera=7/date=2026-01-31", "camera=12/date=2026-02-01"):
+        (pictures / name).mkdir(parents=True)
+        (pictures / name / "a.jpg").write_bytes(jpeg(len(name)))
+    (pictures / "elsewhere.jpg").write_bytes(jpeg(1))
+    arguments = ("--input", pictures, "--table", table, "--model", model)
+    code, _, err = run("infer", *arguments, "--path-columns", "camera={camera}/day={day}")
+    assert (code, "fits the folders of no image" in err) == (2, True)
+    assert not table.exists()
+    infer(*arguments)
+    code, out, _ = run("query", "--table", table, "SELECT camera, date FROM images ORDER BY camera", "--format", "json")
+    assert json.loads(out) == [
+        {"camera": 7, "date": "2026-01-31"},
+        {"camera": 12, "date": "2026-02-01"},
+        {"camera": None, "date": None},
+    ]
+    (pictures / "new.jpg").write_bytes(jpeg(2))
+    assert infer(*arguments, "--path-columns", "none")["ok"] == 1
 
 
 def test_boxes_are_pixels_of_the_upright_original(model: Path, tmp_path: Path) -> None:
