@@ -137,8 +137,9 @@ def access() -> S3Access:
     return S3Access()
 
 
+@cache
 def filesystem() -> s3fs.S3FileSystem:
-    """For listing, whole small files and odd keys."""
+    """For listing, whole small files and odd keys; one for all threads, where fsspec by itself makes one for each."""
     here = access()
     return s3fs.S3FileSystem(
         use_listings_cache=False,
