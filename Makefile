@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check format clean
+.PHONY: install demo test test-s3 check format clean
 
 install: .venv/.installed
 
@@ -16,6 +16,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+test-s3: install
+	infra/dev/ceph.sh install
+	$(BIN)/python -m pytest -m s3 --s3 moto --s3 ceph
 
 check: install
 	$(BIN)/ruff format --check .

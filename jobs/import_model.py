@@ -8,7 +8,6 @@ from contextlib import redirect_stdout
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
 from torch import Tensor
 from torchvision.models import get_weight
 
@@ -64,7 +63,7 @@ def _file_name(url: str) -> str:
 def _read(url: str) -> bytes:
     try:
         return storage.read(storage.absolute(url))
-    except (OSError, aiohttp.ClientError) as error:  # what fsspec raises of HTTP servers' answers
+    except OSError as error:
         why = re.sub(r"\w+://[^\s'\"]+", _file_name(url), reason(error))
         raise SettingError(f"weights {_file_name(url)!r} can't be read: {why}") from error
 

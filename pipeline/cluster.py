@@ -11,13 +11,14 @@ import ray
 from ray.data import DataContext
 
 from pipeline.errors import SettingError, reason
+from pipeline.s3 import place_variables
 
 CONNECT_TIMEOUT_S = 10
 
 
 @contextmanager
 def cluster(address: str) -> Iterator[None]:
-    """Ray, for the time of a run.
+    """Ray, for the time of a run. Its nodes are told where S3 is, and use credentials of their own.
 
     Args:
         address: "local" for a small cluster of our own, "auto" for the one this machine belongs to, or host:port.
@@ -32,8 +33,11 @@ def cluster(address: str) -> Iterator[None]:
         options |= {"include_dashboard": False}
         # Ray's C++ core warns on the terminal of its own argument passing at each run (ray-project/ray#53727).
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    elif address != "auto":
-        _check_reachable(address)
+    else:
+        if address != "auto":
+            _check_reachable(address)
+        if variables := place_variables():
+            options |= {"runtime_env": {"env_vars": variables}}
     try:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError) as error:

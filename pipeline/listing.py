@@ -18,7 +18,7 @@ from pipeline.errors import SettingError, reason
 from pipeline.storage import StoredObject
 
 IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
 )  # fmt: skip
 MANIFEST_SUFFIXES = (".parquet", ".csv", ".jsonl", ".ndjson", ".json")
 GLOB = re.compile(r"[*?\[]")

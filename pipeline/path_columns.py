@@ -12,6 +12,7 @@ from pipeline.table import DETECTION, SCHEMA
 
 HIVE, NONE = "hive", "none"
 TYPES = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "date": pa.date32()}
+TYPE_NAMES = {type_: name for name, type_ in TYPES.items()}
 SQL_TYPES = {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.float64(): "DOUBLE", pa.date32(): "DATE"}
 ISO_DATE, WHOLE_NUMBER = r"\d{4}-\d{2}-\d{2}", r"0|-?[1-9]\d{0,17}"
 NAME = r"[A-Za-z_][A-Za-z0-9_]*"

@@ -17,7 +17,7 @@ from model.config import Frozen
 from pipeline import s3
 from pipeline.commit import Committer
 from pipeline.listing import list_inputs
-from pipeline.path_columns import HIVE, check_setting
+from pipeline.path_columns import HIVE, TYPE_NAMES, check_setting
 from pipeline.plan import Plan, make_plan, reconcile, tally
 from pipeline.progress import Progress
 from pipeline.table import ResultTable
@@ -114,7 +114,7 @@ def infer(settings: InferSettings) -> Summary:
 def explain(plan: Plan, skipped: int) -> str:
     """The plan in a sentence."""
     nothing = "; nothing to do" if not plan.planned else ""
-    columns = ", ".join(f"{field.name} {field.type}" for field in plan.path_columns)
+    columns = ", ".join(f"{field.name} ({TYPE_NAMES[field.type]})" for field in plan.path_columns)
     unfit = f" ({plan.num_unfit:,} images without)" if plan.num_unfit else ""
     from_paths = f"; columns from paths: {columns}{unfit}" if columns else ""
     return (

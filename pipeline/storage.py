@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from aiohttp import ClientError
 from botocore.exceptions import BotoCoreError
 
 from pipeline import s3
-from pipeline.errors import SettingError
+from pipeline.errors import SettingError, reason
 from pipeline.s3 import bucket_and_key
 
 PAGE = 1000
@@ -73,11 +74,11 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def _as_os_error() -> Iterator[None]:
-    """No credentials, no such server: s3fs makes OSErrors only of what a server answers."""
+    """No such server, or an answer of HTTP's: fsspec's file systems do not make OSErrors of all."""
     try:
         yield
-    except BotoCoreError as error:
-        raise OSError(str(error)) from error
+    except (BotoCoreError, ClientError) as error:
+        raise OSError(reason(error)) from error
 
 
 @_as_os_error()
