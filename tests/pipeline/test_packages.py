@@ -73,7 +73,7 @@ def test_a_broken_file_is_named(name, content, message, package, tmp_path):
     ("field", "value", "message"),
     [
         ("class_names", ["cat"], r"the weights do not fit.*classification.*shape"),
-        ("class_names", [], "class_names"),
+        ("class_names", [], "holds a trunk alone"),
         ("colour", "red", "colour"),
         ("architecture", {"kind": "yolo"}, r"architecture\.kind"),
         ("thresholds", {"score_thresh": 2}, r"thresholds\.score_thresh"),
