@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 done; 1 failed; 2 wrong usage or setting, nothing started."""
+"""The command line. Exit codes: 0 done; 1 failed; 2 wrong usage or setting, nothing started; 4 and 5 see `pipeline.errors`."""
 
 import json
 import logging

@@ -6,24 +6,29 @@ import time
 from types import TracebackType
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipeline.fence import Fence
 from pipeline.table import ResultTable
 
 MAX_QUEUED_BYTES = 256 * 2**20
 
 
 class Committer:
-    """Gathers rows and appends them to the table once an interval; leaving the `with` commits what is left.
+    """Gathers rows and commits them once an interval, under the run's fence; leaving the `with` commits what is left.
 
-    Rows are visible and durable when their commit is; a crash loses those since the last one.
+    Rows are visible and durable when their commit is; a crash loses those since the last one. An interval without rows is
+    a heartbeat.
 
     Args:
         table: where rows go.
+        fence: the run's hold on it.
         interval_s: seconds between commits.
     """
 
-    def __init__(self, table: ResultTable, interval_s: float) -> None:
+    def __init__(self, table: ResultTable, fence: Fence, interval_s: float) -> None:
         self._table = table
+        self._fence = fence
         self._interval_s = interval_s
         self._rows: queue.Queue[pa.Table | None] = queue.Queue()
         self._queued_bytes = 0
@@ -81,8 +86,19 @@ class Committer:
                 gathered.append(rows)
                 num_bytes += rows.nbytes
         if gathered:
-            self._table.append(pa.concat_tables(gathered))
+            self._commit(pa.concat_tables(gathered))
+        elif is_open:
+            self._fence.heartbeat()
         with self._space:
             self._queued_bytes -= num_bytes
             self._space.notify_all()
         return is_open
+
+    def _commit(self, rows: pa.Table) -> None:
+        """Rows of images tried before replace their old row, in a commit of their own."""
+        is_retry = pc.greater(rows["num_attempts"], 1)
+        fresh, retried = rows.filter(pc.invert(is_retry)), rows.filter(is_retry)
+        if fresh.num_rows:
+            self._fence.commit(lambda properties: self._table.append(fresh, properties))
+        if retried.num_rows:
+            self._fence.commit(lambda properties: self._table.replace(retried, properties))

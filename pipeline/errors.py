@@ -2,7 +2,9 @@
 
 SsdBatchError            exit 1   something failed while running; what was committed stays
 ├─ SettingError          exit 2   a wrong setting, input, model or table; nothing was started
-└─ ReconciliationError   exit 1   the table does not hold what the run believes it wrote
+├─ ReconciliationError   exit 1   the table does not hold what the run believes it wrote
+├─ HeldError             exit 4   another run that lives holds the table; nothing was started
+└─ OvertakenError        exit 5   another run has taken the table; what was committed stays
 """
 
 import re
@@ -25,6 +27,18 @@ class SettingError(SsdBatchError):
 
 class ReconciliationError(SsdBatchError):
     """listed = already done + ok + failed does not hold in the table."""
+
+
+class HeldError(SsdBatchError):
+    """The table is held by a run that lives: the message names it."""
+
+    exit_code = 4
+
+
+class OvertakenError(SsdBatchError):
+    """Another run has taken the table over: the message names it."""
+
+    exit_code = 5
 
 
 def reason(error: BaseException) -> str:

@@ -4,6 +4,7 @@ import logging
 import tempfile
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from pydantic import AfterValidator, Field
 from model.config import Frozen
 from pipeline import s3
 from pipeline.commit import Committer
+from pipeline.fence import Fence
 from pipeline.listing import list_inputs
 from pipeline.path_columns import HIVE, TYPE_NAMES, check_setting
 from pipeline.plan import Plan, make_plan, reconcile, tally
@@ -50,7 +52,9 @@ class InferSettings(Frozen):
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """Runs that try an image whose failure may pass, such as one of storage."""
     commit_interval_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
-    """Seconds between commits: what a crash can lose."""
+    """Seconds between commits: what a crash can lose. A run that does not commit for three of them is held for dead."""
+    take_over: bool = False
+    """Take the table from another run at once, even from one that lives: that one stops."""
     address: str = "local"
     """Ray cluster: an address, "auto" for the one this machine belongs to, "local" for one of its own on this machine."""
     dry_run: bool = False
@@ -90,7 +94,13 @@ def infer(settings: InferSettings) -> Summary:
     with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder:
         listing, work = Path(folder, "listing.parquet"), Path(folder, "work.parquet")
         skipped = list_inputs(settings.input, settings.all_files, listing)
-        plan = make_plan(listing, table, package.digest, settings.max_attempts, work, settings.path_columns)
+
+        def plan_now() -> Plan:
+            now = ResultTable(settings.table)
+            return make_plan(listing, now, package.digest, settings.max_attempts, work, settings.path_columns)
+
+        seen = table.data_files()
+        plan = plan_now()
         logger.info("%s", explain(plan, skipped))
         ok = failed = 0
         if plan.planned and not settings.dry_run:
@@ -102,7 +112,11 @@ def infer(settings: InferSettings) -> Summary:
                 "run_id": run_id,
                 "run_date": datetime.now(UTC).date(),
             }
-            ok, failed = _detect_all(settings, table, package, constants, work, plan)
+
+            def plan_when_held() -> Plan:  # Another run may have ended since.
+                return plan if ResultTable(settings.table).data_files() == seen else plan_now()
+
+            plan, ok, failed = _detect_all(settings, table, package, constants, work, plan, plan_when_held)
             reconcile(plan, ok, failed, tally(listing, table, package.digest))
     wall_s = time.monotonic() - started
     return Summary(
@@ -130,29 +144,38 @@ def _detect_all(
     constants: dict[str, Any],
     work: Path,
     plan: Plan,
-) -> tuple[int, int]:
-    """Run the planned images through the cluster and commit their rows; how many were ok and failed."""
+    plan_when_held: Callable[[], Plan],
+) -> tuple[Plan, int, int]:
+    """Run the planned images through the cluster and commit their rows under the fence.
+
+    Returns:
+        The plan as it was when the table was held, and how many were ok and failed.
+    """
     from pipeline.cluster import cluster
     from pipeline.stream import results
 
+    fence = Fence(table, constants["run_id"], settings.commit_interval_s)
+    if table.exists:
+        fence.wait_until_free(settings.take_over)
     with cluster(settings.address):
         table.create(plan.path_columns)
-        with (
-            table.working_file(work, f"{constants['run_id']}.parquet") as work_url,
-            closing(Progress(plan.planned)) as progress,
-            Committer(table, settings.commit_interval_s) as committer,
-        ):
-            for rows in results(
-                work_url,
-                plan.planned,
-                package,
-                constants,
-                table.schema,
-                num_detectors=settings.num_detectors,
-                batch_size=settings.batch_size,
-                max_pixels=settings.max_pixels,
+        with fence.held(settings.take_over), Committer(table, fence, settings.commit_interval_s) as committer:
+            plan = plan_when_held()
+            with (
+                table.working_file(work, f"{constants['run_id']}.parquet") as work_url,
+                closing(Progress(plan.planned)) as progress,
             ):
-                committer.put(rows)
-                failed = pc.sum(pc.equal(rows["status"], "failed")).as_py() or 0
-                progress.update(rows.num_rows, failed)
-    return progress.done - progress.failed, progress.failed
+                for rows in results(
+                    work_url,
+                    plan.planned,
+                    package,
+                    constants,
+                    table.schema,
+                    num_detectors=settings.num_detectors,
+                    batch_size=settings.batch_size,
+                    max_pixels=settings.max_pixels,
+                ):
+                    committer.put(rows)
+                    failed = pc.sum(pc.equal(rows["status"], "failed")).as_py() or 0
+                    progress.update(rows.num_rows, failed)
+    return plan, progress.done - progress.failed, progress.failed

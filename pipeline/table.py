@@ -9,8 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from deltalake import DeltaTable, Schema, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from pipeline import storage
@@ -72,7 +71,7 @@ class ResultTable:
             )
         self._options = storage.table_options(self.url)
         if self.exists:
-            missing = [f.name for f in SCHEMA if f.name not in {c.name for c in self._delta.schema().fields}]
+            missing = [f.name for f in SCHEMA if f.name not in {c.name for c in self.delta.schema().fields}]
             if missing:
                 raise SettingError(
                     f"table {self.url!r} was made by something else: it has no column {', '.join(missing)}; "
@@ -90,7 +89,8 @@ class ResultTable:
             raise SettingError(f"table {self.url!r} can't be opened: {reason(error)}") from error
 
     @cached_property
-    def _delta(self) -> DeltaTable:
+    def delta(self) -> DeltaTable:
+        """The table as it was seen last."""
         try:
             return DeltaTable(self.url, storage_options=self._options)
         except (OSError, DeltaError) as error:
@@ -111,7 +111,7 @@ class ResultTable:
         """`SCHEMA`, and the columns from paths that the table has."""
         if not self.exists:
             return SCHEMA
-        more = [field for field in self._delta.schema().fields if field.name not in SCHEMA.names]
+        more = [field for field in self.delta.schema().fields if field.name not in SCHEMA.names]
         return pa.schema([*SCHEMA, *pa.schema(Schema(more).to_arrow())])
 
     def create(self, path_columns: pa.Schema | None = None) -> None:
@@ -122,13 +122,13 @@ class ResultTable:
         """
         try:
             if not self.exists:
-                self._delta = DeltaTable.create(
+                self.delta = DeltaTable.create(
                     self.url, SCHEMA, partition_by=[PARTITION], name="ssd-batch", storage_options=self._options
                 )
                 self.exists = True
             new = [field for field in path_columns or [] if field.name not in self.schema.names]
             if new:
-                self._delta.alter.add_columns(Schema.from_arrow(pa.schema(new)).fields)
+                self.delta.alter.add_columns(Schema.from_arrow(pa.schema(new)).fields)
         except (OSError, DeltaError) as error:
             raise SettingError(f"table {self.url!r} can't be written: {reason(error)}") from error
 
@@ -136,17 +136,17 @@ class ResultTable:
         """The Parquet files of the current version, as the log names them (a glob would count too many)."""
         if not self.exists:
             return []
-        self._refresh()
-        return [unquote(uri) for uri in self._delta.file_uris()]  # delta-rs gives them as URLs, escaped
+        return [unquote(uri) for uri in self.refreshed().file_uris()]  # delta-rs gives them as URLs, escaped
 
-    def _refresh(self) -> None:
-        """See what others have committed; with new credentials, where the old ones were renewed."""
+    def refreshed(self) -> DeltaTable:
+        """The table as it is now; opened anew where credentials were renewed."""
         options = storage.table_options(self.url)
         if options == self._options:
-            self._delta.update_incremental()
+            self.delta.update_incremental()
         else:
             self._options = options
-            self._delta = DeltaTable(self.url, storage_options=options)
+            self.delta = DeltaTable(self.url, storage_options=options)
+        return self.delta
 
     @contextmanager
     def working_file(self, local: Path, name: str) -> Iterator[str]:
@@ -167,19 +167,23 @@ class ResultTable:
         finally:
             storage.delete(url)
 
-    def append(self, rows: pa.Table) -> None:
-        """Commit rows; those of images tried before replace their old row, in a second commit.
+    def append(self, rows: pa.Table, properties: CommitProperties | None = None) -> None:
+        """Commit rows, as one commit.
 
         Args:
             rows: columns as `schema`, in any order.
+            properties: what the commit carries.
         """
-        self._refresh()
-        rows = rows.select(self.schema.names)
-        is_retry = pc.greater(rows["num_attempts"], 1)
-        fresh, retried = rows.filter(pc.invert(is_retry)), rows.filter(is_retry)
-        if fresh.num_rows:
-            write_deltalake(self._delta, fresh, mode="append")
-        if retried.num_rows:
-            same_key = " AND ".join(f"old.{column} = new.{column}" for column in KEY)
-            merge = self._delta.merge(retried, same_key, source_alias="new", target_alias="old")
-            merge.when_matched_update_all().when_not_matched_insert_all().execute()
+        write_deltalake(self.delta, rows.select(self.schema.names), mode="append", commit_properties=properties)
+
+    def replace(self, rows: pa.Table, properties: CommitProperties | None = None) -> None:
+        """Commit rows in place of those with the same keys, as one commit; a row without an old one is added."""
+        same_key = " AND ".join(f"old.{column} = new.{column}" for column in KEY)
+        merge = self.delta.merge(
+            rows.select(self.schema.names),
+            same_key,
+            source_alias="new",
+            target_alias="old",
+            commit_properties=properties,
+        )
+        merge.when_matched_update_all().when_not_matched_insert_all().execute()

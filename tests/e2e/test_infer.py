@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,9 @@ from jobs.demo.pictures import draw_picture
 from model.config import Architecture, Thresholds
 from model.package import ModelPackage, PackageRecord
 from model.ssd import SSD
+from pipeline.commit import Committer
+from pipeline.fence import Fence
+from pipeline.table import ResultTable
 
 pytestmark = pytest.mark.slow
 
@@ -125,18 +129,27 @@ def test_a_dry_run_writes_nothing(pictures: Path, model: Path, tmp_path: Path) -
     assert not table.exists()
 
 
-def test_a_killed_run_is_finished_by_the_next(model: Path, tmp_path: Path) -> None:
-    pictures, table = tmp_path / "pictures", tmp_path / "table"
-    pictures.mkdir()
-    content = jpeg(1)
+@pytest.fixture(scope="module")
+def many_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough that a run is still at it when its first commits are seen."""
+    folder, content = tmp_path_factory.mktemp("many"), jpeg(1)
     for index in range(1500):
-        (pictures / f"{index}.jpg").write_bytes(content)
-    arguments = ("--input", pictures, "--table", table, "--model", model, "--commit-interval-s", "0.2")
+        (folder / f"{index}.jpg").write_bytes(content)
+    return folder
 
-    victim = start("infer", *arguments)
-    second_commit = table / "_delta_log" / f"{2:020}.json"
-    while not second_commit.exists() and victim.poll() is None:
+
+def start_and_wait_for_commits(table: Path, *arguments: object) -> subprocess.Popen[str]:
+    """A run that has committed rows twice at least."""
+    process = start("infer", *arguments)
+    while process.poll() is None and len(list(table.glob("run_date=*/*.parquet"))) < 2:
         time.sleep(0.01)
+    return process
+
+
+def test_a_killed_run_is_finished_by_the_next(model: Path, many_pictures: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table"
+    arguments = ("--input", many_pictures, "--table", table, "--model", model, "--commit-interval-s", "0.2")
+    victim = start_and_wait_for_commits(table, *arguments)
     os.killpg(victim.pid, signal.SIGKILL)
     victim.communicate()
     committed = rows(table)
@@ -147,6 +160,32 @@ def test_a_killed_run_is_finished_by_the_next(model: Path, tmp_path: Path) -> No
     assert summary["already_done"] == len(committed)
     assert summary["planned"] == summary["ok"] == 1500 - len(committed)
     assert len(rows(table)) == len({key[:2] for key in rows(table)}) == 1500
+
+
+def test_a_run_that_is_overtaken_stops(model: Path, many_pictures: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table"
+    arguments = ("--input", many_pictures, "--table", table, "--model", model, "--commit-interval-s", "0.2")
+    victim = start_and_wait_for_commits(table, *arguments)
+    with Fence(ResultTable(str(table)), "day", 60).held(take_over=True):
+        committed = rows(table)
+        _, err = victim.communicate(timeout=60)
+        assert victim.returncode == 5
+        assert "was taken over by run day" in err
+        assert "Traceback" not in err
+    assert rows(table) == committed
+
+
+def test_a_second_run_beside_a_live_one_is_refused(pictures: Path, model: Path, tmp_path: Path) -> None:
+    table = ResultTable(str(tmp_path / "table"))
+    table.create()
+    arguments = ("--input", pictures, "--table", table.url, "--model", model)
+    fence = Fence(table, "night", 1.0)
+    with fence.held(), Committer(table, fence, 0.3):
+        code, _, err = run("infer", *arguments)
+        assert code == 4
+        assert f"is held by run night (host {socket.gethostname()}, process {os.getpid()}), which lives" in err
+        assert infer(*arguments, "--dry-run")["planned"] == 7
+    assert infer(*arguments)["ok"] == 6
 
 
 @pytest.mark.parametrize(

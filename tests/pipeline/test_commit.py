@@ -10,6 +10,8 @@ from deltalake.exceptions import DeltaError
 
 from pipeline import commit
 from pipeline.commit import Committer
+from pipeline.errors import OvertakenError
+from pipeline.fence import Fence
 from pipeline.table import ResultTable
 
 NEVER_S, AT_ONCE_S = 3600.0, 0.001
@@ -21,13 +23,25 @@ def table(tmp_path, new_table) -> ResultTable:
     return new_table(tmp_path / "table")
 
 
+@pytest.fixture
+def committer(table) -> Callable[[float], Committer]:
+    """Make a committer of a run that holds the table."""
+
+    def committer(interval_s: float) -> Committer:
+        fence = Fence(table, "r1", interval_s)
+        fence.hold(take_over=True)
+        return Committer(table, fence, interval_s)
+
+    return committer
+
+
 def uris(table: ResultTable) -> list[str]:
     return sorted(DeltaTable(table.url).to_pyarrow_table()["uri"].to_pylist())
 
 
 def num_commits(table: ResultTable) -> int:
-    """Beside the one that made the table."""
-    return DeltaTable(table.url).version()
+    """Beside those that made and took the table."""
+    return DeltaTable(table.url).version() - 1
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -36,32 +50,49 @@ def wait_until(condition: Callable[[], bool]) -> None:
         threading.Event().wait(POLL_S)
 
 
-def test_rows_are_committed_together_at_the_end(table, rows):
-    with Committer(table, NEVER_S) as committer:
-        committer.put(rows.table(rows.ok("a")))
-        committer.put(rows.table(rows.ok("b"), rows.ok("c")))
+def test_rows_are_committed_together_at_the_end(table, committer, rows):
+    with committer(NEVER_S) as running:
+        running.put(rows.table(rows.ok("a")))
+        running.put(rows.table(rows.ok("b"), rows.ok("c")))
         assert num_commits(table) == 0
     assert (uris(table), num_commits(table)) == (["a", "b", "c"], 1)
 
 
-def test_rows_are_committed_at_the_interval(table, rows):
-    with Committer(table, AT_ONCE_S) as committer:
+def test_rows_are_committed_at_the_interval(table, committer, rows):
+    with committer(AT_ONCE_S) as running:
         for number, uri in enumerate(("a", "b"), start=1):
-            committer.put(rows.table(rows.ok(uri)))
-            wait_until(lambda number=number: num_commits(table) == number)
-            assert len(uris(table)) == number
-    assert num_commits(table) == 2
+            running.put(rows.table(rows.ok(uri)))
+            wait_until(lambda number=number: len(uris(table)) == number)
 
 
-def test_nothing_to_commit_is_no_commit(table):
-    with Committer(table, AT_ONCE_S):
-        pass
-    assert num_commits(table) == 0
+def test_an_interval_without_rows_is_a_heartbeat(table, committer):
+    with committer(AT_ONCE_S):
+        wait_until(lambda: num_commits(table) >= 3)
+    with committer(NEVER_S):
+        before = num_commits(table)
+    assert (uris(table), num_commits(table)) == ([], before)
 
 
-def put_and_fail(table: ResultTable, block: pa.Table, before_the_end: Callable[[], object]) -> None:
-    with Committer(table, NEVER_S) as committer:
-        committer.put(block)
+def test_rows_tried_before_replace_their_old_row(table, committer, rows):
+    with committer(NEVER_S) as running:
+        running.put(rows.table(rows.failed("again", "fetch"), rows.ok("new")))
+    with committer(NEVER_S) as running:
+        running.put(rows.table(rows.ok("again", num_attempts=2), rows.ok("newer")))
+    assert uris(table) == ["again", "new", "newer"]
+
+
+def test_a_run_that_was_overtaken_commits_nothing(table, committer, rows):
+    other = Fence(ResultTable(table.url), "r2", NEVER_S)
+    with pytest.raises(OvertakenError, match="run r2 "):
+        put_and_fail(committer, rows.table(rows.ok("a")), lambda: other.hold(take_over=True))
+    assert uris(table) == []
+
+
+def put_and_fail(
+    committer: Callable[[float], Committer], block: pa.Table, before_the_end: Callable[[], object]
+) -> None:
+    with committer(NEVER_S) as running:
+        running.put(block)
         before_the_end()
 
 
@@ -69,40 +100,40 @@ def fail() -> None:
     raise ZeroDivisionError
 
 
-def test_finished_rows_are_committed_when_the_run_fails(table, rows):
+def test_finished_rows_are_committed_when_the_run_fails(table, committer, rows):
     with pytest.raises(ZeroDivisionError):
-        put_and_fail(table, rows.table(rows.ok("a")), fail)
+        put_and_fail(committer, rows.table(rows.ok("a")), fail)
     assert uris(table) == ["a"]
 
 
-def test_a_commit_that_fails_at_the_end_is_raised(table, rows):
+def test_a_commit_that_fails_at_the_end_is_raised(table, committer, rows):
     with pytest.raises(DeltaError):
-        put_and_fail(table, rows.table(rows.ok("a")), lambda: shutil.rmtree(table.url))
+        put_and_fail(committer, rows.table(rows.ok("a")), lambda: shutil.rmtree(table.url))
 
 
-def test_the_runs_own_error_is_not_hidden_by_the_commits(table, rows):
+def test_the_runs_own_error_is_not_hidden_by_the_commits(table, committer, rows):
     with pytest.raises(ZeroDivisionError):
-        put_and_fail(table, rows.table(rows.ok("a")), lambda: (shutil.rmtree(table.url), fail()))
+        put_and_fail(committer, rows.table(rows.ok("a")), lambda: (shutil.rmtree(table.url), fail()))
 
 
-def test_a_commit_that_failed_is_raised_at_the_next_put(table, rows):
+def test_a_commit_that_failed_is_raised_at_the_next_put(table, committer, rows):
     def put_until_it_fails() -> None:
         while True:
-            committer.put(rows.table(rows.ok("a")))
+            running.put(rows.table(rows.ok("a")))
             threading.Event().wait(POLL_S)
 
     shutil.rmtree(table.url)
-    with pytest.raises(DeltaError), Committer(table, AT_ONCE_S) as committer:
+    with pytest.raises(DeltaError), committer(AT_ONCE_S) as running:
         put_until_it_fails()
 
 
-def test_what_waits_is_bounded_in_bytes(table, rows, monkeypatch):
+def test_what_waits_is_bounded_in_bytes(table, committer, rows, monkeypatch):
     """Half the space is committed before the interval ends; a put waits for it, and no row is lost."""
     block = rows.table(*(rows.ok(f"{number}") for number in range(10)))
     monkeypatch.setattr(commit, "MAX_QUEUED_BYTES", 2 * block.nbytes)
-    with Committer(table, NEVER_S) as committer:
+    with committer(NEVER_S) as running:
         for number in range(8):
             prefixed = pc.binary_join_element_wise(f"{number}-", block["uri"], "")
-            committer.put(block.set_column(0, "uri", prefixed))
+            running.put(block.set_column(0, "uri", prefixed))
     assert len(set(uris(table))) == 80
     assert num_commits(table) > 1

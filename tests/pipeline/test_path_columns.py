@@ -139,7 +139,7 @@ def test_the_columns_reach_work_table_and_views(tmp_path, rows):
     failed = rows.failed(DAYS[1], "fetch", camera=12, date=date(2026, 2, 1))
     table.append(pa.Table.from_pylist([written, failed], schema=table.schema))
     again = rows.failed(DAYS[1], "decode", camera=12, date=date(2026, 2, 1), num_attempts=2)
-    table.append(pa.Table.from_pylist([again], schema=table.schema))
+    table.replace(pa.Table.from_pylist([again], schema=table.schema))
     table = ResultTable(table.url)
     for sql, expected in {
         "SELECT uri, camera, date FROM images ORDER BY camera": [

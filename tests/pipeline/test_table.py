@@ -41,7 +41,8 @@ def test_rows_come_back_as_they_were_written(tmp_path, new_table, rows):
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_table_may_have_any_name(name, tmp_path, new_table, rows):
     table = new_table(tmp_path / name, rows.ok("a"))
-    table.append(rows.table(rows.ok("b", run_date=date(2026, 1, 3)), rows.ok("a", num_attempts=2)))
+    table.append(rows.table(rows.ok("b", run_date=date(2026, 1, 3))))
+    table.replace(rows.table(rows.ok("a", num_attempts=2)))
     assert (tmp_path / name / "_delta_log").is_dir()
     expected = [("a", date(2026, 1, 2), 2), ("b", date(2026, 1, 3), 1)]
     assert select(ResultTable(table.url), "SELECT uri, run_date, num_attempts FROM images ORDER BY 1") == expected
@@ -53,7 +54,7 @@ def test_a_name_that_would_be_misread_is_refused(name, tmp_path):
         ResultTable(str(tmp_path / name / "table"))
 
 
-def test_a_retried_row_replaces_its_old_one(tmp_path, new_table, rows):
+def test_a_row_replaces_the_one_with_its_key(tmp_path, new_table, rows):
     kept = rows.boxes((1, "cat", 0.5, 1, 2, 3, 4))
     table = new_table(
         tmp_path / "table",
@@ -62,7 +63,7 @@ def test_a_retried_row_replaces_its_old_one(tmp_path, new_table, rows):
         rows.failed("again", "fetch", model_digest="m2"),
         rows.failed("again", "fetch", etag="v0"),
     )
-    table.append(
+    table.replace(
         rows.table(
             rows.ok("again", num_attempts=2, run_date=date(2026, 1, 3), **rows.boxes((2, "dog", 0.25, 5, 6, 7, 8))),
             rows.ok("new", **rows.boxes((1, "cat", 0.75, 1, 1, 2, 2))),
@@ -90,6 +91,7 @@ def test_an_open_table_sees_what_another_wrote(tmp_path, new_table, rows):
     reader = new_table(tmp_path / "table")
     assert reader.data_files() == []
     ResultTable(reader.url).append(rows.table(rows.ok("a")))
+    assert len(reader.data_files()) == 1
     reader.append(rows.table(rows.ok("b")))
     assert select(reader, "SELECT uri FROM images ORDER BY 1") == [("a",), ("b",)]
 
@@ -133,7 +135,7 @@ def test_a_broken_log_is_a_wrong_setting(tmp_path, new_table):
 def test_tables_of_s3(s3, new_table, rows):
     url = f"s3://{s3.bucket()}/deep/table"
     table = new_table(url, rows.failed("a", "fetch"))
-    table.append(rows.table(rows.ok("a", num_attempts=2), rows.ok("b")))
+    table.replace(rows.table(rows.ok("a", num_attempts=2), rows.ok("b")))
     assert select(ResultTable(url), "SELECT uri, status FROM images ORDER BY 1") == [("a", "ok"), ("b", "ok")]
 
 

@@ -1,0 +1,194 @@
+"""Holding a table: one run at a time commits to it, and a run that was overtaken commits no more.
+
+Who holds it stands in the table's own log. Each commit of a run carries a Delta transaction, epoch · 2²⁴ + sequence, and its run,
+host, process and interval as metadata. Delta refuses a commit whose writer has not seen a later transaction of the same
+application, so of two that take the table at once one wins, and a run that slept through its successor's commit is stopped.
+"""
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from deltalake import CommitProperties, Transaction
+from deltalake.exceptions import CommitFailedError
+
+from pipeline.errors import HeldError, OvertakenError
+from pipeline.table import PARTITION, ResultTable
+
+logger = logging.getLogger(__name__)
+
+APPLICATION, METADATA = "ssd-batch", "ssd_batch"
+EPOCH = 1 << 24
+WATCHED_INTERVALS = 3
+"""A holder commits once an interval, if only a heartbeat; one that stands still for so many is dead, or stuck."""
+COMMIT_ATTEMPTS = 10
+LOG_DEPTH = 100
+"""Commits looked through for the holder's name: others, an engine that compacts, say, may have committed since."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who committed last as a run."""
+
+    run_id: str
+    host: str
+    pid: int
+    interval_s: float
+    is_released: bool
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} (host {self.host}, process {self.pid})"
+
+    @property
+    def is_gone(self) -> bool:
+        """Was it a process of this host that is no more? A process that has its number now looks alive, and is watched."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+
+
+class Fence:
+    """A run's hold on a table.
+
+    Args:
+        table: it must exist before it is held.
+        run_id: whose hold it is.
+        interval_s: seconds within which the run promises to commit.
+    """
+
+    def __init__(self, table: ResultTable, run_id: str, interval_s: float) -> None:
+        self._table = table
+        self._me = Holder(run_id, socket.gethostname(), os.getpid(), interval_s, is_released=False)
+        self._version = 0
+
+    def wait_until_free(self, take_over: bool = False) -> int | None:
+        """Return when nobody holds the table: it was released, or its holder does not move for three of its intervals.
+
+        Returns:
+            The last transaction, which the table as it was seen now ends with.
+
+        Raises:
+            HeldError: the holder lives.
+        """
+        version = self._last_version()
+        holder = self._last_holder()
+        if version is None or take_over or (holder and (holder.is_released or holder.is_gone)):
+            return version
+        interval_s = holder.interval_s if holder else self._me.interval_s
+        watched_s = WATCHED_INTERVALS * interval_s
+        logger.info("the table is held by %s; watching for %.0f s whether it lives", holder or "a run", watched_s)
+        deadline = time.monotonic() + watched_s
+        while time.monotonic() < deadline:
+            time.sleep(min(1.0, interval_s / 4))
+            if (now := self._last_version()) != version:
+                holder = self._last_holder()
+                if holder and holder.is_released:
+                    return now
+                raise HeldError(f"table {self._table.url!r} is held by {holder or 'a run'}, which lives; let it end")
+        logger.info("%s does not move: taking over", holder or "the holder")
+        return version
+
+    @contextmanager
+    def held(self, take_over: bool = False) -> Iterator[None]:
+        """`hold`, and `release` at the end, however it comes."""
+        self.hold(take_over)
+        try:
+            yield
+        except OvertakenError:
+            raise
+        except BaseException:
+            self.release()
+            raise
+        self.release()
+
+    def hold(self, take_over: bool = False) -> None:
+        """Take the table, with the next epoch.
+
+        Raises:
+            HeldError: the holder lives, or another run was faster.
+        """
+        free = self.wait_until_free(take_over)
+        version = ((free or 0) // EPOCH + 1) * EPOCH
+        try:  # from the table as it was seen free: whoever has taken it since makes this fail
+            self._write_nothing(_properties(version, self._me))
+        except CommitFailedError as error:
+            self._table.refreshed()
+            raise HeldError(
+                f"table {self._table.url!r} was just taken by {self._last_holder() or 'another run'}"
+            ) from error
+        self._version = version
+
+    def commit(self, write: Callable[[CommitProperties], None]) -> None:
+        """Commit as the holder.
+
+        Args:
+            write: makes one commit of the table as it is then, with the properties that it is given.
+
+        Raises:
+            OvertakenError: another run holds the table now; nothing was committed.
+        """
+        self._commit(write, self._me)
+
+    def heartbeat(self) -> None:
+        """Commit nothing, to show that the run lives; raises as `commit`."""
+        self._commit(self._write_nothing, self._me)
+
+    def release(self) -> None:
+        """Let the table go; one that another has taken is left to it."""
+        try:
+            self._commit(self._write_nothing, replace(self._me, is_released=True))
+        except OvertakenError as error:
+            logger.info("%s", error)
+
+    def _commit(self, write: Callable[[CommitProperties], None], holder: Holder) -> None:
+        following = self._version + 1
+        for _ in range(COMMIT_ATTEMPTS):
+            if self._last_version() != self._version:
+                by = self._last_holder() or "another run"
+                raise OvertakenError(f"table {self._table.url!r} was taken over by {by}: this run commits no more")
+            try:
+                write(_properties(following, holder))
+            except CommitFailedError as error:
+                # A commit that landed though its answer was lost is refused when it is tried again: it is in the log.
+                if self._last_version() != following:
+                    failed = error
+                    continue
+            self._version = following
+            return
+        raise failed
+
+    def _last_version(self) -> int | None:
+        """The transaction that was committed last, as the log says now."""
+        found: int | None = self._table.refreshed().transaction_version(APPLICATION)
+        return found
+
+    def _last_holder(self) -> Holder | None:
+        """Who committed it; None where that commit is too far back in the log."""
+        for depth in (1, LOG_DEPTH):
+            for entry in self._table.delta.history(depth):
+                if METADATA in entry:
+                    return Holder(**json.loads(entry[METADATA]))
+        return None
+
+    def _write_nothing(self, properties: CommitProperties) -> None:
+        delta = self._table.delta
+        delta.create_write_transaction(
+            [], "append", delta.schema(), partition_by=[PARTITION], commit_properties=properties
+        )
+
+
+def _properties(version: int, holder: Holder) -> CommitProperties:
+    metadata: dict[str, Any] = {METADATA: json.dumps(asdict(holder))}
+    return CommitProperties(custom_metadata=metadata, app_transactions=[Transaction(APPLICATION, version)])
