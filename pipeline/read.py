@@ -6,7 +6,6 @@ from typing import Any
 
 import fsspec
 import obstore
-from botocore.exceptions import ClientError
 
 from pipeline import s3, storage
 
@@ -68,7 +67,6 @@ def _read_odd_key(bucket: str, key: str, etag: str) -> bytes:
     try:
         return bytes(fsspec.asyn.sync(fs.loop, get))
     except OSError as error:
-        cause = error.__cause__
-        if isinstance(cause, ClientError) and cause.response["Error"]["Code"] in ("412", "PreconditionFailed"):
+        if s3.is_precondition_failed(error):
             raise ChangedError("the object has changed since it was listed") from error
         raise

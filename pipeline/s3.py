@@ -5,6 +5,7 @@ s3fs lists and writes, obstore reads images, delta-rs keeps the table. What boto
 """
 
 import os
+import uuid
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ import obstore
 import s3fs
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 from obstore.store import S3Store
 
 from pipeline.errors import SettingError, reason
@@ -192,6 +193,36 @@ def check_images_readable(bucket: str) -> None:
         return
     except obstore.exceptions.BaseError as error:
         raise SettingError(f"bucket {bucket!r} can be listed, but its images can't be read: {reason(error)}") from error
+
+
+def check_creates_once(bucket: str, prefix: str) -> None:
+    """Make sure that of two who create one object, one fails: all that keeps a table's commits apart on S3.
+
+    Raises:
+        SettingError: the store lets both, or does not know the condition.
+    """
+    fs, place = filesystem(), {"Bucket": bucket, "Key": f"{prefix}/{uuid.uuid4().hex}"}
+    try:
+        fs.call_s3("put_object", **place, Body=b"", IfNoneMatch="*")
+        try:
+            fs.call_s3("put_object", **place, Body=b"", IfNoneMatch="*")
+        except OSError as error:
+            if not is_precondition_failed(error):
+                raise
+        else:
+            raise SettingError(
+                f"bucket {bucket!r}: its store does not know If-None-Match, so runs can't be kept apart there"
+            )
+        finally:
+            fs.call_s3("delete_object", **place)
+    except (OSError, BotoCoreError) as error:
+        raise SettingError(f"bucket {bucket!r} can't be written: {reason(error)}") from error
+
+
+def is_precondition_failed(error: OSError) -> bool:
+    """Is this s3fs's error for a condition (If-Match, If-None-Match) that did not hold?"""
+    cause = error.__cause__
+    return isinstance(cause, ClientError) and cause.response["Error"]["Code"] in ("412", "PreconditionFailed")
 
 
 def table_options(bucket: str) -> dict[str, str]:

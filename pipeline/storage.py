@@ -57,6 +57,12 @@ def table_options(url: str) -> dict[str, str]:
     return s3.table_options(bucket_and_key(url)[0]) if is_s3(url) else {}
 
 
+def check_creates_once(url: str) -> None:
+    """Make sure that of two who create one file below a folder, one fails; local disks are taken to do so."""
+    if is_s3(url):
+        s3.check_creates_once(*bucket_and_key(url))
+
+
 def filesystem(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL, and the path in it.
 

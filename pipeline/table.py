@@ -53,6 +53,8 @@ SCHEMA = pa.schema(
 
 KEY = ("uri", "etag", "model_digest")
 PARTITION = "run_date"
+WORK_FOLDER = "_ssd_batch"
+"""Beside the table's own folders; Delta passes over names that start with `_`."""
 MISREAD = re.compile(rf"[%\\\[\]]|/({'|'.join(SCHEMA.names)})=")
 """Names that delta-rs takes for others or panics at, and folders that DuckDB takes for columns."""
 
@@ -118,8 +120,9 @@ class ResultTable:
         """Make the table where there is none, and add the columns from paths that it lacks.
 
         Raises:
-            SettingError: nothing can be written there.
+            SettingError: nothing can be written there, or its store can't keep two writers apart.
         """
+        storage.check_creates_once(f"{self.url}/{WORK_FOLDER}")
         try:
             if not self.exists:
                 self.delta = DeltaTable.create(
@@ -152,12 +155,10 @@ class ResultTable:
     def working_file(self, local: Path, name: str) -> Iterator[str]:
         """Put a file beside the table, where all nodes read it, for the time of a run.
 
-        Delta passes over folders whose name starts with `_`.
-
         Raises:
             SettingError: nothing can be written there.
         """
-        url = f"{self.url}/_ssd_batch/{name}"
+        url = f"{self.url}/{WORK_FOLDER}/{name}"
         try:
             storage.put(local, url)
         except OSError as error:

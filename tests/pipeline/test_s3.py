@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -238,39 +239,58 @@ def test_the_place_of_a_bucket_is_botocores(bucket, variables, config, expected,
     assert s3_module.access().place(bucket) == (expected, "eu-west-1")
 
 
-REFUSING_SERVER = """
+STUBBORN_SERVER = """
 import json
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-class Refusing(BaseHTTPRequestHandler):
+class Stubborn(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def refuse(self):
+    def answer(self):
         print(json.dumps({name.lower(): value for name, value in self.headers.items()}), flush=True)
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.send_response(403)
+        self.send_response(int(sys.argv[1]))
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    do_GET = do_PUT = do_HEAD = refuse
+    do_GET = do_PUT = do_HEAD = do_DELETE = answer
 
-server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+server = ThreadingHTTPServer(("127.0.0.1", 0), Stubborn)
 print(server.server_address[1], flush=True)
 server.serve_forever()
 """
-"""Refuses all requests, and prints their headers. A process of its own: delta-rs keeps Python's lock while it waits."""
+"""Gives all requests the same answer, and prints their headers. A process of its own: delta-rs keeps Python's lock while it waits."""
+
+
+@contextmanager
+def stubborn_server(s3, monkeypatch, status: int) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", STUBBORN_SERVER, str(status)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        with monkeypatch.context() as environment:
+            environment.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{int(server.stdout.readline())}")
+            s3.forget()
+            yield server
+        s3.forget()
+        server.kill()
+
+
+def test_a_store_that_creates_twice_is_refused(s3, monkeypatch):
+    with stubborn_server(s3, monkeypatch, 200), pytest.raises(SettingError, match="does not know If-None-Match"):
+        s3_module.check_creates_once("bucket", "table")
+    with stubborn_server(s3, monkeypatch, 403), pytest.raises(SettingError, match="'bucket' can't be written"):
+        s3_module.check_creates_once("bucket", "table")
+    bucket = s3.bucket()
+    s3_module.check_creates_once(bucket, "table")
+    assert "Contents" not in s3.client.list_objects_v2(Bucket=bucket)
 
 
 @pytest.mark.parametrize("payer", ["requester", None])
 def test_requester_pays_on_each_request(payer, s3, monkeypatch):
-    command = [sys.executable, "-c", REFUSING_SERVER]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert server.stdout is not None
-    with monkeypatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{int(server.stdout.readline())}")
-        if payer:
-            environment.setenv("AWS_REQUEST_PAYER", payer)
-        s3.forget()
+    if payer:
+        monkeypatch.setenv("AWS_REQUEST_PAYER", payer)
+    with stubborn_server(s3, monkeypatch, 403) as server:
         for refused in (
             lambda: list(storage.walk("s3://bucket/in")),
             lambda: storage.stat("s3://bucket/a.jpg"),
@@ -281,9 +301,8 @@ def test_requester_pays_on_each_request(payer, s3, monkeypatch):
         ):
             with pytest.raises((PermissionError, PermissionDeniedError, SettingError)):
                 refused()
-    s3.forget()
-    server.kill()
-    seen = [json.loads(line) for line in server.communicate()[0].splitlines()]
+        server.kill()
+        seen = [json.loads(line) for line in server.communicate()[0].splitlines()]
     assert len(seen) >= 6
     assert {headers.get("x-amz-request-payer") for headers in seen} == {payer}
 
