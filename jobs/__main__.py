@@ -51,7 +51,7 @@ def describe(summary: Summary) -> str:
 @table_option
 @click.option("--format", "output", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 def query(sql: str, table: str, output: str) -> None:
-    """Answer one SELECT over the views images, detections and failures."""
+    """Answer one SELECT over the views images, detections, failures, runs and history."""
     from jobs.output import write_csv, write_json
     from pipeline.query import query as run
     from pipeline.table import ResultTable

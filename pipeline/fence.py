@@ -69,6 +69,7 @@ class Fence:
     """
 
     def __init__(self, table: ResultTable, run_id: str, interval_s: float) -> None:
+        self.run_id = run_id
         self._table = table
         self._me = Holder(run_id, socket.gethostname(), os.getpid(), interval_s, is_released=False)
         self._version = 0

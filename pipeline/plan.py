@@ -1,5 +1,6 @@
 """What is left to do: the listing, less what the table already holds for this model; and whether all of it was done."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.errors import ReconciliationError
 from pipeline.path_columns import NONE, path_columns
-from pipeline.query import connect, literal
+from pipeline.query import IS_PERMANENT, connect, literal
 from pipeline.table import ResultTable
 
 
@@ -39,6 +40,7 @@ def make_plan(
     max_attempts: int,
     work: Path,
     path_columns_setting: str = NONE,
+    retried_stages: Collection[str] = (),
 ) -> Plan:
     """Anti-join a listing with the table, and write the rows that are left.
 
@@ -52,25 +54,33 @@ def make_plan(
         max_attempts: how often an image is tried whose failure may pass.
         work: the Parquet file to write: the listing's columns, num_attempts, this one counted, and those of the path.
         path_columns_setting: a template, `hive` or `none`.
+        retried_stages: failures of these are planned again, whatever they were.
 
     Raises:
         SettingError: no path fits the template.
     """
     with connect(table) as db:
         db.execute(
-            """
+            f"""
             CREATE TEMP TABLE judged AS
             WITH listed AS (SELECT DISTINCT ON (uri, etag) * FROM read_parquet($listing)),
             known AS (
                 SELECT uri, etag, status, num_attempts,
-                    status = 'ok' OR error_stage = 'decode' OR num_attempts >= $max_attempts AS is_done
+                    status = 'ok' OR (
+                        NOT list_contains($stages, error_stage) AND ({IS_PERMANENT} OR num_attempts >= $max_attempts)
+                    ) AS is_done
                 FROM results WHERE model_digest = $digest
             )
             SELECT listed.*, coalesce(known.num_attempts, 0)::INTEGER + 1 AS num_attempts,
                 known.status, coalesce(known.is_done, false) AS is_done
             FROM listed LEFT JOIN known USING (uri, etag)
             """,
-            {"listing": str(listing), "digest": model_digest, "max_attempts": max_attempts},
+            {
+                "listing": str(listing),
+                "digest": model_digest,
+                "max_attempts": max_attempts,
+                "stages": list(retried_stages),
+            },
         )
         columns = path_columns(db, "judged", path_columns_setting, table.schema)
         values = "".join(f', {column.value} AS "{column.name}"' for column in columns)

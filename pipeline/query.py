@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,22 +13,35 @@ import pyarrow.parquet as pq
 
 from pipeline import s3, storage
 from pipeline.errors import SettingError
+from pipeline.runs import RUNS, run_files
 from pipeline.table import SCHEMA, ResultTable
 
+IS_PERMANENT = "error_stage = 'decode'"
+"""A failure that will not pass: the bytes are at fault."""
+
 VIEWS = {
-    "images": "SELECT * FROM results",
+    "history": "SELECT * FROM results",
+    "images": """
+        SELECT results.* FROM results LEFT JOIN (
+            SELECT uri, model_digest, max_by(etag, processed_at) AS latest FROM results
+            GROUP BY uri, model_digest HAVING count(*) > 1
+        ) AS changed ON results.uri = changed.uri AND results.model_digest = changed.model_digest AND etag <> latest
+        WHERE latest IS NULL
+    """,
     "detections": """
         SELECT uri, etag, {path_columns} model_name, model_digest, run_id, run_date, width_px, height_px,
             unnest(detections, recursive := true)
-        FROM results WHERE num_detections > 0
+        FROM images WHERE num_detections > 0
     """,
     "failures": """
         SELECT uri, etag, {path_columns} model_name, model_digest, run_id, run_date, processed_at, error_stage, error_type,
-            error_message, num_attempts, error_stage = 'decode' AS is_permanent
-        FROM results WHERE status = 'failed'
+            error_message, num_attempts, {is_permanent} AS is_permanent
+        FROM images WHERE status = 'failed'
     """,
+    "runs": "SELECT * FROM run_records",
 }
-"""`images` has a row an image, failed ones too; `detections` a row a box; `failures` what went wrong."""
+"""`images` has the latest version of each image, failed ones too; `history` all versions; `detections` a row a box;
+`failures` what went wrong; `runs` a row a run."""
 
 
 MEMORY_LIMIT = "2GB"
@@ -45,8 +58,8 @@ def _names(fields: Iterable[pa.Field]) -> str:
 
 
 @contextmanager
-def connect(table: ResultTable) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB with the view `results`: the table's rows, whichever storage it lies on."""
+def connect(table: ResultTable, more_files: Sequence[str] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB with the view `results`: the table's rows, whichever storage it lies on. It may read `more_files`, too."""
     files = table.data_files()
     with duckdb.connect() as db:
         if storage.is_s3(table.url):
@@ -54,7 +67,7 @@ def connect(table: ResultTable) -> Iterator[duckdb.DuckDBPyConnection]:
         db.execute("SET TimeZone = 'UTC'")
         db.execute("SET memory_limit = ?", [MEMORY_LIMIT])
         db.execute("SET temp_directory = ?", [str(Path(tempfile.gettempdir(), f"ssd-batch-duckdb-{os.getpid()}"))])
-        db.execute("SET allowed_paths = ?", [files])
+        db.execute("SET allowed_paths = ?", [[*files, *more_files]])
         if files:
             names = ", ".join(literal(file) for file in files)
             source = f"FROM read_parquet([{names}], hive_partitioning = true, union_by_name = true)"
@@ -78,11 +91,19 @@ def query(table: ResultTable, sql: str) -> Iterator[duckdb.DuckDBPyRelation]:
     """
     if not table.exists:
         raise SettingError(f"table {table.url!r}: no table is there; make one with `ssd-batch infer`")
-    with connect(table) as db:
+    records = run_files(table)
+    with connect(table, records) as db:
+        if records:
+            names = ", ".join(map(literal, records))
+            db.execute(
+                f"CREATE VIEW run_records AS SELECT {_names(RUNS)} FROM read_parquet([{names}], union_by_name = true)"
+            )
+        else:
+            db.register("run_records", RUNS.empty_table())
         path_columns = [field for field in table.schema if field.name not in SCHEMA.names]
         for name, select in VIEWS.items():
             columns = f"{_names(path_columns)}," if path_columns else ""
-            db.execute(f"CREATE VIEW {name} AS {select.format(path_columns=columns)}")
+            db.execute(f"CREATE VIEW {name} AS {select.format(path_columns=columns, is_permanent=IS_PERMANENT)}")
         db.execute("SET enable_external_access = false")
         db.execute("SET lock_configuration = true")
         try:

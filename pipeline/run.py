@@ -4,15 +4,14 @@ import logging
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, closing
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import pyarrow.compute as pc
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from model.config import Frozen
 from pipeline import s3
@@ -22,12 +21,15 @@ from pipeline.listing import list_inputs
 from pipeline.path_columns import HIVE, TYPE_NAMES, check_setting
 from pipeline.plan import Plan, make_plan, reconcile, tally
 from pipeline.progress import Progress
+from pipeline.runs import RUNS, recorded
 from pipeline.table import ResultTable
 
 if TYPE_CHECKING:
     from model.package import ModelPackage
 
 logger = logging.getLogger(__name__)
+
+Stage = Literal["fetch", "decode", "detect"]
 
 
 class InferSettings(Frozen):
@@ -51,6 +53,10 @@ class InferSettings(Frozen):
     """Pictures of more pixels are failures, and not decoded."""
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """Runs that try an image whose failure may pass, such as one of storage."""
+    retry_failed: bool = False
+    """Try all failed images once more, those that failed for good too."""
+    stage: Stage | None = None
+    """With --retry-failed: only those that failed in this stage, fetch, decode or detect."""
     commit_interval_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
     """Seconds between commits: what a crash can lose. A run that does not commit for three of them is held for dead."""
     take_over: bool = False
@@ -59,6 +65,19 @@ class InferSettings(Frozen):
     """Ray cluster: an address, "auto" for the one this machine belongs to, "local" for one of its own on this machine."""
     dry_run: bool = False
     """Plan, count and stop."""
+
+    @model_validator(mode="after")
+    def _stage_of_a_retry(self) -> "InferSettings":
+        if self.stage and not self.retry_failed:
+            raise ValueError("stage says which failures to retry; give --retry-failed too")
+        return self
+
+    @property
+    def retried_stages(self) -> tuple[str, ...]:
+        """Failures of these stages are tried again, whatever they were."""
+        if not self.retry_failed:
+            return ()
+        return (self.stage,) if self.stage else get_args(Stage)
 
 
 @dataclass(frozen=True)
@@ -88,41 +107,9 @@ def infer(settings: InferSettings) -> Summary:
     started = time.monotonic()
     from pipeline.packages import read_package  # torch takes seconds to import: not before it is needed
 
-    table = ResultTable(settings.table)
-    package = read_package(settings.model)
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
     with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder:
-        listing, work = Path(folder, "listing.parquet"), Path(folder, "work.parquet")
-        skipped = list_inputs(settings.input, settings.all_files, listing)
-
-        def plan_now() -> Plan:
-            now = ResultTable(settings.table)
-            return make_plan(listing, now, package.digest, settings.max_attempts, work, settings.path_columns)
-
-        seen = table.data_files()
-        plan = plan_now()
-        logger.info("%s", explain(plan, skipped))
-        ok = failed = 0
-        if plan.planned and not settings.dry_run:
-            for bucket in plan.buckets:
-                s3.check_images_readable(bucket)
-            constants = {
-                "model_name": package.record.name,
-                "model_digest": package.digest,
-                "run_id": run_id,
-                "run_date": datetime.now(UTC).date(),
-            }
-
-            def plan_when_held() -> Plan:  # Another run may have ended since.
-                return plan if ResultTable(settings.table).data_files() == seen else plan_now()
-
-            plan, ok, failed = _detect_all(settings, table, package, constants, work, plan, plan_when_held)
-            reconcile(plan, ok, failed, tally(listing, table, package.digest))
-    wall_s = time.monotonic() - started
-    return Summary(
-        run_id, table.url, package.digest, plan.listed, skipped, plan.already_done, plan.planned, ok, failed,
-        round(wall_s, 3), round((ok + failed) / wall_s, 3),
-    )  # fmt: skip
+        run = _Run(settings, ResultTable(settings.table), read_package(settings.model), Path(folder), started)
+        return run.execute()
 
 
 def explain(plan: Plan, skipped: int) -> str:
@@ -137,45 +124,112 @@ def explain(plan: Plan, skipped: int) -> str:
     )
 
 
-def _detect_all(
-    settings: InferSettings,
-    table: ResultTable,
-    package: "ModelPackage",
-    constants: dict[str, Any],
-    work: Path,
-    plan: Plan,
-    plan_when_held: Callable[[], Plan],
-) -> tuple[Plan, int, int]:
-    """Run the planned images through the cluster and commit their rows under the fence.
+class _Run:
+    """One call of `infer`.
 
-    Returns:
-        The plan as it was when the table was held, and how many were ok and failed.
+    Args:
+        settings: the knobs.
+        table: where results go.
+        package: the model.
+        folder: for its listing and its plan.
+        started: by the monotonic clock.
     """
-    from pipeline.cluster import cluster
-    from pipeline.stream import results
 
-    fence = Fence(table, constants["run_id"], settings.commit_interval_s)
-    if table.exists:
-        fence.wait_until_free(settings.take_over)
-    with cluster(settings.address):
-        table.create(plan.path_columns)
-        with fence.held(settings.take_over), Committer(table, fence, settings.commit_interval_s) as committer:
-            plan = plan_when_held()
-            with (
-                table.working_file(work, f"{constants['run_id']}.parquet") as work_url,
-                closing(Progress(plan.planned)) as progress,
+    def __init__(
+        self, settings: InferSettings, table: ResultTable, package: "ModelPackage", folder: Path, started: float
+    ) -> None:
+        now = datetime.now(UTC)
+        self._settings, self._table, self._package, self._started = settings, table, package, started
+        self._listing, self._work = folder / "listing.parquet", folder / "work.parquet"
+        self._fence = Fence(table, f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}", settings.commit_interval_s)
+        self._constants = {
+            "model_name": package.record.name,
+            "model_digest": package.digest,
+            "run_id": self._fence.run_id,
+            "run_date": now.date(),
+        }
+
+    def execute(self) -> Summary:
+        self._skipped = list_inputs(self._settings.input, self._settings.all_files, self._listing)
+        seen = self._table.data_files()
+        plan = self._plan()
+        logger.info("%s", explain(plan, self._skipped))
+        if self._settings.dry_run:
+            return self._summary(plan)
+        if not plan.planned:
+            with self._recorded() as record:
+                return self._summary(plan, record)
+        for bucket in plan.buckets:
+            s3.check_images_readable(bucket)
+        return self._detect(plan, seen)
+
+    def _plan(self) -> Plan:
+        settings = self._settings
+        table = ResultTable(settings.table)  # as it is now; the run's own is the committer's while it runs
+        return make_plan(
+            self._listing,
+            table,
+            self._package.digest,
+            settings.max_attempts,
+            self._work,
+            settings.path_columns,
+            retried_stages=settings.retried_stages,
+        )
+
+    def _recorded(self) -> AbstractContextManager[dict[str, Any]]:
+        import torch
+
+        settings = self._settings.model_dump_json()
+        return recorded(self._table, **self._constants, settings=settings, engine=f"torch {torch.__version__}")
+
+    def _detect(self, plan: Plan, seen: list[str]) -> Summary:
+        """Hold the table, send what is planned through the cluster, commit, and check the table at the end."""
+        from pipeline.cluster import cluster
+
+        take_over = self._settings.take_over
+        if self._table.exists:
+            self._fence.wait_until_free(take_over)
+        with cluster(self._settings.address):
+            self._table.create(plan.path_columns)
+            with self._fence.held(take_over), self._recorded() as record:
+                with Committer(self._table, self._fence, self._settings.commit_interval_s) as committer:
+                    if ResultTable(self._settings.table).data_files() != seen:  # Another run has ended since.
+                        plan = self._plan()
+                    ok, failed = self._stream(plan, committer)
+                summary = self._summary(plan, record, ok, failed)
+                reconcile(plan, ok, failed, tally(self._listing, self._table, self._package.digest))
+                return summary
+
+    def _stream(self, plan: Plan, committer: Committer) -> tuple[int, int]:
+        """Send what is planned through the stages; how many were ok and failed."""
+        from pipeline.stream import results
+
+        with (
+            self._table.working_file(self._work, f"{self._fence.run_id}.parquet") as work_url,
+            closing(Progress(plan.planned)) as progress,
+        ):
+            for rows in results(
+                work_url,
+                plan.planned,
+                self._package,
+                self._constants,
+                self._table.schema,
+                num_detectors=self._settings.num_detectors,
+                batch_size=self._settings.batch_size,
+                max_pixels=self._settings.max_pixels,
             ):
-                for rows in results(
-                    work_url,
-                    plan.planned,
-                    package,
-                    constants,
-                    table.schema,
-                    num_detectors=settings.num_detectors,
-                    batch_size=settings.batch_size,
-                    max_pixels=settings.max_pixels,
-                ):
-                    committer.put(rows)
-                    failed = pc.sum(pc.equal(rows["status"], "failed")).as_py() or 0
-                    progress.update(rows.num_rows, failed)
-    return plan, progress.done - progress.failed, progress.failed
+                committer.put(rows)
+                failed = pc.sum(pc.equal(rows["status"], "failed")).as_py() or 0
+                progress.update(rows.num_rows, failed)
+        return progress.done - progress.failed, progress.failed
+
+    def _summary(self, plan: Plan, record: dict[str, Any] | None = None, ok: int = 0, failed: int = 0) -> Summary:
+        """What was done so far; into the record, too."""
+        wall_s = time.monotonic() - self._started
+        summary = Summary(
+            self._fence.run_id, self._table.url, self._package.digest, plan.listed, self._skipped, plan.already_done,
+            plan.planned, ok, failed, round(wall_s, 3), round((ok + failed) / wall_s, 3),
+        )  # fmt: skip
+        if record is not None:
+            record |= {name: value for name, value in asdict(summary).items() if name in RUNS.names}
+        return summary

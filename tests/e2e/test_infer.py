@@ -114,12 +114,22 @@ def test_only_what_is_new_or_changed_is_detected_again(pictures: Path, model: Pa
 
     again = infer(*arguments)
     assert [again[k] for k in ("listed", "already_done", "planned", "ok", "failed")] == [7, 7, 0, 0, 0]
+    sql = "SELECT run_id, outcome, listed, skipped, planned, ok, failed FROM runs ORDER BY started_at"
+    code, out, _ = run("query", "--table", table, sql, "--format", "json")
+    assert json.loads(out) == [
+        {"run_id": first["run_id"], "outcome": "done", "listed": 7, "skipped": 1, "planned": 7, "ok": 6, "failed": 1},
+        {"run_id": again["run_id"], "outcome": "done", "listed": 7, "skipped": 1, "planned": 0, "ok": 0, "failed": 0},
+    ]
+    retried = infer(*arguments, "--retry-failed", "--stage", "decode")
+    assert [retried[k] for k in ("listed", "already_done", "planned", "ok", "failed")] == [7, 6, 1, 0, 1]
 
     (pictures / "new.png").write_bytes(jpeg(9))  # The suffix is wrong; the content decides.
     (pictures / "0.jpg").write_bytes(jpeg(10))
     third = infer(*arguments)
     assert [third[k] for k in ("listed", "already_done", "planned", "ok", "failed")] == [8, 6, 2, 2, 0]
     assert len(rows(table)) == len({key[:2] for key in rows(table)}) == 9  # Both versions of 0.jpg.
+    code, out, _ = run("query", "--table", table, "SELECT count(*) AS n FROM images", "--format", "json")
+    assert json.loads(out) == [{"n": 8}]
 
 
 def test_a_dry_run_writes_nothing(pictures: Path, model: Path, tmp_path: Path) -> None:
@@ -173,6 +183,8 @@ def test_a_run_that_is_overtaken_stops(model: Path, many_pictures: Path, tmp_pat
         assert "was taken over by run day" in err
         assert "Traceback" not in err
     assert rows(table) == committed
+    _, out, _ = run("query", "--table", table, "SELECT outcome, planned FROM runs", "--format", "json")
+    assert json.loads(out) == [{"outcome": "overtaken", "planned": None}]
 
 
 def test_a_second_run_beside_a_live_one_is_refused(pictures: Path, model: Path, tmp_path: Path) -> None:

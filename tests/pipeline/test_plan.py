@@ -10,9 +10,9 @@ from pipeline.table import ResultTable
 def plan(tmp_path):
     """Plan a listing for the model m1, three attempts; the counts, and the work as (uri, etag, num_attempts)."""
 
-    def plan(listing, table, digest="m1", max_attempts=3) -> tuple[Plan, list[tuple]]:
+    def plan(listing, table, digest="m1", max_attempts=3, retried_stages=()) -> tuple[Plan, list[tuple]]:
         path = tmp_path / "work's.parquet"
-        counts = make_plan(listing, table, digest, max_attempts, path)
+        counts = make_plan(listing, table, digest, max_attempts, path, retried_stages=retried_stages)
         work = pq.read_table(path)
         assert work.column_names == ["uri", "etag", "size_bytes", "last_modified", "num_attempts"]
         return counts, sorted(tuple(row.values()) for row in work.select(["uri", "etag", "num_attempts"]).to_pylist())
@@ -60,12 +60,31 @@ def test_failures_are_held_or_tried_again(tmp_path, listing, plan, new_table, ro
     assert plan(keys, table, max_attempts=4)[1][1] == ("thrice", "v1", 4)
 
 
+def test_failures_of_a_stage_are_planned_again_when_asked_for(tmp_path, listing, plan, new_table, rows):
+    table = new_table(
+        tmp_path / "table",
+        rows.ok("fine"),
+        rows.failed("broken", "decode"),
+        rows.failed("thrice", "fetch", num_attempts=3),
+        rows.failed("once", "fetch"),
+    )
+    keys = listing(*((name, "v1") for name in ("fine", "broken", "thrice", "once")))
+    assert plan(keys, table, retried_stages=("fetch", "decode", "detect")) == (
+        Plan(listed=4, already_ok=1, already_failed=0, planned=3),
+        [("broken", "v1", 2), ("once", "v1", 2), ("thrice", "v1", 4)],
+    )
+    assert plan(keys, table, retried_stages=("decode",)) == (
+        Plan(listed=4, already_ok=1, already_failed=1, planned=2),
+        [("broken", "v1", 2), ("once", "v1", 2)],
+    )
+
+
 def test_attempts_count_up_until_they_are_used_up(tmp_path, listing, plan, new_table, rows):
     table, keys = new_table(tmp_path / "table"), listing(("gone", ""))
     for attempt in (1, 2, 3):
         counts, work = plan(keys, table)
         assert (counts.planned, work) == (1, [("gone", "", attempt)])
-        table.append(rows.table(rows.failed("gone", "fetch", etag="", num_attempts=attempt)))
+        table.replace(rows.table(rows.failed("gone", "fetch", etag="", num_attempts=attempt)))
     assert plan(keys, table) == (Plan(listed=1, already_ok=0, already_failed=1, planned=0), [])
     assert tally(keys, table, "m1") == Tally(ok=0, failed=1, missing=0, doubled=0)
 

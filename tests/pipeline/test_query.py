@@ -68,6 +68,33 @@ def test_the_views(table):
     ]
 
 
+def test_of_a_changed_image_the_views_have_the_latest_version(tmp_path, new_table, rows):
+    earlier, later = datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)
+    cat, dog = rows.boxes((1, "cat", 0.5, 1, 2, 3, 4)), rows.boxes((2, "dog", 0.5, 1, 2, 3, 4))
+    table = new_table(
+        tmp_path / "table",
+        rows.ok("changed", etag="v2", processed_at=later, **dog),
+        rows.ok("changed", etag="v1", processed_at=earlier, **cat),
+        rows.ok("changed", etag="v1", model_digest="m2", processed_at=earlier, **cat),
+        rows.failed("mended", "decode", processed_at=earlier),
+        rows.ok("mended", etag="v2", processed_at=later),
+        rows.failed("broken", "decode", etag="v2", processed_at=later),
+        rows.ok("broken", processed_at=earlier, **cat),
+    )
+    assert select(table, "SELECT uri, etag, model_digest FROM images ORDER BY ALL") == [
+        ("broken", "v2", "m1"),
+        ("changed", "v1", "m2"),
+        ("changed", "v2", "m1"),
+        ("mended", "v2", "m1"),
+    ]
+    assert select(table, "SELECT uri, model_digest, label FROM detections ORDER BY ALL") == [
+        ("changed", "m1", "dog"),
+        ("changed", "m2", "cat"),
+    ]
+    assert select(table, "SELECT uri FROM failures") == [("broken",)]
+    assert select(table, "SELECT count(*) FROM history") == [(7,)]
+
+
 def test_an_empty_table_has_the_same_views(tmp_path, new_table):
     empty = new_table(tmp_path / "empty")
     for view, expected in (("images", SCHEMA.names), ("detections", DETECTIONS), ("failures", FAILURES)):
@@ -158,7 +185,7 @@ def test_an_error_while_rows_are_read_is_one_of_the_query(table):
 
 
 def test_old_files_are_not_counted(table, rows):
-    table.append(rows.table(rows.ok("lost", num_attempts=2)))
+    table.replace(rows.table(rows.ok("lost", num_attempts=2)))
     assert select(table, "SELECT count(*), count(DISTINCT uri) FROM images") == [(5, 5)]
 
 
