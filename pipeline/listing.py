@@ -34,13 +34,20 @@ LISTING = pa.schema(
 )
 
 
-def list_inputs(inputs: Iterable[str], all_files: bool, path: Path) -> int:
+def list_inputs(
+    inputs: Iterable[str],
+    all_files: bool,
+    path: Path,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> int:
     """Write the listing of all inputs, page by page.
 
     Args:
         inputs: folders, globs, prefixes, single images or manifests, by path or URL.
         all_files: take also names that no image has by its suffix.
         path: the Parquet file to write; columns as `LISTING`.
+        since, until: take only what was modified in between, the end left out, or at a time that is not known.
 
     Returns:
         How many names were skipped because their suffix is no image's.
@@ -58,6 +65,7 @@ def list_inputs(inputs: Iterable[str], all_files: bool, path: Path) -> int:
                     taken = [e for e in page if is_manifest or all_files or _is_image(e.uri)]
                     num_skipped += len(page) - len(taken)
                     num_listed += len(taken)
+                    taken = [e for e in taken if _is_between(e.last_modified, since, until)]
                     if taken:
                         writer.write_table(_to_table(taken))
             except (OSError, pa.ArrowException) as error:
@@ -68,6 +76,10 @@ def list_inputs(inputs: Iterable[str], all_files: bool, path: Path) -> int:
         skipped = f"; {num_skipped} files with other suffixes are there (--all-files takes them)" if num_skipped else ""
         raise SettingError(f"input {', '.join(map(repr, inputs))}: no images{skipped}")
     return num_skipped
+
+
+def _is_between(time: datetime | None, since: datetime | None, until: datetime | None) -> bool:
+    return time is None or ((since is None or since <= time) and (until is None or time < until))
 
 
 def _is_image(uri: str) -> bool:

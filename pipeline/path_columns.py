@@ -133,5 +133,5 @@ def _inferred_type(db: duckdb.DuckDBPyConnection, listed: str, column: PathColum
 
 def _check_fits(db: duckdb.DuckDBPyConnection, listed: str, setting: str, column: PathColumn) -> None:
     num_fitting, example = db.execute(f"SELECT count({column.text}), any_value(uri) FROM {listed}").fetchall()[0]
-    if not num_fitting:
+    if example is not None and not num_fitting:
         raise SettingError(f"path_columns {setting!r} fits the folders of no image, such as {example!r}")

@@ -6,7 +6,7 @@ import time
 import uuid
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, model_validator
 from model.config import Frozen
 from pipeline import s3
 from pipeline.commit import Committer
+from pipeline.errors import SettingError
 from pipeline.fence import Fence
 from pipeline.listing import list_inputs
 from pipeline.path_columns import HIVE, TYPE_NAMES, check_setting
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Stage = Literal["fetch", "decode", "detect"]
+Moment = Annotated[datetime, AfterValidator(lambda time: time if time.tzinfo else time.replace(tzinfo=UTC))]
 
 
 class InferSettings(Frozen):
@@ -43,6 +45,16 @@ class InferSettings(Frozen):
     """Model package: a folder with model.json and model.safetensors."""
     all_files: bool = False
     """Take all files of folders and prefixes, not only those with an image's suffix."""
+    since: Moment | None = None
+    """Take only images modified at or after this time (ISO 8601; UTC unless it says otherwise); those without a time are taken."""
+    until: Moment | None = None
+    """Take only images modified before this time."""
+    run_date: date | None = None
+    """The rows' run_date; today, in UTC, unless given."""
+    max_planned: Annotated[int, Field(ge=1)] | None = None
+    """Stop before anything is started when more images than this are planned: a new model plans everything again."""
+    backfill: bool = False
+    """Never mind max_planned this time."""
     path_columns: Annotated[str, AfterValidator(check_setting)] = HIVE
     """Columns from folders: "hive" takes names like camera=7/ by themselves; a template such as "{site}/cam-{camera:int}/{date}" stands for the folders above the file; "none" takes none."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
@@ -146,15 +158,23 @@ class _Run:
             "model_name": package.record.name,
             "model_digest": package.digest,
             "run_id": self._fence.run_id,
-            "run_date": now.date(),
+            "run_date": settings.run_date or now.date(),
         }
 
     def execute(self) -> Summary:
-        self._skipped = list_inputs(self._settings.input, self._settings.all_files, self._listing)
+        settings = self._settings
+        self._skipped = list_inputs(settings.input, settings.all_files, self._listing, settings.since, settings.until)
         seen = self._table.data_files()
         plan = self._plan()
         logger.info("%s", explain(plan, self._skipped))
-        if self._settings.dry_run:
+        if settings.dry_run:
+            return self._summary(plan)
+        if settings.max_planned and plan.planned > settings.max_planned and not settings.backfill:
+            raise SettingError(
+                f"max_planned: {plan.planned:,} images are planned, more than {settings.max_planned:,}; if that is meant, "
+                "give --backfill"
+            )
+        if not plan.planned and not self._table.exists:
             return self._summary(plan)
         if not plan.planned:
             with self._recorded() as record:

@@ -132,6 +132,23 @@ def test_only_what_is_new_or_changed_is_detected_again(pictures: Path, model: Pa
     assert json.loads(out) == [{"n": 8}]
 
 
+def test_a_run_for_a_date(pictures: Path, model: Path, tmp_path: Path) -> None:
+    """Two days' images; a run for one of them, under its date; then more than max_planned."""
+    table = tmp_path / "table"
+    for index in range(6):
+        os.utime(pictures / f"{index}.jpg", (86_400 * (1 + index % 2), 86_400 * (1 + index % 2)))  # 1970-01-02 and 03
+    os.utime(pictures / "broken.jpg", (0, 0))
+    arguments = ("--input", pictures, "--table", table, "--model", model, "--max-planned", "3")
+    nothing = infer(*arguments, "--since", "1969-01-01", "--until", "1969-01-02")
+    assert (nothing["listed"], table.exists()) == (0, False)
+    code, _, err = run("infer", *arguments)
+    assert (code, "7 images are planned, more than 3" in err, table.exists()) == (2, True, False)
+    day = infer(*arguments, "--since", "1970-01-02", "--until", "1970-01-03T00:00:00+00:00", "--run-date", "1970-01-02")
+    assert [day[k] for k in ("listed", "planned", "ok")] == [3, 3, 3]
+    assert [path.name for path in table.glob("run_date=*")] == ["run_date=1970-01-02"]
+    assert infer(*arguments, "--backfill", "--dry-run")["planned"] == 4
+
+
 def test_a_dry_run_writes_nothing(pictures: Path, model: Path, tmp_path: Path) -> None:
     table = tmp_path / "table"
     summary = infer("--input", pictures, "--table", table, "--model", model, "--dry-run")

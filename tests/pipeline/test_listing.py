@@ -15,8 +15,8 @@ def listed(tmp_path_factory):
     """List inputs; rows as dictionaries, and how many names were skipped."""
     path = tmp_path_factory.mktemp("listing") / "listing.parquet"
 
-    def listed(*inputs: object, all_files: bool = False) -> tuple[list[dict], int]:
-        skipped = list_inputs(tuple(map(str, inputs)), all_files, path)
+    def listed(*inputs: object, all_files: bool = False, **between: datetime) -> tuple[list[dict], int]:
+        skipped = list_inputs(tuple(map(str, inputs)), all_files, path, **between)
         return pq.read_table(path).to_pylist(), skipped
 
     return listed
@@ -228,3 +228,16 @@ def test_s3_inputs_that_give_nothing(s3, listed):
             listed(url)
     with pytest.raises(SettingError, match="no images"):
         listed(f"s3://{bucket}")
+
+
+def test_only_what_was_modified_in_between_is_listed(tmp_path, listed):
+    make(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    days = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
+    for day in days:
+        os.utime(tmp_path / f"{day.day}.jpg", (day.timestamp(), day.timestamp()))
+    assert names(listed(tmp_path, since=days[1])[0], tmp_path) == ["2.jpg", "3.jpg"]
+    assert names(listed(tmp_path, until=days[1])[0], tmp_path) == ["1.jpg"]
+    assert names(listed(tmp_path, since=days[0], until=days[2])[0], tmp_path) == ["1.jpg", "2.jpg"]
+    assert listed(tmp_path, since=datetime(2027, 1, 1, tzinfo=UTC)) == ([], 0)
+    (tmp_path / "list.csv").write_text("uri,etag,size_bytes\n3.jpg,v1,1\n")
+    assert len(listed(tmp_path / "list.csv", until=days[0])[0]) == 1, "a time that is not known"
