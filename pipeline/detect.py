@@ -1,5 +1,6 @@
 """The second stage: pixels to detections, on a pool of actors that each hold the model."""
 
+import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +21,8 @@ class DetectorActor:
     """One model on one GPU, or on one core with one thread.
 
     Args:
-        package_files: a reference to the package's files in the object store, so that all actors hold the same model.
+        package_files: a reference to the package's files in the object store, so that all actors hold the same model;
+            in a list, where Ray leaves it a reference.
         batch_size: images a forward pass.
         constants: columns that all rows of the run share.
         schema: the table's.
@@ -28,14 +30,14 @@ class DetectorActor:
 
     def __init__(
         self,
-        package_files: "ray.ObjectRef[dict[str, bytes]]",
+        package_files: "list[ray.ObjectRef[dict[str, bytes]]]",
         batch_size: int,
         constants: dict[str, Any],
         schema: pa.Schema,
     ) -> None:
         torch.set_num_threads(1)
         device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-        self._detector = Detector(ModelPackage.from_files(ray.get(package_files)), device)
+        self._detector = Detector(ModelPackage.from_files(*ray.get(package_files)), device)
         self._class_names = np.array(["", *self._detector.record.class_names])
         self._batch_size = batch_size
         self._constants = constants
@@ -52,8 +54,7 @@ class DetectorActor:
                 chosen, self._detect([pixels[i] for i in chosen], [rows[i] for i in chosen]), strict=True
             ):
                 rows[row] |= result
-        now = datetime.now(UTC)
-        return pa.Table.from_pylist([self._finished(row, now) for row in rows], schema=self._schema)
+        return finish(rows, self._constants, self._schema)
 
     def _detect(self, pixels: list[bytes], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Detections of a batch; when it fails, of each image alone, so that only the culprit fails."""
@@ -61,6 +62,9 @@ class DetectorActor:
             found = self._detector(
                 self._images(pixels), torch.tensor([[r["width_px"], r["height_px"]] for r in rows]).float()
             )
+        except torch.AcceleratorError:
+            # The device is lost to this process, each later batch would fail too; the next process gets it anew.
+            os._exit(1)
         except Exception as error:
             if len(rows) == 1:
                 return [failure("detect", error)]
@@ -80,9 +84,21 @@ class DetectorActor:
         )
         return [dict(zip(DETECTION.names, value, strict=True)) for value in values]
 
-    def _finished(self, row: dict[str, Any], now: datetime) -> dict[str, Any]:
-        row |= self._constants | {"processed_at": now, "status": "failed"}
-        if row["error_stage"] is None:
-            scores = [detection["score"] for detection in row["detections"]]
-            row |= {"status": "ok", "num_detections": len(scores), "max_score": max(scores, default=None)}
-        return row
+
+def finish(rows: list[dict[str, Any]], constants: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    """Rows with detections, or with an error, to rows of the table.
+
+    Args:
+        rows: planned rows, with what the stages found.
+        constants: columns that all rows of the run share.
+        schema: the table's.
+    """
+    now = datetime.now(UTC)
+    return pa.Table.from_pylist([_finished(row) | constants | {"processed_at": now} for row in rows], schema=schema)
+
+
+def _finished(row: dict[str, Any]) -> dict[str, Any]:
+    if row["error_stage"] is not None:
+        return row | {"status": "failed"}
+    scores = [detection["score"] for detection in row["detections"]]
+    return row | {"status": "ok", "num_detections": len(scores), "max_score": max(scores, default=None)}

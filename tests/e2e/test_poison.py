@@ -1,0 +1,161 @@
+"""Images that kill the process which holds them: the command as a process, with an accident built into its workers."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jobs.demo.pictures import draw_picture
+from model.config import Architecture, Thresholds
+from model.package import ModelPackage, PackageRecord
+from model.ssd import SSD
+
+pytestmark = pytest.mark.slow
+
+ACCIDENTS = '''
+"""Python reads this at the start of each process, Ray's workers too: it changes modules of ours when they are imported."""
+
+import os, signal, sys
+from importlib.machinery import PathFinder
+
+
+def kill(number):
+    os.kill(os.getpid(), number)
+
+
+def decode(module):
+    decode_stored = module.decode_stored
+
+    def accident(data, max_pixels):
+        if b"KILL ME" in data or "EVERY_IMAGE_KILLS" in os.environ:
+            kill(signal.SIGKILL)
+        if b"CRASH ME" in data:
+            kill(signal.SIGSEGV)
+        return decode_stored(data, max_pixels)
+
+    module.decode_stored = accident
+
+
+def detect(module):
+    class Detector(module.Detector):
+        def __call__(self, images, sizes):
+            if 59 in sizes[:, 0]:
+                raise module.torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+            return super().__call__(images, sizes)
+
+    module.Detector = Detector
+
+
+def stream(module):
+    module.MIN_LOST_BLOCKS = 1 if "EVERY_IMAGE_KILLS" in os.environ else module.MIN_LOST_BLOCKS
+
+
+CHANGES = {"pipeline.decode": decode, "pipeline.detect": detect, "pipeline.stream": stream}
+
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name not in CHANGES:
+            return None
+        spec = PathFinder.find_spec(name, path)
+        run = spec.loader.exec_module
+        spec.loader.exec_module = lambda module: (run(module), CHANGES[name](module))
+        return spec
+
+
+sys.meta_path.insert(0, Finder())
+'''
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    record = PackageRecord(
+        name="tiny",
+        architecture=Architecture(width=0.05),
+        class_names=("a", "b"),
+        thresholds=Thresholds(score_thresh=0.3, detections_per_img=5),
+    )
+    for name, content in ModelPackage(record, SSD(record.architecture, 3).state_dict()).to_files().items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture
+def accidents(tmp_path: Path) -> dict[str, str]:
+    """The environment in which they happen."""
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook/sitecustomize.py").write_text(ACCIDENTS)
+    return {"PYTHONPATH": str(tmp_path / "hook")}
+
+
+def jpeg(width_px: int = 64) -> bytes:
+    encoded = io.BytesIO()
+    draw_picture(0).image.resize((width_px, 48)).save(encoded, "JPEG")
+    return encoded.getvalue()
+
+
+def run(*arguments: object, environment: dict[str, str] | None = None) -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "jobs", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ | (environment or {}))
+    return done.returncode, done.stdout, done.stderr
+
+
+def infer(*arguments: object, environment: dict[str, str] | None = None) -> dict[str, Any]:
+    code, out, err = run("infer", *arguments, "--json", environment=environment)
+    assert code == 0, err
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return found
+
+
+def failures(table: Path) -> dict[str, tuple[str, str, int]]:
+    sql = "SELECT uri, error_stage, error_type, num_attempts FROM images WHERE status = 'failed'"
+    code, out, err = run("query", "--table", table, sql, "--format", "json")
+    assert code == 0, err
+    return {Path(uri).name: rest for uri, *rest in (row.values() for row in json.loads(out))}
+
+
+def test_an_image_that_kills_its_process_costs_itself_alone(
+    model: Path, accidents: dict[str, str], tmp_path: Path
+) -> None:
+    pictures, table = tmp_path / "pictures", tmp_path / "table"
+    pictures.mkdir()
+    for index in range(37):
+        (pictures / f"{index}.jpg").write_bytes(jpeg())
+    (pictures / "kill.jpg").write_bytes(jpeg() + b"KILL ME")
+    (pictures / "crash.jpg").write_bytes(jpeg() + b"CRASH ME")
+    (pictures / "break-device.jpg").write_bytes(jpeg(59))
+    arguments = ("--input", pictures, "--table", table, "--model", model)
+
+    first = infer(*arguments, environment=accidents)
+    assert [first[k] for k in ("listed", "planned", "ok", "failed")] == [40, 40, 37, 3]
+    assert failures(table) == {
+        "kill.jpg": ["fetch", "ProcessKilled", 1],
+        "crash.jpg": ["fetch", "ProcessKilled", 1],
+        "break-device.jpg": ["detect", "ProcessKilled", 1],
+    }
+
+    second = infer(*arguments, "--dry-run")
+    assert [second[k] for k in ("already_done", "planned")] == [37, 3], "another run tries them again"
+
+
+def test_a_run_in_which_everything_dies_ends_and_says_so(
+    model: Path, accidents: dict[str, str], tmp_path: Path
+) -> None:
+    pictures, table = tmp_path / "pictures", tmp_path / "table"
+    pictures.mkdir()
+    for index in range(100):
+        (pictures / f"{index}.jpg").write_bytes(jpeg())
+    arguments = ("infer", "--input", pictures, "--table", table, "--model", model, "--num-detectors", 1)
+    code, _, err = run(*arguments, environment=accidents | {"EVERY_IMAGE_KILLS": "yes"})
+    assert code == 1
+    assert "2 images killed the process that held them alone, the last one in stage fetch" in err
+    assert "Traceback" not in err
+    assert list(failures(table).values()) == [["fetch", "ProcessKilled", 1]] * 2
