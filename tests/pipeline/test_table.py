@@ -72,7 +72,7 @@ def test_a_row_replaces_the_one_with_its_key(tmp_path, new_table, rows):
     )
     columns = "uri, etag, model_digest, status, num_attempts, run_date"
     first, second = date(2026, 1, 2), date(2026, 1, 3)
-    assert select(table, f"SELECT {columns} FROM images ORDER BY ALL") == [
+    assert select(table, f"SELECT {columns} FROM history ORDER BY ALL") == [
         ("again", "v0", "m1", "failed", 1, first),
         ("again", "v1", "m1", "ok", 2, second),
         ("again", "v1", "m2", "failed", 1, first),
