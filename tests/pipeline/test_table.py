@@ -1,5 +1,5 @@
 import json
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -63,9 +63,10 @@ def test_a_row_replaces_the_one_with_its_key(tmp_path, new_table, rows):
         rows.failed("again", "fetch", model_digest="m2"),
         rows.failed("again", "fetch", etag="v0"),
     )
+    tonight = {"run_date": date(2026, 1, 3), "processed_at": datetime(2026, 1, 3, 3, tzinfo=UTC)}
     table.replace(
         rows.table(
-            rows.ok("again", num_attempts=2, run_date=date(2026, 1, 3), **rows.boxes((2, "dog", 0.25, 5, 6, 7, 8))),
+            rows.ok("again", num_attempts=2, **tonight, **rows.boxes((2, "dog", 0.25, 5, 6, 7, 8))),
             rows.ok("new", **rows.boxes((1, "cat", 0.75, 1, 1, 2, 2))),
             rows.failed("lost", "fetch", num_attempts=3),  # Its old row went with a crash.
         )
