@@ -12,7 +12,8 @@ import click
 from jobs.settings import ImportSettings, TrainSettings
 from jobs.spec import load_settings, spec_options
 from pipeline.errors import SsdBatchError
-from pipeline.run import InferSettings, Summary
+from pipeline.run import Summary
+from pipeline.settings import InferSettings
 
 table_option = click.option("--table", required=True, help="Table of results: a path or s3:// URL.")
 json_option = click.option(
@@ -31,15 +32,21 @@ def cli() -> None:
 @json_option
 def infer(spec: Path | None, as_json: bool, **flags: Any) -> None:
     """Detect objects in all images that the table does not hold yet."""
+    from pipeline.backfill import backfill
     from pipeline.run import infer as run
 
-    summary = run(load_settings(InferSettings, spec, flags))
+    settings = load_settings(InferSettings, spec, flags)
+    summary = backfill(settings) if settings.dates else run(settings)
     click.echo(json.dumps(asdict(summary)) if as_json else describe(summary))
 
 
 def describe(summary: Summary) -> str:
-    """The summary for people."""
-    return (
+    """The summary for people; a backfill's has a line a day."""
+    days = "".join(
+        f"{day}: {of_day.planned:,} planned, {of_day.ok:,} ok, {of_day.failed:,} failed, {of_day.already_done:,} done before\n"
+        for day, of_day in getattr(summary, "days", {}).items()
+    )
+    return days + (
         f"run {summary.run_id}: {summary.ok:,} ok, {summary.failed:,} failed, {summary.already_done:,} done before, of "
         f"{summary.listed:,} listed; {summary.wall_s:.1f} s, {summary.images_per_s:.1f} images/s\n"
         f"table {summary.table}\nmodel {summary.model_digest}"

@@ -146,6 +146,15 @@ class Fence:
         """Commit nothing, to show that the run lives; raises as `commit`."""
         self._commit(self._write_nothing, self._me)
 
+    def note(self, transaction: Transaction) -> None:
+        """Commit nothing but another application's transaction; raises as `commit`."""
+
+        def write(properties: CommitProperties) -> None:
+            properties.app_transactions = [*(properties.app_transactions or []), transaction]
+            self._write_nothing(properties)
+
+        self._commit(write, self._me)
+
     def release(self) -> None:
         """Let the table go; one that another has taken is left to it."""
         try:

@@ -1,47 +1,38 @@
 """What there is to detect: folders, prefixes, globs and manifests, written to one Parquet file."""
 
 import re
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
 
 from pipeline import storage
 from pipeline.errors import SettingError, reason
+from pipeline.manifest import LISTING, is_manifest, read_manifest
+from pipeline.query import bounded, literal
 from pipeline.storage import StoredObject
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
 )  # fmt: skip
-MANIFEST_SUFFIXES = (".parquet", ".csv", ".jsonl", ".ndjson", ".json")
 GLOB = re.compile(r"[*?\[]")
-NUM_STAT_THREADS = 32
 
-LISTING = pa.schema(
-    [
-        ("uri", pa.string()),
-        ("etag", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("last_modified", pa.timestamp("us", "UTC")),
-    ]
-)
+
+ROW_GROUP_ROWS = 131_072
 
 
 def list_inputs(
-    inputs: Iterable[str],
+    inputs: Collection[str],
     all_files: bool,
     path: Path,
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> int:
-    """Write the listing of all inputs, page by page.
+    """Write the listing of all inputs, page by page; each key (uri, etag) stands in it once.
 
     Args:
         inputs: folders, globs, prefixes, single images or manifests, by path or URL.
@@ -58,16 +49,12 @@ def list_inputs(
     num_listed = num_skipped = 0
     with pq.ParquetWriter(path, LISTING) as writer:
         for given in inputs:
-            url = storage.absolute(given)
-            is_manifest = url.lower().endswith(MANIFEST_SUFFIXES)
             try:
-                for page in _manifest(url) if is_manifest else _walk(url):
-                    taken = [e for e in page if is_manifest or all_files or _is_image(e.uri)]
-                    num_skipped += len(page) - len(taken)
-                    num_listed += len(taken)
-                    taken = [e for e in taken if _is_between(e.last_modified, since, until)]
-                    if taken:
-                        writer.write_table(_to_table(taken))
+                for page, num_others in _pages(storage.absolute(given), all_files):
+                    num_skipped += num_others
+                    num_listed += page.num_rows
+                    for batch in page.filter(_is_between(page["last_modified"], since, until)).to_batches():
+                        writer.write_batch(batch, ROW_GROUP_ROWS)
             except (OSError, pa.ArrowException) as error:
                 raise SettingError(f"input {given!r} can't be listed: {reason(error)}") from error
             except UnicodeEncodeError as error:
@@ -75,19 +62,50 @@ def list_inputs(
     if not num_listed:
         skipped = f"; {num_skipped} files with other suffixes are there (--all-files takes them)" if num_skipped else ""
         raise SettingError(f"input {', '.join(map(repr, inputs))}: no images{skipped}")
+    if len(inputs) > 1 or any(map(is_manifest, inputs)):
+        _drop_repeated(path)
     return num_skipped
 
 
-def _is_between(time: datetime | None, since: datetime | None, until: datetime | None) -> bool:
-    return time is None or ((since is None or since <= time) and (until is None or time < until))
+def take_between(listed: Path, since: datetime | None, until: datetime | None, path: Path) -> None:
+    """Write the rows of a listing that were modified in between, or at a time that is not known; arguments as above."""
+    bounds = ((since, ">="), (until, "<"))
+    in_time = [f"last_modified {sign} TIMESTAMPTZ {literal(bound.isoformat())}" for bound, sign in bounds if bound]
+    source = f"FROM read_parquet({literal(str(listed))}) WHERE coalesce({' AND '.join(in_time) or 'true'}, true)"
+    with bounded() as db:
+        db.execute(f"COPY ({source}) TO {literal(str(path))} (FORMAT parquet)")
 
 
-def _is_image(uri: str) -> bool:
-    return uri.lower().endswith(IMAGE_SUFFIXES)
+def _pages(url: str, all_files: bool) -> Iterator[tuple[pa.Table, int]]:
+    """Images as `LISTING`, and how many other names stood between them."""
+    if is_manifest(url):
+        yield from ((rows, 0) for rows in read_manifest(url))
+        return
+    for page in _walk(url):
+        taken = [entry for entry in page if all_files or entry.uri.lower().endswith(IMAGE_SUFFIXES)]
+        yield pa.Table.from_pylist([vars(entry) for entry in taken], schema=LISTING), len(page) - len(taken)
 
 
-def _to_table(entries: list[StoredObject]) -> pa.Table:
-    return pa.Table.from_pylist([vars(e) for e in entries], schema=LISTING)
+def _is_between(times: pa.ChunkedArray, since: datetime | None, until: datetime | None) -> pa.ChunkedArray:
+    is_taken = pc.is_valid(times)
+    for bound, compare in ((since, pc.greater_equal), (until, pc.less)):
+        if bound:
+            is_taken = pc.and_(is_taken, pc.fill_null(compare(times, pa.scalar(bound, times.type)), False))
+    return pc.or_(is_taken, pc.is_null(times))
+
+
+def _drop_repeated(path: Path) -> None:
+    """Of rows with one key keep one; the file is written anew only when there are such rows."""
+    listing = f"read_parquet({literal(str(path))})"
+    with bounded() as db:
+        # Hashes are a quarter of the keys' memory; of two keys that share one, the file is written for nothing.
+        if db.execute(f"SELECT count(*) = count(DISTINCT hash(uri, etag)) FROM {listing}").fetchall()[0][0]:
+            return
+        distinct = path.with_name(f"distinct-{path.name}")
+        db.execute(
+            f"COPY (SELECT DISTINCT ON (uri, etag) * FROM {listing}) TO {literal(str(distinct))} (FORMAT parquet)"
+        )
+    distinct.replace(path)
 
 
 def _walk(url: str) -> Iterator[list[StoredObject]]:
@@ -106,63 +124,3 @@ def _is_there(url: str) -> bool:
         return any(storage.walk(url))
     except OSError:
         return False
-
-
-def _manifest(url: str) -> Iterator[list[StoredObject]]:
-    """The rows of a manifest; what it does not say of an image is asked for."""
-    rows = _read_manifest(url)
-    if "uri" not in rows.column_names:
-        raise SettingError(f"manifest {url!r} has the columns {rows.column_names}; it needs one named uri")
-    folder = url.rpartition("/")[0]
-    with ThreadPoolExecutor(NUM_STAT_THREADS) as threads:
-        for batch in rows.to_batches(max_chunksize=storage.PAGE):
-            typed = pa.Table.from_arrays([_column(batch, field, url) for field in LISTING], schema=LISTING)
-            yield list(threads.map(lambda row: _manifest_entry(row, folder), typed.to_pylist()))
-
-
-def _read_manifest(url: str) -> pa.Table:
-    content = pa.BufferReader(storage.read(url))
-    texts = {"uri": pa.string(), "etag": pa.string()}  # however much they look like numbers or dates
-    if url.lower().endswith(".parquet"):
-        return pq.read_table(content)
-    if url.lower().endswith(".csv"):
-        return pyarrow.csv.read_csv(
-            content,
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(column_types=texts),
-        )
-    return pyarrow.json.read_json(
-        content, parse_options=pyarrow.json.ParseOptions(explicit_schema=pa.schema(texts.items()))
-    )
-
-
-def _column(rows: pa.RecordBatch, field: pa.Field, url: str) -> pa.Array:
-    """A manifest's column in the type of `LISTING`; nulls where it has none. Times without a zone are UTC."""
-    if field.name not in rows.column_names:
-        return pa.nulls(rows.num_rows, field.type)
-    column = rows[field.name]
-    is_time = pa.types.is_timestamp(field.type)
-    try:
-        if is_time and not pa.types.is_temporal(column.type):
-            texts = column.cast(pa.string()).to_pylist()
-            return pa.array([datetime.fromisoformat(text) if text else None for text in texts], field.type)
-        return column.cast(field.type, safe=not is_time)  # nanoseconds are cut to microseconds
-    except (ValueError, pa.ArrowException) as error:
-        raise SettingError(f"manifest {url!r}, column {field.name}: {reason(error)}") from error
-
-
-def _manifest_entry(row: dict[str, Any], folder: str) -> StoredObject:
-    """A row as a stored object; relative names are looked for beside the manifest.
-
-    An image that is not there keeps its row, with an empty etag: fetching it fails, and that is recorded.
-    """
-    if not row["uri"]:
-        raise SettingError(f"manifest in {folder!r} has a row without a uri")
-    is_relative = "://" not in row["uri"] and not row["uri"].startswith("/")
-    uri = storage.absolute(f"{folder}/{row['uri']}" if is_relative else row["uri"])
-    if row["etag"] and row["size_bytes"] is not None:
-        return StoredObject(uri, row["etag"].strip('"'), row["size_bytes"], row["last_modified"])
-    try:
-        return storage.stat(uri)
-    except OSError:
-        return StoredObject(uri, "", None, None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,23 +15,27 @@ from pipeline.table import ResultTable
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts of keys (uri, etag): listed = already_ok + already_failed + planned."""
+    """Counts of keys (uri, etag): listed = vouched + already_ok + already_failed + planned."""
 
     listed: int
     already_ok: int
     already_failed: int
     planned: int
+    vouched: int = 0
+    """Not looked up in the table: older than the last complete run, which found them all there."""
     path_columns: pa.Schema = field(default_factory=lambda: pa.schema([]))
     """Columns that come from the images' paths."""
     num_unfit: int = 0
     """Planned images whose path lacks one of these columns, or has another type there."""
     buckets: tuple[str, ...] = ()
     """S3 buckets of the planned images."""
+    vouched_before: datetime | None = None
+    """What was modified before is vouched for."""
 
     @property
     def already_done(self) -> int:
         """Detected, or failed for good, in an earlier run."""
-        return self.already_ok + self.already_failed
+        return self.vouched + self.already_ok + self.already_failed
 
 
 def make_plan(
@@ -41,6 +46,7 @@ def make_plan(
     work: Path,
     path_columns_setting: str = NONE,
     retried_stages: Collection[str] = (),
+    vouched_before: datetime | None = None,
 ) -> Plan:
     """Anti-join a listing with the table, and write the rows that are left.
 
@@ -48,47 +54,54 @@ def make_plan(
     way `max_attempts` times.
 
     Args:
-        listing: Parquet file as `list_inputs` writes it; a key that stands in it twice counts once.
+        listing: Parquet file as `list_inputs` writes it.
         table: the results so far.
         model_digest: whose results count.
         max_attempts: how often an image is tried whose failure may pass.
         work: the Parquet file to write: the listing's columns, num_attempts, this one counted, and those of the path.
         path_columns_setting: a template, `hive` or `none`.
         retried_stages: failures of these are planned again, whatever they were.
+        vouched_before: what was modified before stands in the table (`pipeline.watermark`); only its failures are looked at.
 
     Raises:
         SettingError: no path fits the template.
     """
-    with connect(table) as db:
-        db.execute(
-            f"""
-            CREATE TEMP TABLE judged AS
-            WITH listed AS (SELECT DISTINCT ON (uri, etag) * FROM read_parquet($listing)),
-            known AS (
-                SELECT uri, etag, status, num_attempts,
-                    status = 'ok' OR (
-                        NOT list_contains($stages, error_stage) AND ({IS_PERMANENT} OR num_attempts >= $max_attempts)
-                    ) AS is_done
-                FROM results WHERE model_digest = $digest
-            )
-            SELECT listed.*, coalesce(known.num_attempts, 0)::INTEGER + 1 AS num_attempts,
-                known.status, coalesce(known.is_done, false) AS is_done
-            FROM listed LEFT JOIN known USING (uri, etag)
-            """,
-            {
-                "listing": str(listing),
-                "digest": model_digest,
-                "max_attempts": max_attempts,
-                "stages": list(retried_stages),
-            },
+    is_changed = _is_changed(vouched_before)
+    judged = f"""
+        CREATE TEMP TABLE judged AS
+        WITH listed AS (FROM read_parquet($listing)),
+        known AS (
+            SELECT uri, etag, status, num_attempts,
+                status = 'ok' OR (
+                    NOT list_contains($stages, error_stage) AND ({IS_PERMANENT} OR num_attempts >= $max_attempts)
+                ) AS is_done
+            FROM results WHERE model_digest = $digest
+        ),
+        found AS (
+            SELECT listed.*, coalesce(num_attempts, 0)::INTEGER + 1 AS num_attempts, status, coalesce(is_done, false) AS is_done
+            FROM listed LEFT JOIN known USING (uri, etag) WHERE {is_changed}
+            UNION ALL
+            SELECT listed.*, num_attempts + 1, status, is_done
+            FROM listed JOIN known USING (uri, etag) WHERE NOT {is_changed} AND NOT is_done
         )
+        FROM found
+    """
+    values = {
+        "listing": str(listing),
+        "digest": model_digest,
+        "max_attempts": max_attempts,
+        "stages": list(retried_stages),
+    }
+    with connect(table) as db:
+        db.execute(judged, values)
         columns = path_columns(db, "judged", path_columns_setting, table.schema)
-        values = "".join(f', {column.value} AS "{column.name}"' for column in columns)
-        left = f"SELECT * EXCLUDE (status, is_done){values} FROM judged WHERE NOT is_done"
+        texts = "".join(f', {column.value} AS "{column.name}"' for column in columns)
+        left = f"SELECT * EXCLUDE (status, is_done){texts} FROM judged WHERE NOT is_done"
         db.execute(f"COPY ({left}) TO {literal(str(work))} (FORMAT parquet)")
-        listed, already_ok, already_failed, planned = db.execute(
-            """SELECT count(*), count(*) FILTER (is_done AND status = 'ok'),
-                count(*) FILTER (is_done AND status <> 'ok'), count(*) FILTER (NOT is_done) FROM judged"""
+        listed, num_judged, already_ok, already_failed, planned = db.execute(
+            """SELECT (SELECT count(*) FROM read_parquet($listing)), count(*), count(*) FILTER (is_done AND status = 'ok'),
+                count(*) FILTER (is_done AND status <> 'ok'), count(*) FILTER (NOT is_done) FROM judged""",
+            {"listing": str(listing)},
         ).fetchall()[0]
         is_unfit = " OR ".join(f'"{column.name}" IS NULL' for column in columns) or "false"
         num_unfit, buckets = db.execute(
@@ -96,12 +109,32 @@ def make_plan(
             FROM read_parquet({literal(str(work))})"""
         ).fetchall()[0]
     schema = pa.schema([(column.name, column.type) for column in columns])
-    return Plan(listed, already_ok, already_failed, planned, schema, num_unfit, tuple(sorted(buckets or ())))
+    return Plan(
+        listed,
+        already_ok,
+        already_failed,
+        planned,
+        listed - num_judged if vouched_before else 0,
+        schema,
+        num_unfit,
+        tuple(sorted(buckets or ())),
+        vouched_before,
+    )
+
+
+def _is_changed(vouched_before: datetime | None) -> str:
+    """The SQL for: this listed image is to be looked up in the table."""
+    if vouched_before is None:
+        return "true"
+    # The time of an upload in parts is that of its beginning, on S3; its etag has a hyphen.
+    return (
+        f"(coalesce(last_modified >= TIMESTAMPTZ {literal(vouched_before.isoformat())}, true) OR contains(etag, '-'))"
+    )
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What the table holds of a listing: its keys by status, those without a row, and rows beyond one a key."""
+    """Rows that the table holds of the keys of a plan, by status; keys without one, and rows beyond one a key."""
 
     ok: int
     failed: int
@@ -109,21 +142,28 @@ class Tally:
     doubled: int
 
 
-def tally(listing: Path, table: ResultTable, model_digest: str) -> Tally:
-    """Count a listing's keys in the table, for one model."""
+def tally(plan: Plan, listing: Path, work: Path, table: ResultTable, model_digest: str) -> Tally:
+    """Count the rows of a plan's keys in the table as it is now, without those vouched for.
+
+    Args:
+        plan: and what it was made of: the listing, the work that it wrote, and the model.
+        listing, work, model_digest: as `make_plan` was given them.
+        table: as it is at the end of the run.
+    """
+    is_changed = _is_changed(plan.vouched_before)
     with connect(table) as db:
         counts = db.execute(
-            """
-            WITH listed AS (SELECT DISTINCT uri, etag FROM read_parquet($listing)),
-            known AS (
-                SELECT uri, etag, any_value(status) AS status, count(*) AS num_rows
-                FROM results WHERE model_digest = $digest GROUP BY uri, etag
-            )
+            f"""
+            WITH keys AS (
+                SELECT uri, etag FROM read_parquet($listing) WHERE {is_changed}
+                UNION ALL SELECT uri, etag FROM read_parquet($work) WHERE NOT {is_changed}
+            ),
+            known AS (SELECT uri, etag, status FROM results WHERE model_digest = $digest)
             SELECT count(*) FILTER (status = 'ok'), count(*) FILTER (status = 'failed'),
-                count(*) FILTER (status IS NULL), coalesce(sum(num_rows - 1), 0)::BIGINT
-            FROM listed LEFT JOIN known USING (uri, etag)
+                count(*) FILTER (status IS NULL), count(*) - (SELECT count(*) FROM keys)
+            FROM keys LEFT JOIN known USING (uri, etag)
             """,
-            {"listing": str(listing), "digest": model_digest},
+            {"listing": str(listing), "work": str(work), "digest": model_digest},
         ).fetchall()[0]
     return Tally(*counts)
 
@@ -142,4 +182,6 @@ def reconcile(plan: Plan, ok: int, failed: int, found: Tally) -> None:
     """
     expected = Tally(plan.already_ok + ok, plan.already_failed + failed, missing=0, doubled=0)
     if found != expected:
-        raise ReconciliationError(f"the table holds {found} of this listing, expected {expected}; run it again")
+        raise ReconciliationError(
+            f"the table holds {found} of the planned keys and those already done, expected {expected}; run it again"
+        )

@@ -58,15 +58,22 @@ def _names(fields: Iterable[pa.Field]) -> str:
 
 
 @contextmanager
-def connect(table: ResultTable, more_files: Sequence[str] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB with the view `results`: the table's rows, whichever storage it lies on. It may read `more_files`, too."""
-    files = table.data_files()
+def bounded() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB in memory that takes no more than `MEMORY_LIMIT`; what does not fit goes to temporary files."""
     with duckdb.connect() as db:
-        if storage.is_s3(table.url):
-            db.register_filesystem(s3.filesystem())
         db.execute("SET TimeZone = 'UTC'")
         db.execute("SET memory_limit = ?", [MEMORY_LIMIT])
         db.execute("SET temp_directory = ?", [str(Path(tempfile.gettempdir(), f"ssd-batch-duckdb-{os.getpid()}"))])
+        yield db
+
+
+@contextmanager
+def connect(table: ResultTable, more_files: Sequence[str] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB with the view `results`: the table's rows, whichever storage it lies on. It may read `more_files`, too."""
+    files = table.data_files()
+    with bounded() as db:
+        if storage.is_s3(table.url):
+            db.register_filesystem(s3.filesystem())
         db.execute("SET allowed_paths = ?", [[*files, *more_files]])
         if files:
             names = ", ".join(literal(file) for file in files)

@@ -53,6 +53,8 @@ SCHEMA = pa.schema(
 
 KEY = ("uri", "etag", "model_digest")
 PARTITION = "run_date"
+DELETIONS = "ssd-batch-deletions"
+"""Application whose transactions count the deletions of rows."""
 WORK_FOLDER = "_ssd_batch"
 """Beside the table's own folders; Delta passes over names that start with `_`."""
 MISREAD = re.compile(rf"[%\\\[\]]|/({'|'.join(SCHEMA.names)})=")

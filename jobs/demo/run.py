@@ -12,7 +12,8 @@ from jobs.draw import draw_detections
 from model.evaluate import average_precisions
 from model.postprocess import Detections
 from pipeline.query import query
-from pipeline.run import InferSettings, Summary, infer
+from pipeline.run import Summary, infer
+from pipeline.settings import InferSettings
 from pipeline.table import ResultTable
 
 NUM_PICTURES = 200

@@ -9,7 +9,7 @@ from pydantic import Field
 from jobs.spec import load_settings, spec_options
 from model.config import Frozen
 from pipeline.errors import SettingError
-from pipeline.run import InferSettings
+from pipeline.settings import InferSettings
 
 
 class Settings(Frozen):

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.listing import LISTING
+from pipeline.manifest import LISTING
 from pipeline.table import SCHEMA, ResultTable
 
 
@@ -69,11 +69,11 @@ def new_table():
 
 @pytest.fixture
 def listing(tmp_path):
-    """Write a listing of (uri, etag); the file's path."""
+    """Write a listing of (uri, etag), or (uri, etag, last_modified); the file's path."""
 
-    def listing(*keys: tuple[str, str]) -> Path:
+    def listing(*entries: tuple[str, str] | tuple[str, str, datetime]) -> Path:
         path = tmp_path / "listing.parquet"
-        found = [{"uri": uri, "etag": etag, "size_bytes": 10} for uri, etag in keys]
+        found = [dict(zip(("uri", "etag", "last_modified"), entry, strict=False), size_bytes=10) for entry in entries]
         pq.write_table(pa.Table.from_pylist(found, schema=LISTING), path)
         return path
 

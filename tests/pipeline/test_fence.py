@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Transaction
 
 from pipeline import fence as fence_module
 from pipeline.errors import HeldError, OvertakenError
@@ -40,6 +41,7 @@ try:
         fence.commit(lambda properties: table.append(rows, properties))
         print(row["uri"], flush=True)
         time.sleep(0.02)
+    sys.stdin.readline()
     fence.release()
 except (HeldError, OvertakenError) as error:
     print(type(error).__name__, flush=True)
@@ -48,7 +50,8 @@ except (HeldError, OvertakenError) as error:
 
 
 class Run:
-    """A run that commits one row after the other; `believed` are those that it thinks are in the table."""
+    """A run that commits one row after the other, and holds the table until it is asked for what it `believed`: those rows
+    that it thinks are in the table."""
 
     def __init__(self, url: str, run_id: str, num_commits: int, interval_s: float = SOON_S, take_over: bool = False):
         command = [sys.executable, "-c", RUN, url, run_id, str(interval_s), str(num_commits), str(take_over)]
@@ -157,6 +160,18 @@ def test_a_process_that_is_gone_is_overtaken_at_once(table):
     assert set(believed) <= set(uris(table.url))
 
 
+def test_the_holder_notes_a_transaction_of_another_application(table):
+    first = Fence(table, "r1", LONG_S)
+    first.hold()
+    first.note(Transaction("other", 7))
+    assert ResultTable(table.url).delta.transaction_version("other") == 7
+    first.heartbeat()
+    another(table).hold(take_over=True)
+    with pytest.raises(OvertakenError):
+        first.note(Transaction("other", 8))
+    assert ResultTable(table.url).delta.transaction_version("other") == 7
+
+
 def test_take_over_asks_nobody(table):
     first = Fence(table, "r1", LONG_S)
     first.hold()
@@ -170,6 +185,8 @@ def race(place: str) -> None:
     runs = [Run(place, f"r{number}", 10, interval_s=30) for number in range(3)]
     for run in runs:
         run.go()
+    while sum(run.process.poll() is None for run in runs) > 1:
+        time.sleep(0.05)
     believed = [run.believed() for run in runs]
     codes = sorted(run.process.returncode for run in runs)
     assert codes == [0, 4, 4]

@@ -15,7 +15,8 @@ from model.preprocess import resize
 from pipeline import fetch, storage
 from pipeline.decode import decode
 from pipeline.fetch import PIXELS, fetch_and_decode
-from pipeline.listing import LISTING, list_inputs
+from pipeline.listing import list_inputs
+from pipeline.manifest import LISTING
 
 SIZE_PX = 64
 ORIENTATION = 0x0112

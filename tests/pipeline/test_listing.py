@@ -2,12 +2,12 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import SettingError
-from pipeline.listing import list_inputs
+from pipeline.listing import list_inputs, take_between
+from pipeline.manifest import LISTING
 
 
 @pytest.fixture
@@ -80,92 +80,12 @@ def test_a_name_with_glob_characters_is_itself(tmp_path, listed):
     assert names(listed(tmp_path / "what?.jpg")[0], tmp_path) == ["what?.jpg"]
 
 
-MANIFESTS = {
-    "list.csv": "uri,etag,size_bytes,last_modified,label\ns3://b/a.jpg,007,3,2024-01-02T03:04:05Z,cat\ns3://b/b.jpg,2024-01-02,4,,7\n",
-    "list.jsonl": '{"uri": "s3://b/a.jpg", "etag": "007", "size_bytes": 3, "last_modified": "2024-01-02T03:04:05Z"}\n'
-    '{"uri": "s3://b/b.jpg", "etag": "2024-01-02", "size_bytes": 4, "last_modified": null}\n',
-}
-
-
-@pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.parquet"])
-def test_a_manifest_is_believed(name, tmp_path, listed):
-    modified = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
-    expected = [
-        {"uri": "s3://b/a.jpg", "etag": "007", "size_bytes": 3, "last_modified": modified},
-        {"uri": "s3://b/b.jpg", "etag": "2024-01-02", "size_bytes": 4, "last_modified": None},
-    ]
-    if name in MANIFESTS:
-        (tmp_path / name).write_text(MANIFESTS[name])
-    else:
-        pq.write_table(pa.Table.from_pylist(expected), tmp_path / name)
-    assert listed(tmp_path / name) == (expected, 0)
-
-
-@pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.parquet"])
-def test_a_manifest_of_names_is_looked_up_beside_it(name, tmp_path, listed):
-    make(tmp_path, "a.jpg", "deep/b", "elsewhere/c.jpg")
-    uris = [
-        "a.jpg",
-        "deep/b",
-        f"{tmp_path}/elsewhere/c.jpg",
-        f"file://{tmp_path}/a.jpg",
-        "./a.jpg",
-        "gone.jpg",
-        "a.jpg",
-    ]
-    if name.endswith(".parquet"):
-        pq.write_table(pa.table({"uri": uris}), tmp_path / name)
-    elif name.endswith(".csv"):
-        (tmp_path / name).write_text("\n".join(["uri", *uris]))
-    else:
-        (tmp_path / name).write_text("\n".join(f'{{"uri": "{uri}"}}' for uri in uris))
-    rows, skipped = listed(tmp_path / name)
-    found = [(row["uri"].removeprefix(f"{tmp_path}/"), row["size_bytes"]) for row in rows]
-    a, b, c = ("a.jpg", 5), ("deep/b", 6), ("elsewhere/c.jpg", 15)
-    assert (found, skipped) == ([a, b, c, a, a, ("gone.jpg", None), a], 0)
-    assert rows[0] == rows[3] == rows[4] == rows[6]
-    assert (rows[5]["etag"], rows[5]["last_modified"]) == ("", None)
-
-
-@pytest.mark.parametrize(
-    ("written", "expected"),
-    [
-        ("2024-01-02 03:04:05", datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)),
-        ("2024-01-02T03:04:05.678901234Z", datetime(2024, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)),
-        ("2024-01-02T03:04:05+02:00", datetime(2024, 1, 2, 1, 4, 5, tzinfo=UTC)),
-        ("2024-01-02", datetime(2024, 1, 2, tzinfo=UTC)),
-        ("", None),
-    ],
-)
-def test_times_of_a_csv_manifest(written, expected, tmp_path, listed):
-    (tmp_path / "list.csv").write_text(f"uri,etag,size_bytes,last_modified\ns3://b/a,x,3,{written}\n")
-    assert listed(tmp_path / "list.csv")[0][0]["last_modified"] == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("list.csv", "url\na.jpg\n", r"\['url'\]; it needs one named uri"),
-        ("list.csv", "uri,etag\n,x\n", "without a uri"),
-        ("list.jsonl", '{"uri": null}\n', "without a uri"),
-        ("list.jsonl", '{"url": "a.jpg"}\n', "without a uri"),
-        ("list.jsonl", '{"uri": 17}\n', "uri"),
-        ("list.jsonl", "no json\n", "JSON"),
-        ("list.csv", "uri,etag,size_bytes\ns3://b/a,x,big\n", "column size_bytes: .*big"),
-        (
-            "list.csv",
-            "uri,etag,size_bytes,last_modified\ns3://b/a,x,3,yesterday\n",
-            "column last_modified: .*yesterday",
-        ),
-        ("list.csv", "", "list.csv"),
-        ("list.csv", "uri\n", "no images"),
-        ("list.parquet", "text", "list.parquet"),
-    ],
-)
-def test_a_manifest_that_is_none(name, content, message, tmp_path, listed):
-    (tmp_path / name).write_text(content)
-    with pytest.raises(SettingError, match=message):
-        listed(tmp_path / name)
+def test_a_key_that_is_named_twice_stands_once(tmp_path, listed):
+    make(tmp_path, "deep/a.jpg", "b.jpg")
+    (tmp_path / "list.csv").write_text("uri,etag,size_bytes\ns3://b/a,v1,1\ns3://b/a,v2,1\ns3://b/a,v1,1\n")
+    rows, _ = listed(tmp_path, tmp_path / "deep", tmp_path / "list.csv")
+    keys = sorted((row["uri"].removeprefix(f"{tmp_path}/"), row["etag"]) for row in rows if row["uri"].startswith("s3"))
+    assert (len(rows), keys) == (4, [("s3://b/a", "v1"), ("s3://b/a", "v2")])
 
 
 def test_inputs_that_give_nothing(tmp_path, listed):
@@ -241,3 +161,14 @@ def test_only_what_was_modified_in_between_is_listed(tmp_path, listed):
     assert listed(tmp_path, since=datetime(2027, 1, 1, tzinfo=UTC)) == ([], 0)
     (tmp_path / "list.csv").write_text("uri,etag,size_bytes\n3.jpg,v1,1\n")
     assert len(listed(tmp_path / "list.csv", until=days[0])[0]) == 1, "a time that is not known"
+
+
+def test_a_listing_is_cut_by_time(tmp_path, listing):
+    days = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
+    listed = listing(*((f"{day.day}", "v1", day) for day in days), ("of no time", "v1"))
+    path = tmp_path / "day's.parquet"
+    take_between(listed, days[1], days[2], path)
+    assert sorted(pq.read_table(path)["uri"].to_pylist()) == ["2", "of no time"]
+    assert pq.read_table(path).cast(LISTING).num_rows == 2
+    take_between(listed, None, None, path)
+    assert pq.read_table(path).num_rows == 4

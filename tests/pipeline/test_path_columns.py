@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import SettingError
-from pipeline.listing import LISTING
+from pipeline.manifest import LISTING
 from pipeline.path_columns import HIVE, NONE, check_setting, path_columns
 from pipeline.plan import make_plan
 from pipeline.query import query

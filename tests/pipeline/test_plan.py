@@ -1,18 +1,34 @@
+from datetime import UTC, datetime
+
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ReconciliationError
+from pipeline.manifest import LISTING
 from pipeline.plan import Plan, Tally, make_plan, reconcile, tally
 from pipeline.table import ResultTable
+
+
+@pytest.fixture
+def count(tmp_path):
+    """The tally of a listing, for the model m1: of a plan that has written its work, or of one with none."""
+
+    def count(listing, table, plan=None) -> Tally:
+        work = tmp_path / "work's.parquet"
+        if plan is None:
+            pq.write_table(LISTING.empty_table(), work)
+        return tally(plan or Plan(0, 0, 0, 0), listing, work, table, "m1")
+
+    return count
 
 
 @pytest.fixture
 def plan(tmp_path):
     """Plan a listing for the model m1, three attempts; the counts, and the work as (uri, etag, num_attempts)."""
 
-    def plan(listing, table, digest="m1", max_attempts=3, retried_stages=()) -> tuple[Plan, list[tuple]]:
+    def plan(listing, table, digest="m1", max_attempts=3, **more) -> tuple[Plan, list[tuple]]:
         path = tmp_path / "work's.parquet"
-        counts = make_plan(listing, table, digest, max_attempts, path, retried_stages=retried_stages)
+        counts = make_plan(listing, table, digest, max_attempts, path, **more)
         work = pq.read_table(path)
         assert work.column_names == ["uri", "etag", "size_bytes", "last_modified", "num_attempts"]
         return counts, sorted(tuple(row.values()) for row in work.select(["uri", "etag", "num_attempts"]).to_pylist())
@@ -79,22 +95,45 @@ def test_failures_of_a_stage_are_planned_again_when_asked_for(tmp_path, listing,
     )
 
 
-def test_attempts_count_up_until_they_are_used_up(tmp_path, listing, plan, new_table, rows):
+def test_attempts_count_up_until_they_are_used_up(tmp_path, listing, plan, count, new_table, rows):
     table, keys = new_table(tmp_path / "table"), listing(("gone", ""))
     for attempt in (1, 2, 3):
         counts, work = plan(keys, table)
         assert (counts.planned, work) == (1, [("gone", "", attempt)])
         table.replace(rows.table(rows.failed("gone", "fetch", etag="", num_attempts=attempt)))
     assert plan(keys, table) == (Plan(listed=1, already_ok=0, already_failed=1, planned=0), [])
-    assert tally(keys, table, "m1") == Tally(ok=0, failed=1, missing=0, doubled=0)
+    assert count(keys, table) == Tally(ok=0, failed=1, missing=0, doubled=0)
 
 
-def test_a_key_that_is_listed_twice_counts_once(tmp_path, listing, plan, new_table, rows):
-    table = new_table(tmp_path / "table", rows.ok("done"))
-    keys = listing(("done", "v1"), ("done", "v1"), ("new", "v1"), ("new", "v1"), ("new", "v2"))
-    counts, work = plan(keys, table)
-    assert counts == Plan(listed=3, already_ok=1, already_failed=0, planned=2)
-    assert work == [("new", "v1", 1), ("new", "v2", 1)]
+def test_of_what_is_vouched_for_only_failures_are_looked_at(tmp_path, listing, plan, count, new_table, rows):
+    """The mark is noon: the table lacks two keys of the morning, which is not seen, but for the upload in parts."""
+    morning, noon, evening = (datetime(2026, 1, 2, hour, tzinfo=UTC) for hour in (9, 12, 18))
+    table = new_table(
+        tmp_path / "table",
+        rows.ok("done"),
+        rows.failed("broken", "decode"),
+        rows.failed("gone", "fetch"),
+        rows.ok("at noon"),
+        rows.ok("of another model", model_digest="m2"),
+    )
+    keys = listing(
+        ("done", "v1", morning),
+        ("broken", "v1", morning),
+        ("gone", "v1", morning),
+        ("of another model", "v1", morning),
+        ("not looked up", "v1", morning),
+        ("in parts", "v1-3", morning),
+        ("at noon", "v1", noon),
+        ("new", "v1", evening),
+        ("of no time", "v1"),
+    )
+    counts, work = plan(keys, table, vouched_before=noon)
+    assert counts == Plan(listed=9, already_ok=1, already_failed=0, planned=4, vouched=4, vouched_before=noon)
+    assert counts.already_done == 5
+    assert work == [("gone", "v1", 2), ("in parts", "v1-3", 1), ("new", "v1", 1), ("of no time", "v1", 1)]
+    assert count(keys, table, counts) == Tally(ok=1, failed=1, missing=3, doubled=0)
+    assert plan(keys, table, vouched_before=noon, retried_stages=("decode",))[1][0] == ("broken", "v1", 2)
+    assert plan(keys, table)[0] == Plan(listed=9, already_ok=2, already_failed=1, planned=6)
 
 
 def test_keys_are_text_as_it_is(tmp_path, listing, plan, new_table, rows):
@@ -104,7 +143,7 @@ def test_keys_are_text_as_it_is(tmp_path, listing, plan, new_table, rows):
     assert (counts.already_ok, work) == (len(odd), [("%42", "v1", 1)])
 
 
-def test_the_tally_counts_a_listings_keys_in_the_table(tmp_path, listing, new_table, rows):
+def test_the_tally_counts_a_listings_keys_in_the_table(tmp_path, listing, count, new_table, rows):
     table = new_table(
         tmp_path / "table",
         rows.ok("a"),
@@ -112,29 +151,29 @@ def test_the_tally_counts_a_listings_keys_in_the_table(tmp_path, listing, new_ta
         rows.ok("not listed"),
         rows.ok("other", model_digest="m2"),
     )
-    keys = listing(("a", "v1"), ("a", "v1"), ("b", "v1"), ("a", "v2"), ("other", "v1"))
-    assert tally(keys, table, "m1") == Tally(ok=1, failed=1, missing=2, doubled=0)
+    keys = listing(("a", "v1"), ("b", "v1"), ("a", "v2"), ("other", "v1"))
+    assert count(keys, table) == Tally(ok=1, failed=1, missing=2, doubled=0)
     table.append(rows.table(rows.ok("a"), rows.ok("a")))
-    assert tally(keys, table, "m1") == Tally(ok=1, failed=1, missing=2, doubled=2)
+    assert count(keys, table) == Tally(ok=3, failed=1, missing=2, doubled=2)
 
 
-def test_the_tally_of_no_table_misses_all(tmp_path, listing):
-    assert tally(listing(("a", "v1")), ResultTable(str(tmp_path / "table")), "m1") == Tally(0, 0, missing=1, doubled=0)
+def test_the_tally_of_no_table_misses_all(tmp_path, listing, count):
+    assert count(listing(("a", "v1")), ResultTable(str(tmp_path / "table"))) == Tally(0, 0, missing=1, doubled=0)
 
 
-def test_a_run_is_held_against_the_table(tmp_path, listing, new_table, rows):
+def test_a_run_is_held_against_the_table(tmp_path, listing, count, new_table, rows):
     """Of three images one was done before; the run says that it did one ok and one failed."""
     plan = Plan(listed=3, already_ok=1, already_failed=0, planned=2)
     wrote = [rows.ok("a"), rows.ok("b"), rows.failed("c", "decode")]
     keys = listing(("a", "v1"), ("b", "v1"), ("c", "v1"))
     table = new_table(tmp_path / "table", *wrote)
-    reconcile(plan, 1, 1, tally(keys, table, "m1"))
+    reconcile(plan, 1, 1, count(keys, table))
 
     with pytest.raises(ReconciliationError, match="ok=2, failed=1"):
-        reconcile(plan, 2, 0, tally(keys, table, "m1"))
+        reconcile(plan, 2, 0, count(keys, table))
     lost = new_table(tmp_path / "lost", *wrote[:2])
     with pytest.raises(ReconciliationError, match="missing=1"):
-        reconcile(plan, 1, 1, tally(keys, lost, "m1"))
+        reconcile(plan, 1, 1, count(keys, lost))
     table.append(rows.table(rows.ok("b")))
     with pytest.raises(ReconciliationError, match="doubled=1"):
-        reconcile(plan, 1, 1, tally(keys, table, "m1"))
+        reconcile(plan, 1, 1, count(keys, table))

@@ -1,0 +1,128 @@
+"""Manifests: tables of images as Parquet, CSV or JSON lines, read in batches."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.errors import SettingError, reason
+from pipeline.storage import StoredObject
+
+SUFFIXES = (".parquet", ".csv", ".jsonl", ".ndjson", ".json")
+NUM_STAT_THREADS = 32
+BATCH_ROWS = 65_536
+TEXTS = {name: pa.string() for name in ("uri", "etag", "last_modified")}
+"""Read as they stand, however much they look like numbers or dates."""
+
+LISTING = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("etag", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("last_modified", pa.timestamp("us", "UTC")),
+    ]
+)
+"""One row a listed image."""
+PLAIN_PATH, DOTS = r"^(/[^/]+)+$", r"/\.{1,2}(/|$)"
+"""A local path without doubled slashes, and what else `storage.absolute` would resolve in it."""
+
+
+def is_manifest(url: str) -> bool:
+    """Is this a manifest by its name?"""
+    return url.lower().endswith(SUFFIXES)
+
+
+def read_manifest(url: str) -> Iterator[pa.Table]:
+    """The rows of a manifest, batch by batch, as `LISTING`; what it does not say of an image is asked for.
+
+    Relative names are looked for beside the manifest. An image that is not there keeps its row, with an empty etag: fetching
+    it fails, and that is recorded.
+
+    Raises:
+        SettingError: it has no column uri, a row without one, or a value of another type.
+        OSError, pyarrow.ArrowException: it can't be read.
+    """
+    folder = url.rpartition("/")[0]
+    with ThreadPoolExecutor(NUM_STAT_THREADS) as threads:
+        for batch in _batches(url):
+            rows = pa.Table.from_arrays([_column(batch, field, url) for field in LISTING], schema=LISTING)
+            if rows["uri"].null_count or pc.any(pc.equal(rows["uri"], "")).as_py():
+                raise SettingError(f"manifest {url!r} has a row without a uri")
+            if pc.all(_is_whole(rows), min_count=0).as_py():
+                yield rows.set_column(1, "etag", pc.utf8_trim(rows["etag"], '"'))
+                continue
+            entries = threads.map(lambda row: _entry(row, folder), rows.to_pylist())
+            yield pa.Table.from_pylist([vars(entry) for entry in entries], schema=LISTING)
+
+
+def _batches(url: str) -> Iterator[pa.RecordBatch]:
+    fs, path = storage.filesystem(url)
+    with fs.open(path) as file:
+        if url.lower().endswith(".parquet"):
+            parquet = pq.ParquetFile(file)
+            known = _known(parquet.schema_arrow, url)
+            yield from parquet.iter_batches(BATCH_ROWS, columns=known)
+        elif url.lower().endswith(".csv"):
+            yield from _csv_batches(file, url)
+        else:
+            fields = [(name, TEXTS.get(name, type_)) for name, type_ in zip(LISTING.names, LISTING.types, strict=True)]
+            options = pa.json.ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="ignore")
+            yield from pa.json.open_json(file, parse_options=options)
+
+
+def _csv_batches(file: Any, url: str) -> Iterator[pa.RecordBatch]:
+    parsing = pa.csv.ParseOptions(newlines_in_values=True)
+    with pa.csv.open_csv(file, parse_options=parsing) as header:
+        known = _known(header.schema, url)
+    file.seek(0)
+    options = pa.csv.ConvertOptions(column_types=TEXTS, include_columns=known)
+    yield from pa.csv.open_csv(file, parse_options=parsing, convert_options=options)
+
+
+def _known(schema: pa.Schema, url: str) -> list[str]:
+    """The columns that matter, of those it has."""
+    if "uri" not in schema.names:
+        raise SettingError(f"manifest {url!r} has the columns {schema.names}; it needs one named uri")
+    return [name for name in LISTING.names if name in schema.names]
+
+
+def _column(rows: pa.RecordBatch, field: pa.Field, url: str) -> pa.Array:
+    """A manifest's column in the type of `LISTING`; nulls where it has none. Times without a zone are UTC."""
+    if field.name not in rows.schema.names:
+        return pa.nulls(rows.num_rows, field.type)
+    column = rows[field.name]
+    is_time = pa.types.is_timestamp(field.type)
+    try:
+        if is_time and not pa.types.is_temporal(column.type):
+            texts = column.cast(pa.string()).to_pylist()
+            return pa.array([datetime.fromisoformat(text) if text else None for text in texts], field.type)
+        return column.cast(field.type, safe=not is_time)  # nanoseconds are cut to microseconds
+    except (ValueError, pa.ArrowException) as error:
+        raise SettingError(f"manifest {url!r}, column {field.name}: {reason(error)}") from error
+
+
+def _is_whole(rows: pa.Table) -> pa.ChunkedArray:
+    """Rows that nothing has to be asked for: an absolute URI with its etag and size."""
+    uris = rows["uri"]
+    has_dots = pc.match_substring_regex(uris, DOTS)
+    is_path = pc.and_(pc.match_substring_regex(uris, PLAIN_PATH), pc.invert(has_dots))
+    has_version = pc.and_(pc.fill_null(pc.not_equal(rows["etag"], ""), False), pc.is_valid(rows["size_bytes"]))
+    return pc.and_(pc.or_(pc.starts_with(uris, "s3://"), is_path), has_version)
+
+
+def _entry(row: dict[str, Any], folder: str) -> StoredObject:
+    is_relative = "://" not in row["uri"] and not row["uri"].startswith("/")
+    uri = storage.absolute(f"{folder}/{row['uri']}" if is_relative else row["uri"])
+    if row["etag"] and row["size_bytes"] is not None:
+        return StoredObject(uri, row["etag"].strip('"'), row["size_bytes"], row["last_modified"])
+    try:
+        return storage.stat(uri)
+    except OSError:
+        return StoredObject(uri, "", None, None)
