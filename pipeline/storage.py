@@ -15,7 +15,7 @@ import fsspec
 from aiohttp import ClientError
 from botocore.exceptions import BotoCoreError
 
-from pipeline import s3
+from pipeline import s3, s3_walk
 from pipeline.errors import SettingError, reason
 from pipeline.s3 import bucket_and_key
 
@@ -189,19 +189,20 @@ def local_etag(status: os.stat_result) -> str:
 def _walk_s3(url: str) -> Iterator[list[StoredObject]]:
     bucket, key = bucket_and_key(url)
     prefix = key if not key or key.endswith("/") else f"{key}/"
-    fs, request, found = s3.filesystem(), {"Bucket": bucket, "Prefix": prefix, "MaxKeys": PAGE}, False
-    while True:
-        with _as_os_error():
-            answer = fs.call_s3("list_objects_v2", **request)
-        entries = [e for e in answer.get("Contents", []) if not (e["Key"].endswith("/") and e["Size"] == 0)]
-        found = found or bool(entries)
-        yield [
-            StoredObject(f"s3://{bucket}/{e['Key']}", e["ETag"].strip('"'), e["Size"], _to_second(e["LastModified"]))
-            for e in entries
-        ]
-        if not answer.get("IsTruncated"):
-            break
-        request["ContinuationToken"] = answer["NextContinuationToken"]
+    found = False
+    with _as_os_error():
+        for page in s3_walk.walk(bucket, prefix):
+            entries = [entry for entry in page if not (entry["Key"].endswith("/") and entry["Size"] == 0)]
+            found = found or bool(entries)
+            yield [
+                StoredObject(
+                    f"s3://{bucket}/{entry['Key']}",
+                    entry["ETag"].strip('"'),
+                    entry["Size"],
+                    _to_second(entry["LastModified"]),
+                )
+                for entry in entries
+            ]
     if not found and key and not key.endswith("/"):
         yield [stat(url)]
 

@@ -157,16 +157,6 @@ def test_a_prefix_is_a_folder(s3):
 
 
 @pytest.mark.s3
-def test_a_bucket_is_walked_page_by_page(s3, monkeypatch):
-    monkeypatch.setattr(storage, "PAGE", 2)
-    bucket = s3.bucket()
-    s3.put(bucket, dict.fromkeys("abcde", b""))
-    pages = list(storage.walk(f"s3://{bucket}"))
-    assert [len(page) for page in pages] == [2, 2, 1]
-    assert {entry.uri for page in pages for entry in page} == {f"s3://{bucket}/{key}" for key in "abcde"}
-
-
-@pytest.mark.s3
 def test_what_is_not_on_s3_is_an_os_error(s3):
     bucket = s3.bucket()
     for url in (f"s3://{bucket}/none", f"s3://{bucket}//none", "s3://no-such-bucket/none"):

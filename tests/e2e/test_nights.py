@@ -1,0 +1,100 @@
+"""Night after night: a range of days, and what a complete run spares the next one."""
+
+import os
+from datetime import UTC, datetime
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_range_of_days(infer, run, ask, model, jpeg, tmp_path):
+    """Three days, one of them without images; started again; a day's new image; then the wrong ranges."""
+    pictures, table = tmp_path / "pictures", tmp_path / "table"
+    pictures.mkdir()
+    for day, name in ((1, "a"), (1, "b"), (3, "c"), (4, "too late")):
+        (pictures / f"{name}.jpg").write_bytes(jpeg(day))
+        time_s = datetime(2026, 1, day, 23, 59, 59, tzinfo=UTC).timestamp()
+        os.utime(pictures / f"{name}.jpg", (time_s, time_s))
+    arguments = ("--input", pictures, "--table", table, "--model", model)
+    dates = ("--dates", "2026-01-01/2026-01-03")
+
+    def counts(summary: dict) -> list[int]:
+        return [summary[name] for name in ("listed", "already_done", "planned", "ok")]
+
+    first = infer(*arguments, *dates)
+    assert counts(first) == [3, 0, 3, 3]
+    days = {day: counts(of_day) for day, of_day in first["days"].items()}
+    assert days == {"2026-01-01": [2, 0, 2, 2], "2026-01-02": [0, 0, 0, 0], "2026-01-03": [1, 0, 1, 1]}
+    sql = "SELECT run_date, count(*) AS n, count(DISTINCT run_id) AS runs FROM images GROUP BY ALL ORDER BY ALL"
+    expected = [{"run_date": "2026-01-01", "n": 2, "runs": 1}, {"run_date": "2026-01-03", "n": 1, "runs": 1}]
+    assert ask(table, sql) == expected
+
+    again = infer(*arguments, *dates)
+    assert counts(again) == [3, 3, 0, 0]
+    (pictures / "a.jpg").rename(pictures / "moved.jpg")  # with its time
+    code, out, err = run("infer", *arguments, *dates)
+    assert (code, out.splitlines()[0]) == (0, "2026-01-01: 1 planned, 1 ok, 0 failed, 1 done before"), err
+    runs = ask(
+        table, "SELECT run_date, planned, settings FROM runs WHERE outcome = 'done' AND planned > 0 ORDER BY 1, 2"
+    )
+    assert [(row["run_date"], row["planned"]) for row in runs] == [
+        ("2026-01-01", 1),
+        ("2026-01-01", 2),
+        ("2026-01-03", 1),
+    ]
+    assert f'"input":["{pictures}"]' in runs[0]["settings"]
+    for wrong, message in (
+        ("2026-01-03/2026-01-01", "give 2026-01-01/2026-01-03"),
+        ("January", "as 2026-01-01/2026-01-31"),
+        ("2026-02-30", "as 2026-01-01/2026-01-31"),
+    ):
+        code, _, err = run("infer", *arguments, "--dates", wrong)
+        assert (code, message in err) == (2, True), err
+    code, _, err = run("infer", *arguments, *dates, "--since", "2026-01-01")
+    assert (code, "without them" in err) == (2, True)
+
+
+@pytest.mark.s3
+def test_what_a_complete_run_has_found_is_not_looked_up_again(infer, run, ask, model, jpeg, s3, monkeypatch, tmp_path):
+    """The margin is an hour: it is made nothing here. A row is taken out behind its back, to see who looks."""
+    (tmp_path / "sitecustomize.py").write_text(MARGIN)
+    environment = {"PYTHONPATH": str(tmp_path)}
+    bucket = s3.bucket()
+    s3.put(bucket, {"in/a.jpg": jpeg(1), "in/b.jpg": jpeg(2), "in/broken.jpg": jpeg(3)[:100]})
+    table = f"s3://{bucket}/table"
+    arguments = ("--input", f"s3://{bucket}/in", "--table", table, "--model", model)
+
+    def counts(*more: str) -> list[int]:
+        summary = infer(*arguments, *more, environment=environment)
+        return [summary[name] for name in ("listed", "already_done", "planned", "ok", "failed")]
+
+    assert counts() == [3, 0, 3, 2, 1]
+    s3.put(bucket, {"in/c.jpg": jpeg(4)})
+    code, _, err = run("infer", *arguments, environment=environment)
+    assert code == 0, err
+    assert "4 images listed (0 other files skipped): 3 older than the last complete run, 0 already detected" in err
+    assert counts("--retry-failed") == [4, 3, 1, 0, 1]
+    assert counts("--full-plan") == [4, 4, 0, 0, 0]
+
+
+MARGIN = """
+import sys
+from importlib.machinery import PathFinder
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name != "pipeline.watermark":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        run = spec.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            module.MARGIN *= 0
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Finder())
+"""
