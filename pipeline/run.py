@@ -117,9 +117,12 @@ class Run:
         if settings.dry_run:
             return self._summary(plan)
         if settings.max_planned and plan.planned > settings.max_planned and not settings.backfill:
+            why = (
+                "" if plan.already_done else f", as none of them was done with model {self._package.digest[:12]} before"
+            )
             raise SettingError(
-                f"max_planned: {plan.planned:,} images are planned, more than {settings.max_planned:,}; if that is meant, "
-                "give --backfill"
+                f"max_planned: {plan.planned:,} images are planned, more than {settings.max_planned:,}{why}; if that is "
+                "meant, give --backfill"
             )
         if not plan.planned and not self._table.exists:
             return self._summary(plan)
