@@ -66,42 +66,35 @@ def make_plan(
     Raises:
         SettingError: no path fits the template.
     """
-    is_changed = _is_changed(vouched_before)
+    is_changed, source = _is_changed(vouched_before), f"read_parquet({literal(str(listing))})"
+    stages = ", ".join(map(literal, retried_stages))
+    # A view: of a CTE that is named twice DuckDB would keep all rows.
+    known = f"""
+        CREATE TEMP VIEW known AS SELECT uri, etag, status, num_attempts,
+            status = 'ok' OR (
+                NOT list_contains([{stages}]::VARCHAR[], error_stage) AND ({IS_PERMANENT} OR num_attempts >= {max_attempts})
+            ) AS is_done
+        FROM results WHERE model_digest = {literal(model_digest)}
+    """
     judged = f"""
         CREATE TEMP TABLE judged AS
-        WITH listed AS (FROM read_parquet($listing)),
-        known AS (
-            SELECT uri, etag, status, num_attempts,
-                status = 'ok' OR (
-                    NOT list_contains($stages, error_stage) AND ({IS_PERMANENT} OR num_attempts >= $max_attempts)
-                ) AS is_done
-            FROM results WHERE model_digest = $digest
-        ),
-        found AS (
-            SELECT listed.*, coalesce(num_attempts, 0)::INTEGER + 1 AS num_attempts, status, coalesce(is_done, false) AS is_done
-            FROM listed LEFT JOIN known USING (uri, etag) WHERE {is_changed}
-            UNION ALL
-            SELECT listed.*, num_attempts + 1, status, is_done
-            FROM listed JOIN known USING (uri, etag) WHERE NOT {is_changed} AND NOT is_done
-        )
-        FROM found
+        SELECT changed.*, coalesce(num_attempts, 0)::INTEGER + 1 AS num_attempts, status, coalesce(is_done, false) AS is_done
+        FROM (FROM {source} WHERE {is_changed}) AS changed LEFT JOIN known USING (uri, etag)
+        UNION ALL
+        SELECT vouched.*, num_attempts + 1, status, is_done
+        FROM (FROM {source} WHERE NOT {is_changed}) AS vouched
+        JOIN (FROM known WHERE status <> 'ok' AND NOT is_done) USING (uri, etag)
     """
-    values = {
-        "listing": str(listing),
-        "digest": model_digest,
-        "max_attempts": max_attempts,
-        "stages": list(retried_stages),
-    }
     with connect(table) as db:
-        db.execute(judged, values)
+        db.execute(known)
+        db.execute(judged)
         columns = path_columns(db, "judged", path_columns_setting, table.schema)
         texts = "".join(f', {column.value} AS "{column.name}"' for column in columns)
         left = f"SELECT * EXCLUDE (status, is_done){texts} FROM judged WHERE NOT is_done"
         db.execute(f"COPY ({left}) TO {literal(str(work))} (FORMAT parquet)")
         listed, num_judged, already_ok, already_failed, planned = db.execute(
-            """SELECT (SELECT count(*) FROM read_parquet($listing)), count(*), count(*) FILTER (is_done AND status = 'ok'),
-                count(*) FILTER (is_done AND status <> 'ok'), count(*) FILTER (NOT is_done) FROM judged""",
-            {"listing": str(listing)},
+            f"""SELECT (SELECT count(*) FROM {source}), count(*), count(*) FILTER (is_done AND status = 'ok'),
+                count(*) FILTER (is_done AND status <> 'ok'), count(*) FILTER (NOT is_done) FROM judged"""
         ).fetchall()[0]
         is_unfit = " OR ".join(f'"{column.name}" IS NULL' for column in columns) or "false"
         num_unfit, buckets = db.execute(
@@ -155,15 +148,14 @@ def tally(plan: Plan, listing: Path, work: Path, table: ResultTable, model_diges
         counts = db.execute(
             f"""
             WITH keys AS (
-                SELECT uri, etag FROM read_parquet($listing) WHERE {is_changed}
-                UNION ALL SELECT uri, etag FROM read_parquet($work) WHERE NOT {is_changed}
+                SELECT uri, etag FROM read_parquet({literal(str(listing))}) WHERE {is_changed}
+                UNION ALL SELECT uri, etag FROM read_parquet({literal(str(work))}) WHERE NOT {is_changed}
             ),
-            known AS (SELECT uri, etag, status FROM results WHERE model_digest = $digest)
+            known AS (SELECT uri, etag, status FROM results WHERE model_digest = {literal(model_digest)})
             SELECT count(*) FILTER (status = 'ok'), count(*) FILTER (status = 'failed'),
                 count(*) FILTER (status IS NULL), count(*) - (SELECT count(*) FROM keys)
             FROM keys LEFT JOIN known USING (uri, etag)
-            """,
-            {"listing": str(listing), "work": str(work), "digest": model_digest},
+            """
         ).fetchall()[0]
     return Tally(*counts)
 
