@@ -110,9 +110,7 @@ def _is_there(url: str) -> bool:
 
 def _manifest(url: str) -> Iterator[list[StoredObject]]:
     """The rows of a manifest; what it does not say of an image is asked for."""
-    rows = _read_manifest(url)
-    if "uri" not in rows.column_names:
-        raise SettingError(f"manifest {url!r} has the columns {rows.column_names}; it needs one named uri")
+    rows = read_manifest(url)
     folder = url.rpartition("/")[0]
     with ThreadPoolExecutor(NUM_STAT_THREADS) as threads:
         for batch in rows.to_batches(max_chunksize=storage.PAGE):
@@ -120,7 +118,20 @@ def _manifest(url: str) -> Iterator[list[StoredObject]]:
             yield list(threads.map(lambda row: _manifest_entry(row, folder), typed.to_pylist()))
 
 
-def _read_manifest(url: str) -> pa.Table:
+def read_manifest(url: str) -> pa.Table:
+    """A manifest as it is; it has a column uri, of strings.
+
+    Raises:
+        SettingError: it has no such column.
+        OSError, pa.ArrowException: it is not there, or can't be read.
+    """
+    rows = _read_columns(url)
+    if "uri" not in rows.column_names:
+        raise SettingError(f"manifest {url!r} has the columns {rows.column_names}; it needs one named uri")
+    return rows
+
+
+def _read_columns(url: str) -> pa.Table:
     content = pa.BufferReader(storage.read(url))
     texts = {"uri": pa.string(), "etag": pa.string()}  # however much they look like numbers or dates
     if url.lower().endswith(".parquet"):
@@ -152,17 +163,26 @@ def _column(rows: pa.RecordBatch, field: pa.Field, url: str) -> pa.Array:
 
 
 def _manifest_entry(row: dict[str, Any], folder: str) -> StoredObject:
-    """A row as a stored object; relative names are looked for beside the manifest.
+    """A row as a stored object.
 
     An image that is not there keeps its row, with an empty etag: fetching it fails, and that is recorded.
     """
-    if not row["uri"]:
-        raise SettingError(f"manifest in {folder!r} has a row without a uri")
-    is_relative = "://" not in row["uri"] and not row["uri"].startswith("/")
-    uri = storage.absolute(f"{folder}/{row['uri']}" if is_relative else row["uri"])
+    uri = manifest_uri(row["uri"], folder)
     if row["etag"] and row["size_bytes"] is not None:
         return StoredObject(uri, row["etag"].strip('"'), row["size_bytes"], row["last_modified"])
     try:
         return storage.stat(uri)
     except OSError:
         return StoredObject(uri, "", None, None)
+
+
+def manifest_uri(name: str | None, folder: str) -> str:
+    """What a manifest's name means: relative names are looked for beside it.
+
+    Raises:
+        SettingError: there is none.
+    """
+    if not name:
+        raise SettingError(f"manifest in {folder!r} has a row without a uri")
+    is_relative = "://" not in name and not name.startswith("/")
+    return storage.absolute(f"{folder}/{name}" if is_relative else name)

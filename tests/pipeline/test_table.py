@@ -110,7 +110,7 @@ def test_a_working_file_lies_beside_the_table_for_a_while(tmp_path):
 
 def test_a_table_of_something_else_is_refused(tmp_path):
     write_deltalake(tmp_path / "table", pa.table({"uri": ["a"], "price": [1]}))
-    with pytest.raises(SettingError, match="made by something else: it has no column etag, size_bytes"):
+    with pytest.raises(SettingError, match="made by something else: it has no column etag, no column model_digest"):
         ResultTable(str(tmp_path / "table"))
 
 
