@@ -32,6 +32,8 @@ COMMIT_ATTEMPTS = 10
 BATCH_ROWS = 8192
 ROW_GROUP_ROWS = 65_536
 """Readers skip row groups by the names in them; delta-rs by itself would make one of a whole file."""
+MEMORY_LIMIT = "1GB"
+"""Of the sorting, which then goes to disk: 3 million rows of 670 MB took 17 s and 2.3 GB in all, 11 s and 2.9 GB with twice as much."""
 LONGEST_S = 24 * 3600.0
 """A rewrite that slept longer does not commit: vacuum may have removed what it wrote."""
 
@@ -106,6 +108,7 @@ def _write_sorted(
     schema = table.stored_schema
     names = ", ".join(f'"{name}"' for name in schema.names)
     with connect(table, files=[f"{table.url}/{file.path}" for file in files]) as db:
+        db.execute("SET memory_limit = ?", [MEMORY_LIMIT])
         db.register("without_uris", pa.table({"uri": pa.array([], pa.string())}) if without is None else without)
         rows = db.sql(f"SELECT {names} FROM results ANTI JOIN without_uris USING (uri) ORDER BY uri, processed_at")
         batches = (batch.cast(schema) for batch in rows.to_arrow_reader(BATCH_ROWS))
