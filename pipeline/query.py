@@ -71,7 +71,7 @@ def connect(
     files = table.data_files() if files is None else files
     with duckdb.connect() as db:
         if storage.is_s3(table.url):
-            db.register_filesystem(s3.filesystem())
+            db.register_filesystem(s3.data_filesystem())
         db.execute("SET TimeZone = 'UTC'")
         db.execute("SET memory_limit = ?", [MEMORY_LIMIT])
         db.execute("SET temp_directory = ?", [str(Path(tempfile.gettempdir(), f"ssd-batch-duckdb-{os.getpid()}"))])
