@@ -153,6 +153,8 @@ def data_filesystem() -> s3fs.S3FileSystem:
 class _DataFiles(s3fs.S3FileSystem):  # type: ignore[misc]
     """Asks for each file's size once, where DuckDB has it asked 14 times: small files are read in a fifth of the time."""
 
+    cachable = False  # by fsspec: `data_filesystem` does
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._known: dict[str, dict[str, Any]] = {}
