@@ -6,10 +6,11 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 
+import duckdb
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 from pydantic import AfterValidator, Field, model_validator
@@ -87,14 +88,14 @@ class Maintained:
     vacuumed_files: int = 0
     num_files: int = 0
     size_bytes: int = 0
-    wall_s: float = field(default=0.0)
+    wall_s: float = 0.0
 
 
 def maintain(settings: MaintainSettings) -> Maintained:
     """Delete what is asked, compact, fold the records of runs, vacuum, and write a checkpoint of the log.
 
     Raises:
-        SettingError: no table is there, or a manifest can't be read; nothing was done.
+        SettingError: no table is there, a manifest can't be read, or the store can't keep two writers apart; nothing was done.
         HeldError: something is to be deleted, and a run that lives holds the table.
         OvertakenError: a run has taken it in the middle of a deletion; the same command does the rest.
     """
@@ -104,12 +105,14 @@ def maintain(settings: MaintainSettings) -> Maintained:
         raise SettingError(f"table {table.url!r}: no table is there; make one with `ssd-batch infer`")
     uris = _forgotten(settings)
     done = Maintained(table.url)
+    if not settings.dry_run:
+        storage.check_creates_once(f"{table.url}/{WORK_FOLDER}")
     try:
         if settings.deletes:
             _delete(table, settings, uris, done)
         _compact(table, settings, done)
         _tidy(table, settings, done)
-    except (OSError, DeltaError) as error:
+    except (OSError, DeltaError, duckdb.Error) as error:
         raise SsdBatchError(f"table {table.url!r}: {reason(error)}") from error
     files = data_files(table)
     done.num_files, done.size_bytes = len(files), sum(file.size_bytes for file in files)
