@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 from deltalake import CommitProperties, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from pipeline import storage
@@ -84,17 +84,24 @@ def rewrite(
 
     Raises:
         StaleError: other files stand there by now.
+        SsdBatchError: the files can't be read, or not as many rows were written as read; nothing was committed.
         OvertakenError: the fence's.
     """
     started = time.time()
     with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder:
         try:
-            _write_sorted(table, files, target_bytes, without, folder)
-        except duckdb.Error as error:  # perhaps a file that was removed in the meantime
+            num_rows = _write_sorted(table, files, target_bytes, without, folder)
+        except (duckdb.Error, pa.ArrowException, DeltaError, OSError) as error:
             table.refreshed()
-            _check_current(_paths(table), files)
-            raise SsdBatchError(f"table {table.url!r} can't be read: {reason(error)}") from error
-        added = [_uploaded(table, folder, add, without is not None) for add in _adds(folder)]
+            _check_current(_paths(table), files)  # perhaps one that was removed in the meantime
+            raise SsdBatchError(f"table {table.url!r} can't be rewritten: {reason(error)}") from error
+        adds = _adds(folder)
+        num_written = sum(json.loads(add["stats"])["numRecords"] for add in adds)
+        if num_written != num_rows:
+            raise SsdBatchError(
+                f"table {table.url!r}: of {num_rows:,} rows {num_written:,} were written; nothing changed"
+            )
+        added = [_uploaded(table, folder, add, without is not None) for add in adds]
     if time.time() - started > LONGEST_S:
         raise StaleError
     commit(lambda properties: swap(table, files, added, properties, is_deletion=without is not None))
@@ -103,14 +110,20 @@ def rewrite(
 
 def _write_sorted(
     table: ResultTable, files: list[DataFile], target_bytes: int, without: pa.Table | None, folder: str
-) -> None:
-    """A Delta table in a folder of this machine, of the rows that the new files shall have: its files and log are used."""
+) -> int:
+    """A Delta table in a folder of this machine, of the rows that the new files shall have: its files and log are used.
+
+    Returns:
+        How many rows that must be.
+    """
     schema = table.stored_schema
     names = ", ".join(f'"{name}"' for name in schema.names)
     with connect(table, files=[f"{table.url}/{file.path}" for file in files]) as db:
         db.execute("SET memory_limit = ?", [MEMORY_LIMIT])
         db.register("without_uris", pa.table({"uri": pa.array([], pa.string())}) if without is None else without)
-        rows = db.sql(f"SELECT {names} FROM results ANTI JOIN without_uris USING (uri) ORDER BY uri, processed_at")
+        kept = "FROM results ANTI JOIN without_uris USING (uri)"
+        (num_rows,) = db.execute(f"SELECT count(*) {kept}").fetchall()[0]
+        rows = db.sql(f"SELECT {names} {kept} ORDER BY uri, processed_at")
         batches = (batch.cast(schema) for batch in rows.to_arrow_reader(BATCH_ROWS))
         write_deltalake(
             folder,
@@ -119,6 +132,7 @@ def _write_sorted(
             target_file_size=target_bytes,
             writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP_ROWS),
         )
+    return int(num_rows)
 
 
 def _adds(folder: str) -> list[dict[str, Any]]:

@@ -208,8 +208,15 @@ def test_files_that_vanish_while_they_are_read(table):
     with pytest.raises(StaleError):
         compact(table, files)
     shutil.rmtree(f"{table.url}/run_date=2026-01-02")
-    with pytest.raises(SsdBatchError, match="can't be read"):
+    with pytest.raises(SsdBatchError, match="can't be rewritten"):
         compact(table)
+
+
+def test_rows_that_are_not_written_are_not_removed(table, monkeypatch):
+    monkeypatch.setattr(rewrite_module, "_adds", lambda _: [])
+    with pytest.raises(SsdBatchError, match="of 3 rows 0 were written; nothing changed"):
+        compact(table)
+    assert uris(table) == ["a", "b", "c"]
 
 
 def race(url: str, seed: int) -> None:
