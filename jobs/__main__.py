@@ -12,6 +12,7 @@ import click
 from jobs.settings import ImportSettings, TrainSettings
 from jobs.spec import load_settings, spec_options
 from pipeline.errors import SsdBatchError
+from pipeline.maintain import Maintained, MaintainSettings
 from pipeline.run import Summary
 from pipeline.settings import InferSettings
 
@@ -84,6 +85,32 @@ def export(table: str, output: str, kind: str, as_json: bool) -> None:
     num_rows = export_parquet(ResultTable(table), output)
     click.echo(
         json.dumps({"output": output, "rows": num_rows}) if as_json else f"{num_rows:,} rows written to {output}"
+    )
+
+
+@cli.command()
+@spec_options(MaintainSettings)
+@json_option
+def maintain(spec: Path | None, as_json: bool, **flags: Any) -> None:
+    """Compact the table, delete what is asked or no longer needed; beside a run too, unless rows are to be deleted."""
+    from pipeline.maintain import maintain as run
+
+    settings = load_settings(MaintainSettings, spec, flags)
+    done = run(settings)
+    click.echo(json.dumps(asdict(done)) if as_json else describe_care(done, settings.dry_run))
+
+
+def describe_care(done: Maintained, is_dry_run: bool) -> str:
+    """What was done to a table, for people."""
+    left = (
+        f" ({done.left_files:,} more are left to the next time: a run kept replacing rows in them)"
+        if done.left_files
+        else ""
+    )
+    return (
+        f"{'would be ' if is_dry_run else ''}deleted: {done.deleted_rows:,} rows, {done.deleted_runs:,} records of runs; compacted: "
+        f"{done.compacted_files:,} files{left}; vacuumed: {done.vacuumed_files:,} files\n"
+        f"table {done.table}: {done.num_files:,} files, {done.size_bytes:,} bytes; {done.wall_s:.1f} s"
     )
 
 

@@ -35,7 +35,7 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
     flag = name.replace("_", "-")
     kind = field.annotation
     help_text = field.description or ""
-    if field.default not in (PydanticUndefined, None, False):
+    if field.default not in (PydanticUndefined, None, False, ()):
         help_text += f"  [default: {field.default}]"
     declaration = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
     is_many = get_origin(kind) is tuple

@@ -53,13 +53,32 @@ def read_manifest(url: str) -> Iterator[pa.Table]:
     with ThreadPoolExecutor(NUM_STAT_THREADS) as threads:
         for batch in _batches(url):
             rows = pa.Table.from_arrays([_column(batch, field, url) for field in LISTING], schema=LISTING)
-            if rows["uri"].null_count or pc.any(pc.equal(rows["uri"], "")).as_py():
-                raise SettingError(f"manifest {url!r} has a row without a uri")
+            _check_named(rows["uri"], url)
             if pc.all(_is_whole(rows), min_count=0).as_py():
                 yield rows.set_column(1, "etag", pc.utf8_trim(rows["etag"], '"'))
                 continue
             entries = threads.map(lambda row: _entry(row, folder), rows.to_pylist())
             yield pa.Table.from_pylist([vars(entry) for entry in entries], schema=LISTING)
+
+
+def read_uris(url: str) -> list[str]:
+    """The images that a manifest names, be they there or not; raises as `read_manifest`."""
+    folder = url.rpartition("/")[0]
+    columns = [_column(batch, LISTING.field("uri"), url) for batch in _batches(url)]
+    for column in columns:
+        _check_named(column, url)
+    return [_absolute(name, folder) for column in columns for name in column.to_pylist()]
+
+
+def _check_named(uris: pa.Array | pa.ChunkedArray, url: str) -> None:
+    if uris.null_count or pc.any(pc.equal(uris, "")).as_py():
+        raise SettingError(f"manifest {url!r} has a row without a uri")
+
+
+def _absolute(name: str, folder: str) -> str:
+    """What a name means that may be relative to its manifest's folder."""
+    is_relative = "://" not in name and not name.startswith("/")
+    return storage.absolute(f"{folder}/{name}" if is_relative else name)
 
 
 def _batches(url: str) -> Iterator[pa.RecordBatch]:
@@ -118,8 +137,7 @@ def _is_whole(rows: pa.Table) -> pa.ChunkedArray:
 
 
 def _entry(row: dict[str, Any], folder: str) -> StoredObject:
-    is_relative = "://" not in row["uri"] and not row["uri"].startswith("/")
-    uri = storage.absolute(f"{folder}/{row['uri']}" if is_relative else row["uri"])
+    uri = _absolute(row["uri"], folder)
     if row["etag"] and row["size_bytes"] is not None:
         return StoredObject(uri, row["etag"].strip('"'), row["size_bytes"], row["last_modified"])
     try:

@@ -87,12 +87,17 @@ def path_columns(db: duckdb.DuckDBPyConnection, listed: str, setting: str, known
         known: the table's columns so far.
 
     Raises:
-        SettingError: a template fits no path, or Hive's folders make too many columns.
+        SettingError: a template fits no path, Hive's folders make too many columns, or the table has one of another kind.
     """
     columns = _hive(db, listed) if setting == HIVE else [] if setting == NONE else template(setting)
     fields = {field.name.lower(): field for field in known}
     for index, column in enumerate(columns):
         if field := fields.get(column.name.lower()):
+            if field.type not in SQL_TYPES:
+                raise SettingError(
+                    f"path_columns: the table's column {field.name} is of type {field.type}, which no path gives; give {NONE}, "
+                    "or a template with another name"
+                )
             columns[index] = replace(column, name=field.name, type=field.type)
         elif column.type is None:
             columns[index] = replace(column, type=_inferred_type(db, listed, column))

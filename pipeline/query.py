@@ -68,12 +68,20 @@ def bounded() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
-def connect(table: ResultTable, more_files: Sequence[str] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB with the view `results`: the table's rows, whichever storage it lies on. It may read `more_files`, too."""
-    files = table.data_files()
+def connect(
+    table: ResultTable, more_files: Sequence[str] = (), files: Sequence[str] | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB with the view `results`: the table's rows, whichever storage it lies on.
+
+    Args:
+        table: may be empty, or not there.
+        more_files: what it may read beside.
+        files: data files to take for the table's, instead of those of its current version.
+    """
+    files = table.data_files() if files is None else files
     with bounded() as db:
         if storage.is_s3(table.url):
-            db.register_filesystem(s3.filesystem())
+            db.register_filesystem(s3.data_filesystem())
         db.execute("SET allowed_paths = ?", [[*files, *more_files]])
         if files:
             names = ", ".join(literal(file) for file in files)
@@ -98,12 +106,16 @@ def query(table: ResultTable, sql: str) -> Iterator[duckdb.DuckDBPyRelation]:
     """
     if not table.exists:
         raise SettingError(f"table {table.url!r}: no table is there; make one with `ssd-batch infer`")
-    records = run_files(table)
+    # DuckDB opens all files of a view when the view is made: those of the runs only where they are asked for.
+    records = run_files(table) if "runs" in sql.lower() else []
     with connect(table, records) as db:
         if records:
+            db.register("no_records", RUNS.empty_table())  # has the columns that came after all records were written
             names = ", ".join(map(literal, records))
+            source = f"FROM read_parquet([{names}], union_by_name = true) UNION ALL BY NAME FROM no_records"
+            # A record may stand in two files while records are folded; the one with an end is the later.
             db.execute(
-                f"CREATE VIEW run_records AS SELECT {_names(RUNS)} FROM read_parquet([{names}], union_by_name = true)"
+                f"CREATE VIEW run_records AS SELECT DISTINCT ON (run_id) {_names(RUNS)} FROM ({source}) ORDER BY run_id, ended_at"
             )
         else:
             db.register("run_records", RUNS.empty_table())

@@ -1,13 +1,17 @@
 """The record of each run: a small file beside the table, written when it starts and when it ends, however it ends."""
 
 import io
+import json
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import storage
@@ -39,6 +43,16 @@ RUNS = pa.schema(
 )
 """outcome: running (or killed: its end was never written), done, failed, overtaken, stopped. settings: as JSON."""
 
+LAST_COMPLETE = "_LAST_COMPLETE"
+"""Beside the table's folders: the last run that did all it listed, as JSON, for jobs that wait for it."""
+COMPLETE = (
+    "run_id", "run_date", "started_at", "ended_at", "model_name", "model_digest", "listed", "already_done", "ok", "failed",
+)  # fmt: skip
+"""What it has of a run's record, beside the table's version."""
+MAX_FILES = 50
+"""More records than this are folded into one file: `runs` opens each."""
+NUM_READ_THREADS = 32
+
 
 @contextmanager
 def recorded(table: ResultTable, **known: Any) -> Iterator[dict[str, Any]]:
@@ -69,13 +83,38 @@ def recorded(table: ResultTable, **known: Any) -> Iterator[dict[str, Any]]:
         )
         _write(table, record | {"outcome": outcome, "error": reason(error), "ended_at": datetime.now(UTC)})
         raise
-    _write(table, record | {"outcome": "done", "ended_at": datetime.now(UTC)})
+    done = record | {"outcome": "done", "ended_at": datetime.now(UTC)}
+    _write(table, done)
+    _write_last_complete(table, done)
 
 
 def _write(table: ResultTable, record: dict[str, Any]) -> None:
+    _write_file(table, record["run_id"], pa.Table.from_pylist([record], schema=RUNS))
+
+
+def _write_file(table: ResultTable, name: str, records: pa.Table) -> None:
     content = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([record], schema=RUNS), content)
-    storage.write(f"{_folder(table)}{record['run_id']}.parquet", content.getvalue())
+    pq.write_table(records, content)
+    storage.write(f"{_folder(table)}{name}.parquet", content.getvalue())
+
+
+def _write_last_complete(table: ResultTable, record: dict[str, Any]) -> None:
+    """A run that saw an earlier version of the table does not replace one that saw a later."""
+    version = table.refreshed().version()
+    last = last_complete(table)
+    if last and last["table_version"] > version:
+        return
+    content = {name: record.get(name) for name in COMPLETE} | {"table_version": version}
+    storage.write(f"{table.url}/{LAST_COMPLETE}", json.dumps(content, default=lambda time: time.isoformat()).encode())
+
+
+def last_complete(table: ResultTable) -> dict[str, Any] | None:
+    """What `_LAST_COMPLETE` says; None where no run has come to its end yet."""
+    try:
+        content: dict[str, Any] = json.loads(storage.read(f"{table.url}/{LAST_COMPLETE}"))
+    except FileNotFoundError:
+        return None
+    return content
 
 
 def _folder(table: ResultTable) -> str:
@@ -85,6 +124,64 @@ def _folder(table: ResultTable) -> str:
 def run_files(table: ResultTable) -> list[str]:
     """Where the records are."""
     try:
-        return [entry.uri for page in storage.walk(_folder(table)) for entry in page]
+        names = [entry.uri for page in storage.walk(_folder(table)) for entry in page]
     except FileNotFoundError:
         return []
+    return [name for name in names if name.endswith(".parquet")]  # one that is being written has another name
+
+
+def fold_records(table: ResultTable) -> int:
+    """Put the records of all runs that have ended into one file, where they are many.
+
+    A record that has its end never changes again, and a file is deleted after its records stand in another: killed
+    anywhere, or beside another, this leaves each record once or twice, and `runs` shows it once.
+
+    Returns:
+        The number of files that became one.
+    """
+    if len(names := run_files(table)) <= MAX_FILES:
+        return 0
+    ended = {name: records for name, records in _read_all(names).items() if not records["ended_at"].null_count}
+    if len(ended) < 2:
+        return 0
+    _write_file(table, f"folded-{uuid.uuid4().hex}", pa.concat_tables(ended.values(), promote_options="default"))
+    _delete_all(ended)
+    return len(ended)
+
+
+def delete_records(table: ResultTable, before: date, dry_run: bool = False) -> int:
+    """Delete the records of runs whose run_date is earlier.
+
+    Returns:
+        Their number.
+    """
+    num_deleted = 0
+    for name, records in _read_all(run_files(table)).items():
+        kept = records.filter(pc.fill_null(pc.greater_equal(records["run_date"], before), True))
+        num_deleted += records.num_rows - kept.num_rows
+        if dry_run or kept.num_rows == records.num_rows:
+            continue
+        if kept.num_rows:
+            _write_file(table, f"folded-{uuid.uuid4().hex}", kept)
+        _delete_all([name])
+    return num_deleted
+
+
+def _read_all(names: list[str]) -> dict[str, pa.Table]:
+    with ThreadPoolExecutor(NUM_READ_THREADS) as threads:
+        found = zip(names, threads.map(_read, names), strict=True)
+        return {name: records for name, records in found if records is not None}
+
+
+def _read(name: str) -> pa.Table | None:
+    """The records in a file; None where another has folded it since it was listed."""
+    try:
+        return pq.read_table(io.BytesIO(storage.read(name)))
+    except FileNotFoundError:
+        return None
+
+
+def _delete_all(names: Iterable[str]) -> None:
+    for name in names:
+        with suppress(FileNotFoundError):  # another has folded it, too
+            storage.delete(name)

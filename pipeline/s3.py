@@ -141,8 +141,37 @@ def access() -> S3Access:
 @cache
 def filesystem() -> s3fs.S3FileSystem:
     """For listing, whole small files and odd keys; one for all threads, where fsspec by itself makes one for each."""
+    return _filesystem(s3fs.S3FileSystem)
+
+
+@cache
+def data_filesystem() -> s3fs.S3FileSystem:
+    """For DuckDB's reading of data files, which never change once they are there."""
+    return _filesystem(_DataFiles)
+
+
+class _DataFiles(s3fs.S3FileSystem):  # type: ignore[misc]
+    """Asks for each file's size once, where DuckDB has it asked 14 times: small files are read in a fifth of the time."""
+
+    cachable = False  # by fsspec: `data_filesystem` does
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._known: dict[str, dict[str, Any]] = {}
+
+    async def _info(self, path: str, *arguments: Any, **named: Any) -> dict[str, Any]:
+        name = self._strip_protocol(path)
+        if name in self._known:
+            return self._known[name]
+        info: dict[str, Any] = await super()._info(path, *arguments, **named)
+        if "/_ssd_batch/" not in name:  # the records of runs do change
+            self._known[name] = info
+        return info
+
+
+def _filesystem(kind: type[s3fs.S3FileSystem]) -> s3fs.S3FileSystem:
     here = access()
-    return s3fs.S3FileSystem(
+    return kind(
         use_listings_cache=False,
         client_kwargs={"region_name": here.region},
         config_kwargs={"retries": {"mode": "standard", "max_attempts": 10}},

@@ -4,6 +4,7 @@ A local file's URI is its absolute path; an object's is scheme://bucket/key with
 """
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,9 +97,14 @@ def read(url: str) -> bytes:
 
 @_as_os_error()
 def write(url: str, data: bytes) -> None:
-    """A whole small file; its folder is made when there is none."""
+    """A whole small file; its folder is made when there is none. Readers see all of it, or what was there before."""
     fs, path = _writable(url)
-    fs.pipe_file(path, data)
+    if not is_local(url):
+        fs.pipe_file(path, data)
+        return
+    beside = f"{path}.{uuid.uuid4().hex}"
+    fs.pipe_file(beside, data)
+    os.replace(beside, path)
 
 
 @_as_os_error()

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from pipeline import storage
@@ -53,8 +53,14 @@ SCHEMA = pa.schema(
 
 KEY = ("uri", "etag", "model_digest")
 PARTITION = "run_date"
-DELETIONS = "ssd-batch-deletions"
-"""Application whose transactions count the deletions of rows."""
+MARKS = (*KEY, PARTITION, "status")
+"""Columns that a table of ours has, whichever version made it; the others may have come later, or be a newer version's."""
+REWRITES, DELETIONS = "ssd-batch-rewrites", "ssd-batch-deletions"
+"""Applications whose Delta transactions count the commits that rewrite data files, and those of them that delete rows.
+
+Each rewrite carries the next one. delta-rs by itself lets two commits through that replace the same file, which doubles its
+rows; it refuses the second of two that carry the same transaction. Appends carry neither, and pass beside a rewrite.
+"""
 WORK_FOLDER = "_ssd_batch"
 """Beside the table's own folders; Delta passes over names that start with `_`."""
 MISREAD = re.compile(rf"[%\\\[\]]|/({'|'.join(SCHEMA.names)})=")
@@ -75,12 +81,7 @@ class ResultTable:
             )
         self._options = storage.table_options(self.url)
         if self.exists:
-            missing = [f.name for f in SCHEMA if f.name not in {c.name for c in self.delta.schema().fields}]
-            if missing:
-                raise SettingError(
-                    f"table {self.url!r} was made by something else: it has no column {', '.join(missing)}; "
-                    "name another place for --table"
-                )
+            self._check_columns()
         elif self._holds_other_files():
             raise SettingError(f"table {self.url!r} is a place with other files in it; name an empty one")
 
@@ -100,6 +101,22 @@ class ResultTable:
         except (OSError, DeltaError) as error:
             raise SettingError(f"table {self.url!r} can't be opened: {reason(error)}") from error
 
+    def _check_columns(self) -> None:
+        """Make sure that the table is ours, and that its columns have our types."""
+        stored = {field.name: field.type for field in self.delta.schema().fields}
+        wrong = [f"no column {name}" for name in MARKS if name not in stored]
+        if not wrong and self.delta.metadata().partition_columns != [PARTITION]:
+            wrong = [f"other partitions than {PARTITION}"]
+        wrong = wrong or [
+            f"a column {field.name} of type {stored[field.name]}, not {field.type}"
+            for field in Schema.from_arrow(SCHEMA).fields
+            if stored.get(field.name, field.type) != field.type
+        ]
+        if wrong:
+            raise SettingError(
+                f"table {self.url!r} was made by something else: it has {', '.join(wrong)}; name another place for --table"
+            )
+
     def _holds_other_files(self) -> bool:
         try:
             return any(entry for page in storage.walk(self.url + "/") for entry in page)
@@ -112,14 +129,19 @@ class ResultTable:
 
     @property
     def schema(self) -> pa.Schema:
-        """`SCHEMA`, and the columns from paths that the table has."""
+        """`SCHEMA`, and what the table has beside: columns from paths, or of a newer version."""
+        more = [field for field in self.stored_schema if field.name not in SCHEMA.names]
+        return pa.schema([*SCHEMA, *more])
+
+    @property
+    def stored_schema(self) -> pa.Schema:
+        """The columns that the table has so far; an older version's lacks some of `SCHEMA` until a run writes."""
         if not self.exists:
             return SCHEMA
-        more = [field for field in self.delta.schema().fields if field.name not in SCHEMA.names]
-        return pa.schema([*SCHEMA, *pa.schema(Schema(more).to_arrow())])
+        return pa.schema(self.delta.schema().to_arrow())
 
     def create(self, path_columns: pa.Schema | None = None) -> None:
-        """Make the table where there is none, and add the columns from paths that it lacks.
+        """Make the table where there is none, and add the columns that it lacks, of `SCHEMA` and from paths.
 
         Raises:
             SettingError: nothing can be written there, or its store can't keep two writers apart.
@@ -131,7 +153,7 @@ class ResultTable:
                     self.url, SCHEMA, partition_by=[PARTITION], name="ssd-batch", storage_options=self._options
                 )
                 self.exists = True
-            new = [field for field in path_columns or [] if field.name not in self.schema.names]
+            new = [field for field in [*SCHEMA, *(path_columns or [])] if field.name not in self.stored_schema.names]
             if new:
                 self.delta.alter.add_columns(Schema.from_arrow(pa.schema(new)).fields)
         except (OSError, DeltaError) as error:
@@ -180,13 +202,24 @@ class ResultTable:
         write_deltalake(self.delta, rows.select(self.schema.names), mode="append", commit_properties=properties)
 
     def replace(self, rows: pa.Table, properties: CommitProperties | None = None) -> None:
-        """Commit rows in place of those with the same keys, as one commit; a row without an old one is added."""
+        """Commit rows in place of those with the same keys, as one commit; a row without an old one is added.
+
+        Raises:
+            CommitFailedError: another rewrite was committed since the table was seen last.
+        """
         same_key = " AND ".join(f"old.{column} = new.{column}" for column in KEY)
         merge = self.delta.merge(
             rows.select(self.schema.names),
             same_key,
             source_alias="new",
             target_alias="old",
-            commit_properties=properties,
+            commit_properties=self.advancing(properties, REWRITES),
         )
         merge.when_matched_update_all().when_not_matched_insert_all().execute()
+
+    def advancing(self, properties: CommitProperties | None, *applications: str) -> CommitProperties:
+        """What a commit carries, and the next transaction of these applications after the table as it was seen last."""
+        properties = properties or CommitProperties()
+        following = [Transaction(name, (self.delta.transaction_version(name) or 0) + 1) for name in applications]
+        transactions = [*(properties.app_transactions or []), *following]
+        return CommitProperties(properties.custom_metadata, properties.max_commit_retries, transactions)

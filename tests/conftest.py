@@ -15,7 +15,7 @@ import botocore.session
 import pytest
 from s3fs import S3FileSystem
 
-from pipeline.s3 import access, filesystem, image_store
+from pipeline.s3 import access, data_filesystem, filesystem, image_store
 
 STARTUP_S = 60
 CEPH = Path(__file__).parents[1] / "infra/dev/ceph.sh"
@@ -66,7 +66,7 @@ def s3(request: pytest.FixtureRequest) -> Iterator[S3]:
 
 def forget_s3() -> None:
     """Let the next use of S3 look at the environment anew."""
-    for cached in (access, filesystem, image_store):
+    for cached in (access, filesystem, data_filesystem, image_store):
         cached.cache_clear()
     S3FileSystem.clear_instance_cache()
 

@@ -159,3 +159,10 @@ def test_a_table_whose_files_lack_the_columns_has_them(tmp_path, new_table, rows
     table.create(pa.schema([("camera", pa.int64())]))
     with query(ResultTable(table.url), "SELECT uri, camera FROM images") as relation:
         assert relation.fetchall() == [("before", None)]
+
+
+def test_a_column_that_no_path_can_give_is_not_overwritten():
+    """A newer version's, say."""
+    known = pa.schema([*SCHEMA, ("camera", pa.int32())])
+    with pytest.raises(SettingError, match="column camera is of type int32, which no path gives; give none"):
+        found(HIVE, DAYS, known)

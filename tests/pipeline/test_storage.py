@@ -123,6 +123,16 @@ def test_any_fsspec_url_is_walked_and_read(memory):
         walk("memory://nowhere")
 
 
+def test_a_file_that_is_written_again_is_never_half_there(tmp_path, monkeypatch):
+    storage.write(f"{tmp_path}/a", b"first")
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "replace", lambda *_: None)
+        storage.write(f"{tmp_path}/a", b"sec")
+    assert storage.read(f"{tmp_path}/a") == b"first"
+    storage.write(f"{tmp_path}/a", b"third")
+    assert storage.read(f"{tmp_path}/a") == b"third"
+
+
 def test_write_makes_the_folder(tmp_path):
     storage.write(f"{tmp_path}/x/y/z.txt", b"z")
     assert storage.read(f"{tmp_path}/x/y/z.txt") == b"z"

@@ -1,4 +1,5 @@
 import json
+import shutil
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pipeline.errors import SettingError
 from pipeline.query import query
 from pipeline.table import SCHEMA, ResultTable
 
+FIRST_VERSION = Path(__file__).parents[1] / "data/first_version"
 ODD_NAMES = [
     "quote's",
     "semi;colon",
@@ -110,8 +112,72 @@ def test_a_working_file_lies_beside_the_table_for_a_while(tmp_path):
 
 def test_a_table_of_something_else_is_refused(tmp_path):
     write_deltalake(tmp_path / "table", pa.table({"uri": ["a"], "price": [1]}))
-    with pytest.raises(SettingError, match="made by something else: it has no column etag, size_bytes"):
+    with pytest.raises(SettingError, match="made by something else: it has no column etag, no column model_digest"):
         ResultTable(str(tmp_path / "table"))
+
+
+def other_table(url: object, schema: pa.Schema, *rows: dict, partition_by: str = "run_date") -> ResultTable:
+    """A table of another version, with a row or two."""
+    write_deltalake(url, pa.Table.from_pylist(list(rows), schema=schema), partition_by=[partition_by])
+    return ResultTable(str(url))
+
+
+LATER = ("max_score", "error_message")
+"""As if these had come to `SCHEMA` since."""
+OLDER = pa.schema([field for field in SCHEMA if field.name not in LATER])
+NEWER = pa.schema([*SCHEMA, ("blur", pa.float64()), ("tags", pa.list_(pa.string()))])
+
+
+def test_a_table_of_an_older_version_is_read_and_completed_by_the_next_run(tmp_path, rows):
+    table = other_table(tmp_path / "table", OLDER, rows.ok("a"), rows.failed("b", "fetch"))
+    query_all = "SELECT uri, max_score, error_message FROM images ORDER BY uri"
+    assert select(table, query_all) == [("a", None, None), ("b", None, None)]
+    assert table.schema == SCHEMA
+    assert set(table.stored_schema.names) == set(OLDER.names)
+    table.create()
+    table.append(rows.table(rows.ok("c", **rows.boxes((1, "cat", 0.5, 1, 2, 3, 4)))))
+    table.replace(rows.table(rows.failed("b", "fetch", num_attempts=2)))
+    assert select(ResultTable(table.url), query_all) == [("a", None, None), ("b", None, "why"), ("c", 0.5, None)]
+    version = table.refreshed().version()
+    table.create()
+    assert table.refreshed().version() == version
+
+
+def test_columns_of_a_newer_version_stay(tmp_path, rows):
+    new = {"blur": 0.5, "tags": ["x"]}
+    table = other_table(tmp_path / "table", NEWER, rows.ok("a") | new, rows.failed("b", "fetch") | new)
+    table.create()
+    table.append(pa.Table.from_pylist([rows.ok("c")], schema=table.schema))
+    table.replace(pa.Table.from_pylist([rows.ok("b", num_attempts=2)], schema=table.schema))
+    assert select(ResultTable(table.url), "SELECT uri, blur, tags, num_attempts FROM images ORDER BY uri") == [
+        ("a", 0.5, ["x"], 1),
+        ("b", None, None, 2),
+        ("c", None, None, 1),
+    ]
+
+
+def test_columns_of_another_type_are_refused(tmp_path, rows):
+    schema = SCHEMA.set(SCHEMA.get_field_index("num_attempts"), pa.field("num_attempts", pa.string()))
+    with pytest.raises(SettingError, match=r"a column num_attempts of type .*string.*, not .*integer"):
+        other_table(tmp_path / "table", schema, rows.ok("a", num_attempts="1"))
+    with pytest.raises(SettingError, match="other partitions than run_date"):
+        other_table(tmp_path / "other", SCHEMA, rows.ok("a"), partition_by="status")
+
+
+def test_a_table_of_the_first_version(tmp_path, rows):
+    copy = shutil.copytree(FIRST_VERSION, tmp_path / "table")
+    table = ResultTable(str(copy))
+    assert select(table, "SELECT uri, status, num_attempts FROM images ORDER BY uri") == [
+        ("/pictures/broken.jpg", "failed", 1),
+        ("/pictures/cat.jpg", "ok", 1),
+        ("/pictures/empty.jpg", "ok", 1),
+        ("/pictures/lost.jpg", "failed", 2),
+        ("/pictures/new.jpg", "ok", 1),
+    ]
+    table.create()
+    table.replace(rows.table(rows.ok("/pictures/lost.jpg", etag="1-10", num_attempts=3), rows.ok("/pictures/more.jpg")))
+    assert select(table, "SELECT count(*), max(num_attempts) FROM history") == [(6, 3)]
+    assert select(table, "SELECT uri, label, score FROM detections") == [("/pictures/cat.jpg", "cat", 0.5)]
 
 
 def test_a_place_with_other_files_is_refused(tmp_path):
