@@ -10,16 +10,16 @@ from model.config import Frozen, Kind, TrainingSettings
 class TrainSettings(TrainingSettings):
     """Every knob of a training."""
 
-    data: Annotated[str, Field(min_length=1)]
-    """Labelled images: a folder in Pascal VOC's layout."""
+    data: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Labelled images: a folder or URL in Pascal VOC's or COCO's layout, or a VOCdevkit; may be given several times."""
     output: Annotated[str, Field(min_length=1)]
     """Folder or URL that the model package is written to."""
     name: Annotated[str, Field(min_length=1)]
     """The model's name."""
     train_split: str = "train"
-    """Images to learn from: a file of ImageSets/Main."""
+    """Images to learn from: a file of ImageSets/Main, or annotations/instances_<split>.json."""
     val_split: str = "val"
-    """Images to measure on at the end: a file of ImageSets/Main."""
+    """Images to measure on at the end, as train_split."""
     architecture: Kind = "ssd300_vgg16"
     """The network: ssd300_vgg16, or ssd512_vgg16 for smaller objects at about three times the work."""
     width: Annotated[float, Field(gt=0, le=4)] = 0.25
@@ -27,6 +27,17 @@ class TrainSettings(TrainingSettings):
     init: str | None = None
     """Package to start from: a trunk, or a detector whose heads are kept where they fit. Its width, batch norm and
     preprocessing are the training's; without batch norm, take a learning rate about 0.001."""
+
+
+class EvaluateSettings(Frozen):
+    """What is measured, on what."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """Model package to measure."""
+    data: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Labelled images: a folder or URL in Pascal VOC's or COCO's layout, or a VOCdevkit; may be given several times."""
+    split: Annotated[str, Field(min_length=1)] = "test"
+    """Images to measure on: a file of ImageSets/Main, or annotations/instances_<split>.json."""
 
 
 class ImportSettings(Frozen):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.config import Architecture, Preprocessing, TrainingSettings
 from model.detector import fast_dtype
-from model.example import Example, Truth
+from model.example import Example, plain_truth
 from model.loss import Losses, Targets
 from model.ssd import SSD
 from model.train import NotFiniteError, TrainingExamples, TrainingStep, collate, learning_rate, train, training_dtype
@@ -22,7 +22,7 @@ SETTINGS = TrainingSettings(num_steps=3, batch_size=2, warmup_steps=0, num_worke
 def bright_square() -> Example:
     image = torch.full((3, 80, 80), 60, dtype=torch.uint8)
     image[:, 20:60, 10:50] = 220
-    return Example(image, Truth(torch.tensor([[10.0, 20.0, 50.0, 60.0]]), torch.tensor([1]), torch.tensor([False])))
+    return Example(image, plain_truth(torch.tensor([[10.0, 20.0, 50.0, 60.0]]), torch.tensor([1])))
 
 
 def run(settings: TrainingSettings, examples: Sequence[Example] | None = None) -> tuple[SSD, list[Losses]]:
