@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from jobs.settings import EvaluateSettings, ImportSettings, TrainSettings
+from jobs.settings import DataCheckSettings, EvaluateSettings, ImportSettings, TrainSettings
 from jobs.spec import load_settings, spec_options
 from pipeline.errors import SsdBatchError
 from pipeline.run import Summary
@@ -96,6 +96,24 @@ def train(spec: Path | None, as_json: bool, **flags: Any) -> None:
 
     metrics = train_on_data(load_settings(TrainSettings, spec, flags))
     click.echo(json.dumps(metrics) if as_json else json.dumps(metrics, indent=2))
+
+
+@cli.group()
+def data() -> None:
+    """Look through labelled images."""
+
+
+@data.command("check")
+@spec_options(DataCheckSettings)
+@json_option
+def check_data(spec: Path | None, as_json: bool, **flags: Any) -> None:
+    """Tell what is wrong with labelled images before a training; exit code 1 when something would spoil it."""
+    from jobs.data_check import check, describe_report
+
+    report = check(load_settings(DataCheckSettings, spec, flags))
+    click.echo(json.dumps(report) if as_json else describe_report(report))
+    if not report["is_sound"]:
+        sys.exit(1)
 
 
 @cli.group()
