@@ -11,11 +11,11 @@ from PIL import Image
 
 from jobs.draw import thumbnail
 from model.config import Architecture
+from pipeline import storage
 from pipeline.box_sizes import MATCH_IOU, QUANTILES
 from pipeline.data_check import DataReport, SplitReport
 from pipeline.decode import DecodeError, decode
 from pipeline.findings import KINDS, Finding, Mark
-from pipeline.read import read_version
 
 NUM_PICTURES, NUM_NAMED = 6, 50
 """Of each finding."""
@@ -90,7 +90,7 @@ def _picture(mark: Mark) -> str | None:
     if not mark.uri:
         return None
     try:
-        pixels = decode(read_version(mark.uri, "", None))
+        pixels = decode(storage.read(mark.uri))
     except (OSError, DecodeError):
         return None
     image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
@@ -125,7 +125,8 @@ def _sizes(splits: dict[str, SplitReport], architecture: Architecture) -> str:
         share = split.sizes["share_below_half"]
         parts.append(
             _table((escape(name), *QUANTILES), cells)
-            + f"<p>No default box overlaps {share:.1%} of the objects by {MATCH_IOU}.</p>{_histogram(split.overlaps)}"
+            + f"<p>Without a default box that overlaps them by {MATCH_IOU}: {share:.1%} of the objects.</p>"
+            + _histogram(split.overlaps)
         )
     return "".join(parts)
 

@@ -81,7 +81,7 @@ def check_data(
             **_by_image(images[split], earlier, facts),
         }
         found += [Finding(kind, split, tuple(marks[kind])) for kind in findings.KINDS]
-    return DataReport(reports, [finding for finding in found if finding.marks])
+    return DataReport(reports, sorted((f for f in found if f.marks), key=lambda f: f.level))  # errors before notes
 
 
 def _look_at(uris: Iterable[str]) -> dict[str, ImageFacts]:
