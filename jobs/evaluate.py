@@ -10,9 +10,8 @@ from model.metrics import Metrics, measure
 from model.package import ModelPackage
 from model.postprocess import Detections
 from model.preprocess import resize
-from pipeline.dataset import read_labelled
+from pipeline.dataset import read_clean
 from pipeline.examples import LabelledExamples
-from pipeline.labelled import clean
 from pipeline.packages import read_package
 
 
@@ -23,8 +22,7 @@ def evaluate_on_data(model: str, data: Sequence[str], split: str) -> Metrics:
         SettingError: the package or the data can't be used, or the data has classes that the package lacks.
     """
     package = read_package(model)
-    images, _ = clean(read_labelled(data, split))
-    return evaluate(package, LabelledExamples(images, package.record.class_names))
+    return evaluate(package, LabelledExamples(read_clean(data, split), package.record.class_names))
 
 
 def evaluate(package: ModelPackage, examples: Examples) -> Metrics:

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,20 +16,15 @@ from model.package import RECORD_FILE, WEIGHTS_FILE, ModelPackage, PackageError,
 from model.ssd import SSD
 from model.train import NotFiniteError, train
 from pipeline import storage
-from pipeline.dataset import read_labelled
+from pipeline.dataset import read_clean
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.examples import LabelledExamples
-from pipeline.labelled import LabelledImage, class_names, clean
+from pipeline.labelled import class_names
 from pipeline.packages import check_free, write_package
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """With batch norm and fresh weights there is no Caffe range to keep to; this brings inputs near unit spread."""
 REPORT_EVERY_STEPS = 20
-FLAWS = {
-    "without_area": "without area left out",
-    "outside": "outside of their picture left out",
-    "clipped": "clipped to their picture",
-}
 
 
 @dataclass(frozen=True)
@@ -50,27 +44,14 @@ def train_on_data(settings: TrainSettings) -> dict[str, Any]:
         SettingError: the data or the package to start from can't be used, or no package could be written at the end.
     """
     check_free(settings.output)
-    images = read_cleaned(settings.data, settings.train_split)
+    images = read_clean(settings.data, settings.train_split)
     names = class_names(images)
     examples = LabelledExamples(images, names)
-    held_out = LabelledExamples(read_cleaned(settings.data, settings.val_split), names)
+    held_out = LabelledExamples(read_clean(settings.data, settings.val_split), names)
     start = from_package(settings, names) if settings.init else from_scratch(settings.width, settings.architecture)
     provenance = {"data": list(settings.data), "split": settings.train_split}
     package = train_from(start, examples, settings.name, names, settings, provenance)
     return finish(package, held_out, settings.output, f"{' '.join(settings.data)} {settings.val_split}")
-
-
-def read_cleaned(data: Sequence[str], split: str) -> list[LabelledImage]:
-    """A split's images with the boxes that can be learned from; what was left out is said.
-
-    Raises:
-        DataError: the data can't be used.
-    """
-    images, flaws = clean(read_labelled(data, split))
-    said = {flaw: f"{count:,} boxes {FLAWS[flaw]}" for flaw, count in flaws.items()}
-    num_objects = sum(len(image.class_names) for image in images)
-    print("; ".join([f"{split}: {len(images):,} images, {num_objects:,} objects", *said.values()]), file=sys.stderr)
-    return images
 
 
 def from_scratch(width: float, kind: Kind = "ssd300_vgg16") -> Start:

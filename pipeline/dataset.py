@@ -6,9 +6,15 @@ from dataclasses import dataclass
 
 from pipeline import coco, storage, voc
 from pipeline.errors import reason
-from pipeline.labelled import DataError, LabelledImage
+from pipeline.labelled import DataError, Flaw, LabelledImage, clean
 
 logger = logging.getLogger(__name__)
+
+DEALT_WITH: dict[Flaw, str] = {
+    "without_area": "without area left out",
+    "outside": "outside of their picture left out",
+    "clipped": "that reach over the border clipped",
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,19 @@ def read_labelled(
         if (folder, layout) not in having:
             logger.info("%s has no split %r: not part of it", folder, split)
     return [image for folder, layout in having for image in layout.read(folder, split, on_broken)]
+
+
+def read_clean(data: Sequence[str], split: str) -> list[LabelledImage]:
+    """As `read_labelled`, with only the boxes that can be learned from; what was left out is said.
+
+    Raises:
+        DataError: the data can't be used.
+    """
+    images, flaws = clean(read_labelled(data, split))
+    num_objects = sum(len(image.class_names) for image in images)
+    said = [f"{flaws[flaw]:,} boxes {what}" for flaw, what in DEALT_WITH.items() if flaws[flaw]]
+    logger.info("%s", "; ".join([f"{split}: {len(images):,} images, {num_objects:,} objects", *said]))
+    return images
 
 
 def find_folders(url: str) -> list[tuple[str, Layout]]:

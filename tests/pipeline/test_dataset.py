@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from pipeline.dataset import find_folders, read_labelled
+from pipeline.dataset import find_folders, read_clean, read_labelled
 from pipeline.labelled import DataError
 
 
@@ -69,6 +69,16 @@ def test_a_broken_annotation_stops_the_reading_or_is_told(labelled, tmp_path):
     broken = []
     assert names(read_labelled([str(tmp_path)], "train", broken.append)) == ["b.jpg"]
     assert len(broken) == 1
+
+
+def test_what_is_left_out_is_said(labelled, tmp_path, caplog):
+    labelled.voc(tmp_path, a=labelled.thing("cat", 3, 3, 3, 8) + labelled.thing("cat", 3, 3, 99, 8), b="")
+    with caplog.at_level(logging.INFO):
+        images = read_clean([str(tmp_path)], "train")
+    assert [image.boxes_xyxy.tolist() for image in images] == [[[2, 2, 20, 8]], []]
+    assert caplog.messages == [
+        "train: 2 images, 1 objects; 1 boxes without area left out; 1 boxes that reach over the border clipped"
+    ]
 
 
 @pytest.mark.s3
