@@ -1,8 +1,10 @@
 import logging
 
+import fsspec
 import pytest
 
 from pipeline.dataset import find_folders, read_clean, read_labelled
+from pipeline.image_facts import look_at
 from pipeline.labelled import DataError
 
 
@@ -35,6 +37,18 @@ def test_file_urls(labelled, tmp_path):
     labelled.voc(tmp_path, a="")
     (found,) = read_labelled([f"file://{tmp_path}"], "train")
     assert found.uri == f"{tmp_path}/JPEGImages/a.jpg"
+
+
+def test_any_url_of_fsspec(labelled, tmp_path):
+    labelled.voc(tmp_path / "VOC2007", a="")
+    labelled.coco(tmp_path / "coco", names=("c.jpg",))
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path), "/labelled", recursive=True)
+    urls = ["memory://labelled/VOC2007", "memory://labelled/coco"]
+    uris = [image.uri for image in read_labelled(urls, "train")]
+    assert uris == ["memory://labelled/VOC2007/JPEGImages/a.jpg", "memory://labelled/coco/train/c.jpg"]
+    assert [facts.size_px for _, facts in look_at(uris)] == [(20, 10)] * 2
+    memory.rm("/labelled", recursive=True)
 
 
 def test_a_split_that_is_nowhere_is_named(labelled, tmp_path):
