@@ -11,6 +11,8 @@ from jobs.demo.train import PACKAGE
 
 pytestmark = pytest.mark.slow
 
+FEW = ("--num-steps", 1, "--batch-size", 2, "--width", 0.05)
+
 
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
@@ -44,31 +46,33 @@ def shapes(tmp_path: Path) -> Path:
     return root
 
 
-def test_data_is_looked_through_learned_from_and_measured_on(run, shapes: Path, tmp_path: Path) -> None:
-    data = ("--data", shapes)
-    code, out, err = run("data", "check", *data, "--output", tmp_path / "page.html", "--json")
+def test_data_is_looked_through(run, shapes: Path, tmp_path: Path) -> None:
+    code, out, err = run("data", "check", "--data", shapes, "--output", tmp_path / "page.html", "--json")
     report = json.loads(out)
     assert (code, report["is_sound"], report["splits"]["train"]["num_images"]) == (0, True, 9), err
     assert (tmp_path / "page.html").stat().st_size < 1 << 20
 
-    few = ("--num-steps", 1, "--batch-size", 2, "--width", 0.05, "--num-workers", 1)
-    code, _, err = run("train", *data, "--output", tmp_path / "model", "--name", "shapes", *few)
+    (shapes / "val/9.jpg").write_bytes((shapes / "train/0.jpg").read_bytes())
+    code, out, err = run("data", "check", "--data", shapes)
+    assert code == 1, err
+    assert "error: val: images that are in an earlier split, too: 1" in out
+    code, _, err = run("data", "check", "--data", shapes, "--split", "test")
+    assert (code, "no data has the split 'test'" in err, "Traceback" in err) == (2, True, False)
+
+
+def test_data_is_learned_from_and_measured_on(run, shapes: Path, tmp_path: Path) -> None:
+    code, _, err = run(
+        "train", "--data", shapes, "--output", tmp_path / "model", "--name", "shapes", *FEW, "--num-workers", 0
+    )
     assert code == 0, err
     assert "train: 9 images, " in err
 
-    code, out, err = run("evaluate", *data, "--split", "val", "--model", PACKAGE, "--json")
+    code, out, err = run("evaluate", "--data", shapes, "--split", "val", "--model", PACKAGE, "--json")
     assert code == 0, err
     metrics = json.loads(out)
     assert {"num_images", "map", "map50", "voc_map_11pt", "voc_map_all", "per_class"} <= metrics.keys()
     assert metrics["num_images"] == 3
     assert 0.5 < metrics["map"] < metrics["map50"] <= 1
-
-    (shapes / "val/9.jpg").write_bytes((shapes / "train/0.jpg").read_bytes())
-    code, out, err = run("data", "check", *data)
-    assert code == 1, err
-    assert "error: val: images that are in an earlier split, too: 1" in out
-    code, _, err = run("data", "check", *data, "--split", "test")
-    assert (code, "no data has the split 'test'" in err, "Traceback" in err) == (2, True, False)
 
 
 @pytest.mark.s3
@@ -78,6 +82,5 @@ def test_the_same_on_s3(run, shapes: Path, upload) -> None:
     assert (code, json.loads(out)["is_sound"]) == (0, True), err
     code, out, err = run("evaluate", "--data", url, "--split", "val", "--model", PACKAGE, "--json")
     assert (code, json.loads(out)["num_images"]) == (0, 3), err
-    few = ("--num-steps", 1, "--batch-size", 2, "--width", 0.05, "--num-workers", 1)
-    code, out, err = run("train", "--data", url, "--output", f"{url}/model", "--name", "shapes", *few, "--json")
+    code, out, err = run("train", "--data", url, "--output", f"{url}/model", "--name", "shapes", *FEW, "--json")
     assert (code, json.loads(out)["num_images"]) == (0, 3), err
