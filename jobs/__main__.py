@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from jobs.settings import ImportSettings, TrainSettings
+from jobs.settings import DataCheckSettings, EvaluateSettings, ImportSettings, TrainSettings
 from jobs.spec import load_settings, spec_options
 from pipeline.errors import SsdBatchError
 from pipeline.maintain import Maintained, MaintainSettings
@@ -119,10 +119,28 @@ def describe_care(done: Maintained, is_dry_run: bool) -> str:
 @json_option
 def train(spec: Path | None, as_json: bool, **flags: Any) -> None:
     """Train an SSD on labelled images, narrow and from scratch unless said, and write its package."""
-    from jobs.train import train_voc
+    from jobs.train import train_on_data
 
-    metrics = train_voc(load_settings(TrainSettings, spec, flags))
+    metrics = train_on_data(load_settings(TrainSettings, spec, flags))
     click.echo(json.dumps(metrics) if as_json else json.dumps(metrics, indent=2))
+
+
+@cli.group()
+def data() -> None:
+    """Look through labelled images."""
+
+
+@data.command("check")
+@spec_options(DataCheckSettings)
+@json_option
+def check_data(spec: Path | None, as_json: bool, **flags: Any) -> None:
+    """Tell what is wrong with labelled images before a training; exit code 1 when something would spoil it."""
+    from jobs.data_check import check, describe_report
+
+    report = check(load_settings(DataCheckSettings, spec, flags))
+    click.echo(json.dumps(report) if as_json else describe_report(report))
+    if not report["is_sound"]:
+        sys.exit(1)
 
 
 @cli.group()
@@ -144,15 +162,14 @@ def import_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
 
 
 @cli.command()
-@click.option("--data", required=True, help="Folder in Pascal VOC's layout.")
-@click.option("--model", required=True, help="Model package to measure.")
-@click.option("--split", default="test", show_default=True, help="A file of ImageSets/Main.")
+@spec_options(EvaluateSettings)
 @json_option
-def evaluate(data: str, model: str, split: str, as_json: bool) -> None:
-    """Measure a model package on labelled images: mAP at IoU 0.5 as Pascal VOC defines it."""
-    from jobs.evaluate import evaluate_voc
+def evaluate(spec: Path | None, as_json: bool, **flags: Any) -> None:
+    """Measure a model package on labelled images: mAP as COCO and as Pascal VOC define it."""
+    from jobs.evaluate import evaluate_on_data
 
-    metrics = evaluate_voc(model, data, split)
+    settings = load_settings(EvaluateSettings, spec, flags)
+    metrics = evaluate_on_data(settings.model, settings.data, settings.split).summary()
     click.echo(json.dumps(metrics) if as_json else json.dumps(metrics, indent=2))
 
 

@@ -1,10 +1,16 @@
-"""Pictures of what was found."""
+"""Pictures of what was found, and of what was annotated."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+MIN_DRAWN_PX = 8
+"""Side that a box is drawn with when it has less, or none."""
+MAX_MARGIN = 0.5
+"""Share of a picture's side that is added for boxes beyond it."""
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 
 
@@ -29,3 +35,38 @@ def draw_detections(image: Image.Image, detections: Iterable[dict[str, Any]], mi
         pen.rectangle(pen.textbbox(corner, text, font=font), fill=colour)
         pen.text(corner, text, fill="white", font=font)
     return drawn
+
+
+def thumbnail(image: Image.Image, boxes_xyxy: NDArray[np.float64], texts: Sequence[str], side_px: int) -> Image.Image:
+    """A small picture with boxes drawn in, on gray where they reach beyond it.
+
+    Args:
+        image: as a viewer shows it.
+        boxes_xyxy: (N, 4) in its pixels; those that are no numbers are not drawn, those without area still seen.
+        texts: what to write at each.
+        side_px: the longer side that comes out.
+    """
+    is_drawn = np.isfinite(boxes_xyxy).all(axis=1)
+    boxes, size = boxes_xyxy[is_drawn], np.array(image.size, dtype=np.float64)
+    low = np.maximum(boxes[:, :2].min(axis=0, initial=0), -MAX_MARGIN * size)
+    high = np.minimum(np.concatenate((boxes[:, 2:], size[None])).max(axis=0), (1 + MAX_MARGIN) * size)
+    scale = side_px / (high - low).max()
+    drawn = Image.new("RGB", _pair(np.maximum((high - low) * scale, 1)), "#bbbbbb")
+    drawn.paste(image.convert("RGB").resize(_pair(np.maximum(size * scale, 1))), _pair(-low * scale))
+    for text, box in zip(np.array(texts, dtype=object)[is_drawn], (boxes - np.tile(low, 2)) * scale, strict=True):
+        _draw_box(drawn, box, text)
+    return drawn
+
+
+def _pair(values: NDArray[np.float64]) -> tuple[int, int]:
+    return int(values[0]), int(values[1])
+
+
+def _draw_box(image: Image.Image, box_xyxy: NDArray[np.float64], text: str) -> None:
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=11)
+    centre, half = (box_xyxy[:2] + box_xyxy[2:]) / 2, np.maximum(np.abs(box_xyxy[2:] - box_xyxy[:2]), MIN_DRAWN_PX) / 2
+    pen.rectangle((_pair(centre - half), _pair(centre + half)), outline=COLOURS[0], width=2)
+    left, top = _pair(centre - half)
+    corner = (min(max(left, 0), image.width - 12), min(max(top - 13, 0), image.height - 12))
+    pen.rectangle(pen.textbbox(corner, text, font=font), fill=COLOURS[0])
+    pen.text(corner, text, fill="white", font=font)

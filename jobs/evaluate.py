@@ -1,49 +1,43 @@
 """Measure a model package on labelled images."""
 
-import math
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
 from model.detector import Detector
-from model.evaluate import average_precisions
 from model.example import Examples
+from model.metrics import Metrics, measure
 from model.package import ModelPackage
+from model.postprocess import Detections
 from model.preprocess import resize
+from pipeline.dataset import read_clean
+from pipeline.examples import LabelledExamples
 from pipeline.packages import read_package
-from pipeline.voc import VocExamples, read_voc
 
 
-def evaluate_voc(model: str, data: str, split: str) -> dict[str, Any]:
-    """Measure the package at a URL on a split of a VOC folder; see `evaluate`."""
+def evaluate_on_data(model: str, data: Sequence[str], split: str) -> Metrics:
+    """Measure the package at a URL on a split of data sets; see `evaluate`.
+
+    Raises:
+        SettingError: the package or the data can't be used, or the data has classes that the package lacks.
+    """
     package = read_package(model)
-    return evaluate(package, VocExamples(read_voc(Path(data), split), package.record.class_names))
+    return evaluate(package, LabelledExamples(read_clean(data, split), package.record.class_names))
 
 
-def evaluate(package: ModelPackage, examples: Examples) -> dict[str, Any]:
-    """Mean average precision at IoU 0.5 over the classes that occur, by both of VOC's rules, and of each class.
+def evaluate(package: ModelPackage, examples: Examples) -> Metrics:
+    """Detect in each image and compare with what stands in it.
 
     Images pass the same decoder, resize and detector as in a run.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     detector = Detector(package, device)
-    found, truths = [], []
+    found: list[Detections] = []
+    truths = []
     for index in range(len(examples)):
         example = examples[index]
         _, height_px, width_px = example.image.shape
         images = resize(example.image, detector.image_size_px)[None]
         found += detector(images, torch.tensor([[width_px, height_px]], dtype=torch.float32))
         truths.append(example.truth)
-    names = package.record.class_names
-    scored = {
-        name: ap
-        for name, ap in zip(names, average_precisions(found, truths, len(names)), strict=True)
-        if not math.isnan(ap.all_points)
-    }
-    return {
-        "num_images": len(examples),
-        "voc_map_11pt": round(sum(ap.eleven_points for ap in scored.values()) / max(1, len(scored)), 4),
-        "voc_map_all": round(sum(ap.all_points for ap in scored.values()) / max(1, len(scored)), 4),
-        "per_class": {name: round(ap.all_points, 4) for name, ap in scored.items()},
-    }
+    return measure(found, truths, package.record.class_names)

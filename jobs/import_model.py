@@ -32,7 +32,7 @@ def import_model(settings: ImportSettings) -> dict[str, Any]:
         SettingError: the weights can't be read or used, or the package can't be written.
     """
     check_free(settings.output)
-    class_names = _read_class_names(settings.class_names) if settings.class_names else None
+    class_names = read_class_names(settings.class_names) if settings.class_names else None
     preprocessing = settings.preprocessing
     try:
         if re.fullmatch(r"\w+_Weights\.[A-Z0-9_]+", settings.weights):
@@ -83,7 +83,7 @@ def _download(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, {"weights": name, "url": weights.url}
 
 
-def _read_class_names(url: str) -> tuple[str, ...]:
+def read_class_names(url: str) -> tuple[str, ...]:
     """One name a line; empty lines at the end do not count."""
     try:
         names = storage.read(storage.absolute(url)).decode().rstrip().splitlines()

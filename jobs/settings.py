@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from model.config import Frozen, Kind, TrainingSettings
 
@@ -10,16 +10,16 @@ from model.config import Frozen, Kind, TrainingSettings
 class TrainSettings(TrainingSettings):
     """Every knob of a training."""
 
-    data: Annotated[str, Field(min_length=1)]
-    """Labelled images: a folder in Pascal VOC's layout."""
+    data: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Labelled images: a folder or URL in Pascal VOC's or COCO's layout, or a VOCdevkit; may be given several times."""
     output: Annotated[str, Field(min_length=1)]
     """Folder or URL that the model package is written to."""
     name: Annotated[str, Field(min_length=1)]
     """The model's name."""
     train_split: str = "train"
-    """Images to learn from: a file of ImageSets/Main."""
+    """Images to learn from: a file of ImageSets/Main, or annotations/instances_<split>.json."""
     val_split: str = "val"
-    """Images to measure on at the end: a file of ImageSets/Main."""
+    """Images to measure on at the end, as train_split."""
     architecture: Kind = "ssd300_vgg16"
     """The network: ssd300_vgg16, or ssd512_vgg16 for smaller objects at about three times the work."""
     width: Annotated[float, Field(gt=0, le=4)] = 0.25
@@ -27,6 +27,47 @@ class TrainSettings(TrainingSettings):
     init: str | None = None
     """Package to start from: a trunk, or a detector whose heads are kept where they fit. Its width, batch norm and
     preprocessing are the training's; without batch norm, take a learning rate about 0.001."""
+
+
+class EvaluateSettings(Frozen):
+    """What is measured, on what."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """Model package to measure."""
+    data: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Labelled images: a folder or URL in Pascal VOC's or COCO's layout, or a VOCdevkit; may be given several times."""
+    split: Annotated[str, Field(min_length=1)] = "test"
+    """Images to measure on: a file of ImageSets/Main, or annotations/instances_<split>.json."""
+
+
+class DataCheckSettings(Frozen):
+    """What is looked through before a training."""
+
+    data: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Labelled images: a folder or URL in Pascal VOC's or COCO's layout, or a VOCdevkit; may be given several times."""
+    split: Annotated[tuple[str, ...], Field(min_length=1)] = ("train", "val")
+    """Splits: the first is the one to learn from; may be given several times."""
+    model: str | None = None
+    """Package whose classes and default boxes the data must fit."""
+    class_names: str | None = None
+    """File with the classes that there may be, one a line; unless this or a model is given, they are those of the first split."""
+    architecture: Kind = "ssd300_vgg16"
+    """Whose default boxes must fit: ssd300_vgg16 or ssd512_vgg16."""
+    output: str | None = None
+    """Page to write, with pictures of what was found: one HTML file, by path or URL."""
+
+    @model_validator(mode="after")
+    def _one_source_of_classes(self) -> "DataCheckSettings":
+        if self.model and (self.class_names or "architecture" in self.model_fields_set):
+            raise ValueError("model has classes and an architecture; give it without class_names and architecture")
+        return self
+
+    @field_validator("split")
+    @classmethod
+    def _each_split_once(cls, split: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(split)) < len(split):
+            raise ValueError("a split is given twice; give each once")
+        return split
 
 
 class ImportSettings(Frozen):

@@ -36,7 +36,8 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
     kind = field.annotation
     help_text = field.description or ""
     if field.default not in (PydanticUndefined, None, False, ()):
-        help_text += f"  [default: {field.default}]"
+        default = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
+        help_text += f"  [default: {default}]"
     declaration = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
     is_many = get_origin(kind) is tuple
     value_type = None if kind is bool else str  # values are parsed and bounded by the model alone

@@ -3,7 +3,6 @@
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +16,11 @@ from model.package import RECORD_FILE, WEIGHTS_FILE, ModelPackage, PackageError,
 from model.ssd import SSD
 from model.train import NotFiniteError, train
 from pipeline import storage
+from pipeline.dataset import read_clean
 from pipeline.errors import SettingError, SsdBatchError, reason
+from pipeline.examples import LabelledExamples
+from pipeline.labelled import class_names
 from pipeline.packages import check_free, write_package
-from pipeline.voc import VocExamples, class_names, read_voc
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """With batch norm and fresh weights there is no Caffe range to keep to; this brings inputs near unit spread."""
@@ -36,21 +37,21 @@ class Start:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
-def train_voc(settings: TrainSettings) -> dict[str, Any]:
-    """Train on a VOC folder, measure on its validation split, write the package; its metrics.
+def train_on_data(settings: TrainSettings) -> dict[str, Any]:
+    """Train on a split of labelled images, measure on another, write the package; its metrics.
 
     Raises:
         SettingError: the data or the package to start from can't be used, or no package could be written at the end.
     """
     check_free(settings.output)
-    annotations = read_voc(Path(settings.data), settings.train_split)
-    names = class_names(annotations)
-    examples = VocExamples(annotations, names)
-    held_out = VocExamples(read_voc(Path(settings.data), settings.val_split), names)
+    images = read_clean(settings.data, settings.train_split)
+    names = class_names(images)
+    examples = LabelledExamples(images, names)
+    held_out = LabelledExamples(read_clean(settings.data, settings.val_split), names)
     start = from_package(settings, names) if settings.init else from_scratch(settings.width, settings.architecture)
-    provenance = {"data": settings.data, "split": settings.train_split}
+    provenance = {"data": list(settings.data), "split": settings.train_split}
     package = train_from(start, examples, settings.name, names, settings, provenance)
-    return finish(package, held_out, settings.output, f"{settings.data} {settings.val_split}")
+    return finish(package, held_out, settings.output, f"{' '.join(settings.data)} {settings.val_split}")
 
 
 def from_scratch(width: float, kind: Kind = "ssd300_vgg16") -> Start:
@@ -161,6 +162,6 @@ def _stored(tensor: torch.Tensor) -> torch.Tensor:
 
 def finish(package: ModelPackage, held_out: Examples, url: str, data: str) -> dict[str, Any]:
     """Measure a package on held-out examples and write it with its metrics; the metrics."""
-    metrics = {"data": data} | evaluate(package, held_out)
+    metrics = {"data": data} | evaluate(package, held_out).summary()
     write_package(ModelPackage(package.record.model_copy(update={"metrics": metrics}), package.weights), url)
     return metrics

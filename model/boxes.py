@@ -34,11 +34,22 @@ def pairwise_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     Returns:
         (..., N, M) float in [0, 1].
     """
+    intersection, areas_a, areas_b = _pairwise(a_xyxy, b_xyxy)
+    return intersection / (areas_a + areas_b - intersection).clamp(min=1e-12)
+
+
+def pairwise_covered(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
+    """Share of each first box's area that lies in each second box: (..., N, M) float in [0, 1], for boxes as in `pairwise_iou`."""
+    intersection, areas_a, _ = _pairwise(a_xyxy, b_xyxy)
+    return intersection / areas_a.clamp(min=1e-12)
+
+
+def _pairwise(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Areas of what each pair shares (..., N, M), of the first boxes (..., N, 1), and of the second (..., 1, M)."""
     a, b = a_xyxy[..., :, None, :], b_xyxy[..., None, :, :]
     sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
-    intersection = sides.clamp(min=0).prod(dim=-1)
-    areas = (a[..., 2:] - a[..., :2]).prod(dim=-1) + (b[..., 2:] - b[..., :2]).prod(dim=-1)
-    return intersection / (areas - intersection).clamp(min=1e-12)
+    areas_a, areas_b = ((boxes[..., 2:] - boxes[..., :2]).prod(dim=-1) for boxes in (a, b))
+    return sides.clamp(min=0).prod(dim=-1), areas_a, areas_b
 
 
 def encode_boxes(boxes_cxcywh: Tensor, default_boxes: Tensor) -> Tensor:

@@ -44,8 +44,8 @@ class TrainingExamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """(3, S, S) uint8; boxes (N, 4) float xyxy in [0, 1]; labels (N,) int64."""
         example = self._examples[index]
-        truth = example.truth
-        image, boxes, labels = self._augmentation(example.image, truth.boxes_xyxy, truth.labels)
+        truth, is_one = example.truth, ~example.truth.is_crowd
+        image, boxes, labels = self._augmentation(example.image, truth.boxes_xyxy[is_one], truth.labels[is_one])
         if self._vertical_flip:
             image, boxes = vertical_flip(image, boxes)
         height_px, width_px = image.shape[-2:]

@@ -120,6 +120,20 @@ def delete(url: str) -> None:
     fs.rm_file(path)
 
 
+@_as_os_error()
+def exists(url: str) -> bool:
+    """Is there a file, or a folder with something in it?"""
+    fs, path = filesystem(url)
+    return bool(fs.exists(path))
+
+
+@_as_os_error()
+def names(url: str) -> set[str]:
+    """What lies in a folder, by its last name."""
+    fs, path = filesystem(url)
+    return {entry["name"].rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=True)}
+
+
 def _writable(url: str) -> tuple[Any, str]:
     """A URL's file system and path, with the folder above made where folders exist: S3 has none."""
     fs, path = filesystem(url)

@@ -1,109 +1,105 @@
 """Labelled images in Pascal VOC's layout: `Annotations`, `ImageSets/Main`, `JPEGImages`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from xml.etree.ElementTree import ParseError
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from xml.etree.ElementTree import Element, ParseError
 
-import torch
+import numpy as np
 from defusedxml import DefusedXmlException, ElementTree
-from torch import Tensor
+from numpy.typing import NDArray
 
-from model.example import Example, Truth
-from pipeline.decode import DecodeError, decode
-from pipeline.errors import SettingError
+from pipeline import storage
+from pipeline.errors import reason
+from pipeline.labelled import DataError, LabelledImage
 
-
-class DataError(SettingError):
-    """A data set that can't be used: which file, and what is wrong in it."""
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """One image's objects.
-
-    boxes_xyxy: (N, 4) float pixels, 0-based, right and lower border outside; class_names: N; is_difficult: (N,) bool.
-    """
-
-    image_path: Path
-    boxes_xyxy: Tensor
-    class_names: tuple[str, ...]
-    is_difficult: Tensor
+NUM_READ_THREADS = 32
+"""Annotations are many small files: at a latency of 40 ms 800 a second."""
 
 
-class VocExamples(Sequence[Example]):
-    """A split's images with their objects, decoded when asked for.
+def has_split(folder: str, split: str) -> bool:
+    """Does a folder's `ImageSets/Main` list this split?"""
+    return storage.exists(_listing(folder, split))
+
+
+def read_voc(folder: str, split: str, on_broken: Callable[[DataError], None]) -> list[LabelledImage]:
+    """The images that `ImageSets/Main/<split>.txt` lists, in its order, with their boxes as annotated.
 
     Args:
-        annotations: what `read_voc` gave.
-        class_names: the class at index i has label i + 1.
+        folder: path or URL, absolute.
+        split: train, val and so on.
+        on_broken: is told of each annotation that is missing or is not what VOC describes; such are left out.
 
     Raises:
-        DataError: an object is of no known class.
+        DataError: the listing can't be read.
     """
-
-    def __init__(self, annotations: Sequence[Annotation], class_names: Sequence[str]) -> None:
-        self._annotations = annotations
-        label_ids = {name: index + 1 for index, name in enumerate(class_names)}
-        for annotation in annotations:
-            for name in annotation.class_names:
-                if name not in label_ids:
-                    raise DataError(f"{annotation.image_path}: class {name!r} is none of {', '.join(class_names)}")
-        self._truths = [
-            Truth(a.boxes_xyxy, torch.tensor([label_ids[n] for n in a.class_names], dtype=torch.int64), a.is_difficult)
-            for a in annotations
-        ]
-
-    def __len__(self) -> int:
-        return len(self._annotations)
-
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
-        path = self._annotations[index].image_path
-        try:
-            return Example(decode(path.read_bytes()), self._truths[index])
-        except (OSError, DecodeError) as error:
-            raise DataError(f"{path}: {error}") from error
-
-
-def class_names(annotations: Sequence[Annotation]) -> tuple[str, ...]:
-    """All classes that occur, sorted."""
-    return tuple(sorted({name for annotation in annotations for name in annotation.class_names}))
-
-
-def read_voc(root: Path, split: str) -> list[Annotation]:
-    """The annotations that `ImageSets/Main/<split>.txt` lists, in its order. Boxes without area are left out.
-
-    Raises:
-        DataError: a file is missing or is not what VOC describes.
-    """
-    listing = root / "ImageSets" / "Main" / f"{split}.txt"
-    if not listing.is_file():
-        raise DataError(f"{listing}: no such file; data must be a folder in VOC layout and have the split {split!r}")
-    names = [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
-    return [_read_annotation(root, name) for name in names]
-
-
-def _read_annotation(root: Path, name: str) -> Annotation:
-    path = root / "Annotations" / f"{name}.xml"
+    listing = _listing(folder, split)
     try:
-        tree = ElementTree.fromstring(path.read_bytes())
-        file_name = tree.findtext("filename") or f"{name}.jpg"
-        objects = [
-            (
-                [float(node.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")],
-                node.findtext("name", "").strip(),
-                node.findtext("difficult", "0").strip() == "1",
-            )
-            for node in tree.iter("object")
-        ]
+        lines = storage.read(listing).decode().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{listing}: can't be read ({reason(error)})") from error
+    names = [line.split()[0] for line in lines if line.strip()]
+    with ThreadPoolExecutor(NUM_READ_THREADS) as threads:
+        answers = list(threads.map(partial(_read_annotation, folder), names))
+    for answer in answers:
+        if isinstance(answer, DataError):
+            on_broken(answer)
+    return [answer for answer in answers if isinstance(answer, LabelledImage)]
+
+
+def _listing(folder: str, split: str) -> str:
+    return f"{folder}/ImageSets/Main/{split}.txt"
+
+
+def _read_annotation(folder: str, name: str) -> LabelledImage | DataError:
+    url = f"{folder}/Annotations/{name}.xml"
+    try:
+        return _parse(ElementTree.fromstring(storage.read(url)), folder, name)
     except (OSError, ParseError, DefusedXmlException, ValueError) as error:
-        raise DataError(f"{path}: not a VOC annotation ({error})") from error
-    objects = [entry for entry in objects if entry[0][2] > entry[0][0] and entry[0][3] > entry[0][1]]
-    # VOC counts pixels from 1 and includes the last: moving the first corner by one gives 0-based borders.
-    boxes = torch.tensor([box for box, _, _ in objects]).reshape(-1, 4) - torch.tensor([1.0, 1.0, 0.0, 0.0])
-    return Annotation(
-        root / "JPEGImages" / file_name,
-        boxes.clamp(min=0),
-        tuple(label for _, label, _ in objects),
-        torch.tensor([difficult for _, _, difficult in objects], dtype=torch.bool),
+        return DataError(f"{url}: not a VOC annotation ({reason(error)})")
+
+
+def _parse(tree: Element, folder: str, name: str) -> LabelledImage:
+    objects = list(tree.iter("object"))
+    names = tuple(node.findtext("name", "").strip() for node in objects)
+    if not all(names):
+        raise ValueError("an object has no name")
+    corners = [[_number(node, side) for side in ("xmin", "ymin", "xmax", "ymax")] for node in objects]
+    boxes = _zero_based(np.array(corners, dtype=np.float64).reshape(-1, 4))
+    return LabelledImage(
+        uri=f"{folder}/JPEGImages/{(tree.findtext('filename') or '').strip() or f'{name}.jpg'}",
+        size_px=_size(tree),
+        boxes_xyxy=boxes,
+        class_names=names,
+        is_difficult=np.array([node.findtext("difficult", "0").strip() == "1" for node in objects], dtype=np.bool_),
+        is_crowd=np.zeros(len(objects), dtype=np.bool_),
+        areas=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
     )
+
+
+def _zero_based(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """VOC counts pixels from 1 and includes the last: moving the first corner by one gives 0-based borders.
+
+    A corner at 0 is of a tool that counts from 0, and stays. So does what has no area, so that it gets none.
+    """
+    low, high = corners[:, :2], corners[:, 2:]
+    return np.concatenate((low - ((low != 0) & (low < high)), high), axis=1)
+
+
+def _number(node: Element, side: str) -> float:
+    """A coordinate; NaN where there is no finite number."""
+    try:
+        value = float(node.findtext(f"bndbox/{side}", ""))
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def _size(tree: Element) -> tuple[int, int] | None:
+    """Width and height, or None: some tools write none, or zeros."""
+    try:
+        width_px, height_px = (int(float(tree.findtext(f"size/{side}", ""))) for side in ("width", "height"))
+    except (ValueError, OverflowError):
+        return None
+    return (width_px, height_px) if width_px > 0 and height_px > 0 else None

@@ -1,6 +1,7 @@
 """Fixtures that tests of several folders share."""
 
 import itertools
+import json
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import botocore.session
 import pytest
+from PIL import Image
 from s3fs import S3FileSystem
 
 from pipeline.s3 import access, data_filesystem, filesystem, image_store
@@ -122,3 +124,72 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
+SIZE_PX = (20, 10)
+
+
+class LabelledData:
+    """Tiny data sets, of red images of 20×10 pixels."""
+
+    @staticmethod
+    def thing(name: str, *corners: object, difficult: bool = False) -> str:
+        """An object of a VOC annotation."""
+        flag = "<difficult>1</difficult>" if difficult else ""
+        return f"<object><name>{name}</name>{flag}{BOX.format(*corners)}</object>"
+
+    @staticmethod
+    def voc(root: Path, split: str = "train", size_px: tuple[int, int] = SIZE_PX, **annotations: str) -> Path:
+        """A split in VOC's layout: image names and the XML inside their annotations."""
+        for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        size = "<size><width>{}</width><height>{}</height></size>".format(*size_px)
+        for name, content in annotations.items():
+            (root / f"Annotations/{name}.xml").write_text(f"<annotation>{size}{content}</annotation>")
+            red(root / f"JPEGImages/{name}.jpg")
+        (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(annotations) + "\n\n")
+        return root
+
+    @staticmethod
+    def coco(
+        root: Path,
+        *objects: dict[str, object],
+        split: str = "train",
+        names: tuple[str, ...] = ("a.jpg",),
+        place: str = "",
+    ) -> Path:
+        """A split in COCO's layout: image i + 1 has the i-th file name; categories are 3, cat, and 7, dog."""
+        images = []
+        for number, name in enumerate(names, start=1):
+            images.append({"id": number, "file_name": name, "width": SIZE_PX[0], "height": SIZE_PX[1], "license": 1})
+            red(root / (place or split) / name)
+        annotations = [{"id": number} | entry for number, entry in enumerate(objects, start=1)]
+        categories = [{"id": 3, "name": "cat", "supercategory": "animal"}, {"id": 7, "name": "dog"}]
+        content = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
+        (root / "annotations").mkdir(parents=True, exist_ok=True)
+        (root / f"annotations/instances_{split}.json").write_text(json.dumps(content))
+        return root
+
+
+def red(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", SIZE_PX, (255, 0, 0)).save(path)
+
+
+@pytest.fixture(scope="session")
+def labelled() -> LabelledData:
+    return LabelledData()
+
+
+@pytest.fixture
+def upload(s3: S3) -> Callable[[Path], str]:
+    """Put a folder's files into a new bucket: the URL of the folder there."""
+
+    def upload(folder: Path) -> str:
+        bucket = s3.bucket()
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        s3.put(bucket, {f"data/{file.relative_to(folder)}": file.read_bytes() for file in files})
+        return f"s3://{bucket}/data"
+
+    return upload

@@ -9,7 +9,7 @@ import torch
 from jobs.demo.pictures import CLASS_NAMES, LabelledPicture, draw_picture
 from jobs.train import finish, train_package
 from model.config import TrainingSettings
-from model.example import Example, Truth
+from model.example import Example, plain_truth
 
 PACKAGE = Path(__file__).parent / "model"
 WIDTH = 0.25
@@ -34,8 +34,7 @@ class DrawnExamples(Sequence[Example]):
 
 def to_example(picture: LabelledPicture) -> Example:
     """A drawn picture in tensors."""
-    labels = torch.from_numpy(picture.labels)
-    truth = Truth(torch.from_numpy(picture.boxes_xyxy), labels, torch.zeros(len(labels), dtype=torch.bool))
+    truth = plain_truth(torch.from_numpy(picture.boxes_xyxy), torch.from_numpy(picture.labels))
     return Example(torch.from_numpy(np.array(picture.image)).permute(2, 0, 1), truth)
 
 

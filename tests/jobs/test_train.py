@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from jobs.demo.pictures import CLASS_NAMES, draw_picture
-from jobs.evaluate import evaluate_voc
+from jobs.evaluate import evaluate_on_data
 from jobs.settings import TrainSettings
-from jobs.train import train_voc
+from jobs.train import train_on_data
 from model.config import Architecture, Preprocessing
 from model.package import ModelPackage, PackageRecord
 from model.ssd import SSD, adapted_trunk
@@ -38,33 +38,33 @@ def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(voc: Path, output: Path, **more: object) -> TrainSettings:
     few = {"num_steps": 2, "batch_size": 2, "width": 0.05, "num_workers": 0}
-    return TrainSettings(data=str(voc), output=str(output), name="shapes", **{**few, **more})
+    return TrainSettings(data=(str(voc),), output=str(output), name="shapes", **{**few, **more})
 
 
 def test_a_training_leaves_a_package_with_its_metrics(voc: Path, tmp_path: Path) -> None:
-    metrics = train_voc(settings(voc, tmp_path / "model", seed=5))
+    metrics = train_on_data(settings(voc, tmp_path / "model", seed=5))
     package = read_package(str(tmp_path / "model"))
     assert set(package.record.class_names) <= set(CLASS_NAMES)
     assert json.loads(json.dumps(metrics)) == package.record.metrics
     assert package.record.provenance["settings"]["seed"] == 5
     assert (metrics["num_images"], set(metrics["per_class"]) <= set(CLASS_NAMES)) == (3, True)
 
-    again = evaluate_voc(str(tmp_path / "model"), str(voc), "val")
+    again = evaluate_on_data(str(tmp_path / "model"), [str(voc)], "val").summary()
     assert again.items() <= metrics.items()
 
 
 def test_a_training_of_ssd512(voc: Path, tmp_path: Path) -> None:
-    train_voc(settings(voc, tmp_path / "model", architecture="ssd512_vgg16", num_steps=1))
+    train_on_data(settings(voc, tmp_path / "model", architecture="ssd512_vgg16", num_steps=1))
     architecture = read_package(str(tmp_path / "model")).record.architecture
     assert (architecture.kind, architecture.image_size_px, architecture.width) == ("ssd512_vgg16", 512, 0.05)
 
 
 def test_a_training_stops_before_it_starts(voc: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=r"no such file.*split 'other'"):
-        train_voc(settings(voc, tmp_path / "model", train_split="other"))
+    with pytest.raises(SettingError, match=r"no data has the split 'other'"):
+        train_on_data(settings(voc, tmp_path / "model", train_split="other"))
     (tmp_path / "model.json").write_text("{}")
     with pytest.raises(SettingError, match="holds a model package already"):
-        train_voc(settings(voc, tmp_path))
+        train_on_data(settings(voc, tmp_path))
 
 
 STILL = {"learning_rate": 1e-9, "weight_decay": 0, "num_steps": 1}
@@ -95,8 +95,8 @@ def assert_starts_from(package: ModelPackage, start: dict[str, torch.Tensor], la
 def test_a_training_starts_from_a_trunk(
     voc: Path, tmp_path: Path, trunk: str, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = {"data": str(voc), "output": str(tmp_path), "name": "shapes", "batch_size": 2, "num_workers": 0, **STILL}
-    train_voc(TrainSettings(**few, init=trunk, architecture=kind))
+    few = {"data": (str(voc),), "output": str(tmp_path), "name": "shapes", "batch_size": 2, "num_workers": 0, **STILL}
+    train_on_data(TrainSettings(**few, init=trunk, architecture=kind))
     package = read_package(str(tmp_path))
     assert package.record.architecture == Architecture(kind=kind, width=0.1)
     assert package.record.preprocessing == IMAGENET
@@ -111,14 +111,14 @@ def test_a_training_starts_from_a_detector(
     voc: Path, tmp_path: Path, same_classes: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its classes decide whether its classification heads are kept; all else is."""
-    train_voc(settings(voc, tmp_path / "first", num_steps=1))
+    train_on_data(settings(voc, tmp_path / "first", num_steps=1))
     first = read_package(str(tmp_path / "first"))
     if not same_classes:
         others = tuple(f"other {name}" for name in first.record.class_names)
         first = ModelPackage(first.record.model_copy(update={"class_names": others}), first.weights)
     write_package(first, str(tmp_path / "init"))
     again = settings(voc, tmp_path / "again", init=str(tmp_path / "init"), seed=7, **STILL)
-    train_voc(again)
+    train_on_data(again)
     package = read_package(str(tmp_path / "again"))
     assert package.record.architecture == first.record.architecture
     assert package.record.preprocessing == first.record.preprocessing
@@ -135,12 +135,12 @@ def test_a_training_starts_from_a_detector(
 
 def test_a_setting_that_contradicts_init(voc: Path, tmp_path: Path, trunk: str) -> None:
     with pytest.raises(SettingError, match=r"width: that of init .* is 0\.1, not 0\.05"):
-        train_voc(settings(voc, tmp_path / "model", init=trunk))
+        train_on_data(settings(voc, tmp_path / "model", init=trunk))
     architecture = Architecture(width=0.05)
     record = PackageRecord(name="x", architecture=architecture, class_names=("a",))
     write_package(ModelPackage(record, SSD(architecture, 2).state_dict()), str(tmp_path / "init"))
     with pytest.raises(SettingError, match=r"architecture: that of init .* is ssd300_vgg16, not ssd512_vgg16"):
-        train_voc(settings(voc, tmp_path / "model", init=str(tmp_path / "init"), architecture="ssd512_vgg16"))
+        train_on_data(settings(voc, tmp_path / "model", init=str(tmp_path / "init"), architecture="ssd512_vgg16"))
 
 
 @pytest.mark.parametrize(
@@ -154,14 +154,14 @@ def test_an_init_that_is_no_start(voc: Path, tmp_path: Path, weights: dict[str, 
     record = PackageRecord(name="x", architecture=Architecture(width=0.05), class_names=())
     write_package(ModelPackage(record, weights), str(tmp_path / "init"))
     with pytest.raises(SettingError, match=message):
-        train_voc(settings(voc, tmp_path / "model", init=str(tmp_path / "init")))
+        train_on_data(settings(voc, tmp_path / "model", init=str(tmp_path / "init")))
 
 
 def test_an_init_that_is_no_package(voc: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"init .* can't be used: "):
-        train_voc(settings(voc, tmp_path / "model", init=str(tmp_path / "none")))
+        train_on_data(settings(voc, tmp_path / "model", init=str(tmp_path / "none")))
 
 
 def test_a_loss_that_is_no_number_is_one_line(voc: Path, tmp_path: Path) -> None:
     with pytest.raises(SsdBatchError, match=r"the loss is (nan|inf) at step .*; a lower learning rate"):
-        train_voc(settings(voc, tmp_path / "model", learning_rate=1e30, warmup_steps=0, num_steps=9))
+        train_on_data(settings(voc, tmp_path / "model", learning_rate=1e30, warmup_steps=0, num_steps=9))

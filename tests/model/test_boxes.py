@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from model.boxes import cxcywh_to_xyxy, decode_boxes, encode_boxes, pairwise_iou, xyxy_to_cxcywh
+from model.boxes import (
+    cxcywh_to_xyxy,
+    decode_boxes,
+    encode_boxes,
+    pairwise_covered,
+    pairwise_iou,
+    xyxy_to_cxcywh,
+)
 from model.config import Architecture
 from model.default_boxes import default_boxes
 
@@ -46,6 +53,14 @@ def test_iou_of_boxes_without_area_is_zero():
 def test_iou_with_no_boxes():
     assert pairwise_iou(torch.zeros(0, 4), torch.zeros(3, 4)).shape == (0, 3)
     assert pairwise_iou(torch.zeros(2, 5, 4), torch.zeros(3, 4)).shape == (2, 5, 3)
+
+
+def test_covered_is_a_share_of_the_first_box():
+    a = torch.tensor([[0.0, 0.0, 10.0, 10.0], [3.0, 3.0, 3.0, 3.0]])
+    b = torch.tensor([[5.0, 0.0, 25.0, 10.0], [2.0, 2.0, 7.0, 6.0]])
+    torch.testing.assert_close(pairwise_covered(a, b), torch.tensor([[0.5, 0.2], [0.0, 0.0]]))
+    torch.testing.assert_close(pairwise_covered(b, a)[:, 0], torch.tensor([0.25, 1.0]))
+    assert pairwise_covered(a, torch.zeros(0, 4)).shape == (2, 0)
 
 
 def test_encode_by_hand():

@@ -1,10 +1,11 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from model.evaluate import average_precisions
-from model.example import Truth
+from model.example import Truth, plain_truth
 from model.postprocess import Detections
 
 HERE = [0.0, 0.0, 10.0, 10.0]
@@ -13,11 +14,16 @@ NOWHERE = [100.0, 100.0, 110.0, 110.0]
 HALF_OF_HERE = [0.0, 0.0, 10.0, 5.0]  # IoU ½
 
 
-def truth(*objects: tuple[list[float], int] | tuple[list[float], int, bool]) -> Truth:
-    """Objects as (box, label) or (box, label, is difficult)."""
-    boxes = torch.tensor([o[0] for o in objects]).reshape(-1, 4)
-    difficult = torch.tensor([len(o) == 3 and o[2] for o in objects], dtype=torch.bool)
-    return Truth(boxes, torch.tensor([o[1] for o in objects], dtype=torch.int64), difficult)
+def truth(*objects: tuple[list[float], int] | tuple[list[float], int, str]) -> Truth:
+    """Objects as (box, label) or (box, label, "difficult" or "crowd")."""
+    plain = plain_truth(
+        torch.tensor([o[0] for o in objects]).reshape(-1, 4), torch.tensor([o[1] for o in objects], dtype=torch.int64)
+    )
+    kinds = [o[2] if len(o) == 3 else "" for o in objects]
+    is_difficult, is_crowd = (
+        torch.tensor([kind == one for kind in kinds], dtype=torch.bool) for one in ("difficult", "crowd")
+    )
+    return replace(plain, is_difficult=is_difficult, is_crowd=is_crowd)
 
 
 def found(*detections: tuple[list[float], int, float]) -> Detections:
@@ -73,7 +79,7 @@ def test_a_second_detection_of_an_object_is_wrong():
 
 def test_difficult_objects_count_for_nothing():
     """The difficult one is neither missed nor wrong, however often it is found."""
-    truths = [truth((HERE, 1), (THERE, 1, True))]
+    truths = [truth((HERE, 1), (THERE, 1, "difficult"))]
     for detections in (
         found((HERE, 1, 0.5)),
         found((THERE, 1, 0.9), (THERE, 1, 0.8), (HERE, 1, 0.5)),
@@ -81,6 +87,28 @@ def test_difficult_objects_count_for_nothing():
         (result,) = average_precisions([detections], truths, num_labels=1)
         assert result.num_objects == 1
         assert result.all_points == 1.0
+
+
+def test_a_detection_in_a_crowd_counts_for_nothing():
+    """However often; but not one that half of lies outside, nor one that is right about an object in the crowd."""
+    truths = [truth((HERE, 1), ([0.0, 0.0, 60.0, 60.0], 1, "crowd"))]
+    inside, half_inside = [20.0, 20.0, 30.0, 30.0], [50.0, 0.0, 70.0, 10.0]
+    (result,) = average_precisions(
+        [found((inside, 1, 0.9), (inside, 1, 0.8), (HERE, 1, 0.7), (HERE, 1, 0.6), (half_inside, 1, 0.5))], truths, 1
+    )
+    assert (result.num_objects, result.all_points) == (1, 1.0)
+    assert result.curve.scores.tolist() == pytest.approx([0.7, 0.5])
+    assert result.curve.precision.tolist() == [1.0, 0.5]
+
+
+def test_the_curve_has_an_entry_a_detection():
+    """Right, wrong, right, of 3 objects, over two images."""
+    truths = [truth((HERE, 1), (THERE, 1)), truth((HERE, 1))]
+    (result,) = average_precisions([found((HERE, 1, 0.75), (NOWHERE, 1, 0.5)), found((HERE, 1, 0.25))], truths, 1)
+    curve = result.curve
+    assert curve.scores.tolist() == [0.75, 0.5, 0.25]
+    assert curve.recall.tolist() == pytest.approx([1 / 3, 1 / 3, 2 / 3])
+    assert curve.precision.tolist() == pytest.approx([1, 1 / 2, 2 / 3])
 
 
 def test_overlap_must_be_above_the_threshold():
@@ -111,7 +139,7 @@ def test_scores_are_ordered_over_all_images():
 
 
 def test_no_objects_is_nan():
-    for truths in ([truth()], [truth((HERE, 1, True))]):
+    for truths in ([truth()], [truth((HERE, 1, "difficult"))]):
         (result,) = average_precisions([found((HERE, 1, 0.9))], truths, num_labels=1)
         assert math.isnan(result.all_points)
         assert math.isnan(result.eleven_points)

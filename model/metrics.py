@@ -1,0 +1,76 @@
+"""How good detections are: COCO's figures and Pascal VOC's of the same images. Needs no network."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from model.evaluate import AveragePrecision, Curve, average_precisions
+from model.evaluate_coco import CocoPrecision, coco_precision
+from model.example import Truth
+from model.postprocess import Detections
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What a measurement found; `voc` is by name, for the classes that have objects."""
+
+    num_images: int
+    coco: CocoPrecision
+    coco_per_class: dict[str, float]
+    voc: dict[str, AveragePrecision]
+
+    @property
+    def curves(self) -> dict[str, Curve]:
+        """Precision over recall at IoU 0.5, class by class."""
+        return {name: precision.curve for name, precision in self.voc.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers that people compare, as JSON has them; None where no object could tell.
+
+        `map`… are COCO's; `voc_map_…` and `per_class` Pascal VOC's at IoU 0.5, the latter over all points;
+        `per_class_map` is COCO's over IoU 0.5 to 0.95.
+        """
+        coco, voc = self.coco, self.voc
+        return {
+            "num_images": self.num_images,
+            "map": _rounded(coco.map),
+            "map50": _rounded(coco.map50),
+            "map75": _rounded(coco.map75),
+            "map_small": _rounded(coco.map_small),
+            "map_medium": _rounded(coco.map_medium),
+            "map_large": _rounded(coco.map_large),
+            "voc_map_11pt": _rounded(_mean(precision.eleven_points for precision in voc.values())),
+            "voc_map_all": _rounded(_mean(precision.all_points for precision in voc.values())),
+            "per_class": {name: _rounded(precision.all_points) for name, precision in voc.items()},
+            "per_class_map": {name: _rounded(value) for name, value in self.coco_per_class.items()},
+        }
+
+
+def measure(found: Sequence[Detections], truths: Sequence[Truth], class_names: Sequence[str]) -> Metrics:
+    """Compare detections with what stands in the images.
+
+    Args:
+        found: detections of each image, best first; boxes in its pixels.
+        truths: objects of the same images in the same order.
+        class_names: the class at index i has label i + 1.
+    """
+    voc = dict(zip(class_names, average_precisions(found, truths, len(class_names)), strict=True))
+    coco = coco_precision(found, truths, len(class_names))
+    return Metrics(
+        num_images=len(truths),
+        coco=coco,
+        coco_per_class={
+            name: value for name, value in zip(class_names, coco.per_class, strict=True) if not math.isnan(value)
+        },
+        voc={name: precision for name, precision in voc.items() if precision.num_objects},
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers) if numbers else float("nan")
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)

@@ -1,0 +1,163 @@
+"""Look through labelled data before a training: all findings, class counts, and how default boxes fit."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.config import Architecture
+from pipeline import findings
+from pipeline.box_sizes import best_overlaps, describe_sizes, shares_xyxy
+from pipeline.dataset import read_labelled
+from pipeline.findings import Finding, Mark
+from pipeline.image_facts import ImageFacts, look_at
+from pipeline.labelled import DataError, LabelledImage, class_names, clean, find_flaws
+from pipeline.progress import Progress
+
+
+@dataclass(frozen=True, eq=False)
+class SplitReport:
+    """A split: its images and objects, those of each class, `describe_sizes`, and the best overlaps (N,) of its objects."""
+
+    num_images: int
+    class_counts: dict[str, int]
+    sizes: dict[str, Any]
+    overlaps: NDArray[np.float64]
+
+    @property
+    def num_objects(self) -> int:
+        """As annotated."""
+        return sum(self.class_counts.values())
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """All that was found."""
+
+    splits: dict[str, SplitReport]
+    findings: list[Finding]
+
+    @property
+    def is_sound(self) -> bool:
+        """Nothing would spoil a training."""
+        return not any(finding.level == "error" for finding in self.findings)
+
+
+def check_data(
+    data: Sequence[str], splits: Sequence[str], known: Sequence[str] | None, architecture: Architecture
+) -> DataReport:
+    """Read all annotations and all images, and tell what is wrong with them.
+
+    Args:
+        data: as for `read_labelled`.
+        splits: the first is the one to learn from.
+        known: the classes that there may be; unless given, those of the first split.
+        architecture: whose default boxes must fit.
+
+    Raises:
+        DataError: the data can't be read at all.
+    """
+    broken: dict[str, list[DataError]] = {split: [] for split in splits}
+    images = {split: read_labelled(data, split, broken[split].append) for split in splits}
+    facts = _look_at(image.uri for of_split in images.values() for image in of_split)
+    known = class_names(images[splits[0]]) if known is None else known
+    found: list[Finding] = []
+    reports = {}
+    for number, split in enumerate(splits):
+        earlier = {name: images[name] for name in splits[:number]}
+        cleaned = _clean(images[split])
+        sized, shares = _sized(cleaned, facts)
+        overlaps = _best_overlaps(shares, architecture)
+        reports[split] = _report(images[split], sized, shares, overlaps, architecture)
+        marks: dict[str, Iterable[Mark]] = {
+            "broken_annotation": (_unplaced(str(error)) for error in broken[split]),
+            "no_objects": [] if any(image.class_names for image in cleaned) else [_unplaced(split)],
+            "hard_to_match": findings.hard_to_match(sized, overlaps),
+            **_by_annotation(images[split], known),
+            **_by_image(images[split], earlier, facts),
+        }
+        found += [Finding(kind, split, tuple(marks[kind])) for kind in findings.KINDS]
+    return DataReport(reports, sorted((f for f in found if f.marks), key=lambda f: f.level))  # errors before notes
+
+
+def _look_at(uris: Iterable[str]) -> dict[str, ImageFacts]:
+    wanted = list(dict.fromkeys(uris))
+    facts = {}
+    with closing(Progress(len(wanted))) as progress:
+        for uri, seen in look_at(wanted):
+            facts[uri] = seen
+            progress.update(1, int(bool(seen.error)))
+    return facts
+
+
+def _by_annotation(images: Sequence[LabelledImage], known: Sequence[str]) -> dict[str, Iterator[Mark]]:
+    return {
+        "not_a_number": findings.flawed_boxes(images, "not_a_number"),
+        "without_area": findings.flawed_boxes(images, "without_area"),
+        "outside": findings.flawed_boxes(images, "outside"),
+        "clipped": findings.flawed_boxes(images, "clipped"),
+        "unknown_class": findings.unknown_classes(images, known),
+        "duplicate_box": findings.duplicate_boxes(images),
+        "empty_image": findings.empty_images(images),
+    }
+
+
+def _by_image(
+    images: Sequence[LabelledImage], earlier: Mapping[str, Sequence[LabelledImage]], facts: Mapping[str, ImageFacts]
+) -> dict[str, Iterator[Mark]]:
+    return {
+        "missing_image": findings.unusable_images(images, facts, is_missing=True),
+        "unreadable_image": findings.unusable_images(images, facts, is_missing=False),
+        "size_differs": findings.other_sizes(images, facts),
+        "turned_image": findings.turned_images(images, facts),
+        "duplicate_image": findings.duplicate_images(images, facts),
+        "leaked_image": findings.leaked_images(images, earlier, facts),
+    }
+
+
+def _unplaced(why: str) -> Mark:
+    """A mark of no image."""
+    return Mark("", np.zeros((0, 4)), (), 1, why)
+
+
+def _clean(images: Sequence[LabelledImage]) -> list[LabelledImage]:
+    """As `clean`, without boxes that are no numbers."""
+    return clean(image.only(find_flaws(image) != "not_a_number") for image in images)[0]
+
+
+def _sized(
+    images: Sequence[LabelledImage], facts: Mapping[str, ImageFacts]
+) -> tuple[list[LabelledImage], list[NDArray[np.float64]]]:
+    """The images whose size is annotated, or else found; and the boxes (N, 4) of each as shares of it."""
+    sized, shares = [], []
+    for image in images:
+        if size_px := image.size_px or facts[image.uri].size_px:
+            sized.append(image)
+            shares.append(shares_xyxy(image, size_px))
+    return sized, shares
+
+
+def _best_overlaps(shares: Sequence[NDArray[np.float64]], architecture: Architecture) -> list[NDArray[np.float64]]:
+    """`best_overlaps` of all images at once, image by image."""
+    overlaps = best_overlaps(np.concatenate([np.zeros((0, 4)), *shares]), architecture)
+    ends = np.cumsum([len(boxes) for boxes in shares], dtype=np.int64)
+    return [overlaps[end - len(boxes) : end] for end, boxes in zip(ends, shares, strict=True)]
+
+
+def _report(
+    images: Sequence[LabelledImage],
+    sized: Sequence[LabelledImage],
+    shares: Sequence[NDArray[np.float64]],
+    overlaps: Sequence[NDArray[np.float64]],
+    architecture: Architecture,
+) -> SplitReport:
+    counts = Counter(name for image in images for name in image.class_names)
+    is_one = ~np.concatenate([np.zeros(0, dtype=np.bool_), *(image.is_crowd for image in sized)])
+    boxes = np.concatenate([np.zeros((0, 4)), *shares])[is_one]
+    best = np.concatenate([np.zeros(0), *overlaps])[is_one]
+    sizes = describe_sizes(boxes, best, architecture.image_size_px)
+    return SplitReport(len(images), dict(sorted(counts.items())), sizes, best)
