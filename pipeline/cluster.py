@@ -42,6 +42,10 @@ def cluster(address: str) -> Iterator[None]:
             options |= {"runtime_env": {"env_vars": variables}}
     try:
         ray.init(**options)
+        if address == "local" and ray.cluster_resources()["CPU"] < 2:  # type: ignore[no-untyped-call]
+            # On one core a detector would leave none whole, which Ray's repartition asks for: two in name.
+            ray.shutdown()
+            ray.init(**options, num_cpus=2)
     except (ConnectionError, ValueError, RuntimeError) as error:
         hint = "a cluster that asks for a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
         raise SettingError(f"address {address!r}: no Ray cluster lets us in ({reason(error)}); {hint}") from error
