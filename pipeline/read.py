@@ -41,7 +41,10 @@ def _read_local(path: str, etag: str) -> bytes:
         found = storage.local_etag(os.fstat(file.fileno()))
         if etag and found != etag:
             raise ChangedError(f"the file has changed since it was listed ({etag} then, {found} now)")
-        return file.read()
+        data = file.read()
+        if storage.local_etag(os.fstat(file.fileno())) != found:
+            raise ChangedError("the file was written to while it was read")
+        return data
 
 
 def _read_s3(uri: str, etag: str) -> bytes:

@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Credential
 
 RETRIES: "RetryConfig" = {
-    "max_retries": 15,
+    "max_retries": 1000,  # that is, the time alone: by chance 15 were used up within 11 s
     "retry_timeout": timedelta(seconds=180),
     "backoff": {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=10), "base": 2},
 }
 """Shorter settings lost 63 of 64 objects in an outage of 10 s."""
+
+PATIENCE_AT_START: "RetryConfig" = RETRIES | {"retry_timeout": timedelta(seconds=40)}
+"""For the first request: an outage is waited for, and a wrong setting said before a person has gone."""
 
 CREDENTIALS_HELD = timedelta(seconds=60)
 """After this obstore asks botocore again, which renews what expires ten minutes ahead."""
@@ -188,7 +191,7 @@ def check_images_readable(bucket: str) -> None:
         SettingError: it is not answered, or answered by a redirect to another region.
     """
     try:
-        obstore.head(_store(bucket, {"max_retries": 2}), "ssd-batch-is-there-such-a-key")
+        obstore.head(_store(bucket, PATIENCE_AT_START), "ssd-batch-is-there-such-a-key")
     except (FileNotFoundError, obstore.exceptions.PermissionDeniedError):
         return
     except obstore.exceptions.BaseError as error:

@@ -10,7 +10,7 @@ from pipeline.stream import check_cores
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.filterwarnings("ignore:.use_push_based_shuffle.")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 def test_a_machine_of_one_core_is_taken_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
     """On one, reading would wait for ever for the core that the detector books a half of."""
     monkeypatch.setattr(multiprocessing, "cpu_count", lambda: 1)
