@@ -3,8 +3,9 @@
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import ray
@@ -56,7 +57,9 @@ def cluster(address: str) -> Iterator[None]:
     context.use_datasource_v2 = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
-        yield
+        # Ray tells of processes that died on standard output, which is for our own JSON alone.
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         ray.shutdown()
 

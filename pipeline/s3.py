@@ -35,6 +35,15 @@ RETRIES: "RetryConfig" = {
 }
 """Shorter settings lost 63 of 64 objects in an outage of 10 s."""
 
+TABLE_RETRIES = {
+    "max_retries": "1000",
+    "retry_timeout": "180s",
+    "backoff_config.init_backoff": "500ms",
+    "backoff_config.max_backoff": "10s",
+    "backoff_config.base": "2",
+}
+"""The same for delta-rs, which by itself gave up after 2 s."""
+
 PATIENCE_AT_START: "RetryConfig" = RETRIES | {"retry_timeout": timedelta(seconds=40)}
 """For the first request: an outage is waited for, and a wrong setting said before a person has gone."""
 
@@ -242,6 +251,7 @@ def table_options(bucket: str) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": now.secret_key,
         "AWS_SESSION_TOKEN": now.token or "",
         "AWS_REQUEST_PAYER": str(here.requester_pays).lower(),
+        **TABLE_RETRIES,
     }
 
 

@@ -142,7 +142,7 @@ class Campaign:
         code = run.wait()
         self.report[f"exit {code}"] += 1
         if code:
-            say(f"  exit code {code}: {run.log.read_text().strip().rpartition(chr(10))[2][:400]}")
+            say(f"  exit code {code}: {run.log.read_text().[-2500:]}")
         assert code in codes, f"exit code {code}, expected {codes}; {run.log}:\n{run.log.read_text()[-3000:]}"
         return code
 
