@@ -115,9 +115,15 @@ class Ceph:
     def stop(self) -> None:
         self._tell("stop")
 
-    def _tell(self, command: str) -> str:
+    def add_key(self, access_key: str, secret_key: str) -> None:
+        self._tell("add_key", access_key, secret_key)
+
+    def remove_key(self, access_key: str) -> None:
+        self._tell("remove_key", access_key)
+
+    def _tell(self, *arguments: str) -> str:
         return subprocess.run(
-            [CEPH, command], env=self._environment, stdout=subprocess.PIPE, text=True, check=True
+            [CEPH, *arguments], env=self._environment, stdout=subprocess.PIPE, text=True, check=True
         ).stdout
 
 

@@ -142,7 +142,7 @@ class Campaign:
         code = run.wait()
         self.report[f"exit {code}"] += 1
         if code:
-            say(f"  exit code {code}: {run.log.read_text().[-2500:]}")
+            say(f"  exit code {code}: {run.log.read_text()[-400:]}")
         assert code in codes, f"exit code {code}, expected {codes}; {run.log}:\n{run.log.read_text()[-3000:]}"
         return code
 
@@ -176,6 +176,7 @@ class Campaign:
         summary, found = self.run.summary(), self.ledger.judge()
         self.report += found
         self.report["images"] += self.place.num_images
+        self.report["credentials given"] += self.place.keys.num_given if self.place.keys else 0
         assert summary["listed"] == self.place.num_images
         assert summary["listed"] == summary["already_done"] + summary["ok"] + summary["failed"]
         assert summary["already_done"] == done_before, "what stood there is not planned again"

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 
 from tests.chaos.campaign import Campaign, Run
 from tests.chaos.processes import DECODER, DETECTOR, below, kill, wait_until_gone
@@ -21,7 +22,7 @@ def kill_driver(campaign: Campaign) -> None:
     _kill_driver(campaign, kill)
 
 
-def _kill_driver(campaign: Campaign, strike) -> None:
+def _kill_driver(campaign: Campaign, strike: Callable[[int], None]) -> None:
     orphans = below(campaign.run.pid)
     if not campaign.run.lives:
         return
@@ -123,6 +124,13 @@ def flaky(campaign: Campaign) -> None:
     campaign.report["storage_faults"] += 1
 
 
+def replace_keys(campaign: Campaign) -> None:
+    """Other credentials from now on; the old ones end soon."""
+    assert campaign.place.keys
+    campaign.place.keys.replace()
+    campaign.report["storage_faults"] += 1
+
+
 DRIVERS = (kill_driver_group, kill_driver, pause_driver, second_driver, take_over)
 WORKERS = (kill_detector, kill_decoder)
-STORAGE = (kill_gateway, outage, flaky)
+STORAGE = (kill_gateway, outage, flaky, replace_keys)

@@ -11,6 +11,7 @@ import botocore.session
 
 from jobs.demo.pictures import draw_picture
 from jobs.demo.train import PACKAGE
+from tests.chaos.keys import PassingKeys
 from tests.chaos.ray_nodes import RayNodes
 from tests.conftest import Ceph, FaultyProxy, ceph_server, faulty_proxy, forget_s3
 
@@ -33,6 +34,7 @@ class Place:
     nodes: RayNodes | None = None
     store: Ceph | None = None
     proxy: FaultyProxy | None = None
+    keys: PassingKeys | None = None
 
     def heal(self) -> None:
         """Let storage work again."""
@@ -89,5 +91,6 @@ def faulty_s3(folder: Path) -> Iterator[Place]:
         client.create_bucket(Bucket=BUCKET)
         for name, content in pictures().items():
             client.put_object(Bucket=BUCKET, Key=f"images/{name}", Body=content)
-        environment = SLOWLY | proxy.variables
+        keys = PassingKeys(folder, store)
+        environment = SLOWLY | proxy.variables | keys.variables
         yield Place(f"s3://{BUCKET}/images", f"s3://{BUCKET}/tables", environment=environment, store=store, proxy=proxy)
