@@ -93,4 +93,11 @@ def faulty_s3(folder: Path) -> Iterator[Place]:
             client.put_object(Bucket=BUCKET, Key=f"images/{name}", Body=content)
         keys = PassingKeys(folder, store)
         environment = SLOWLY | proxy.variables | keys.variables
-        yield Place(f"s3://{BUCKET}/images", f"s3://{BUCKET}/tables", environment=environment, store=store, proxy=proxy)
+        yield Place(
+            f"s3://{BUCKET}/images",
+            f"s3://{BUCKET}/tables",
+            environment=environment,
+            store=store,
+            proxy=proxy,
+            keys=keys,
+        )
