@@ -163,9 +163,9 @@ def filesystem() -> s3fs.S3FileSystem:
 
 
 @cache
-def image_store(bucket: str) -> S3Store:
-    """For reading images; shared by all threads."""
-    return _store(bucket, RETRIES)
+def image_store(bucket: str, is_patient: bool = True) -> S3Store:
+    """For reading images; shared by all threads. One that is not patient tries once, and so tells of each failure."""
+    return _store(bucket, RETRIES if is_patient else {"max_retries": 0})
 
 
 def _store(bucket: str, retries: "RetryConfig") -> S3Store:
@@ -235,6 +235,11 @@ def is_precondition_failed(error: OSError) -> bool:
     """Is this s3fs's error for a condition (If-Match, If-None-Match) that did not hold?"""
     cause = error.__cause__
     return isinstance(cause, ClientError) and cause.response["Error"]["Code"] in ("412", "PreconditionFailed")
+
+
+def is_slow_down(error: BaseException) -> bool:
+    """Has the store refused a request as one too many? obstore has no class for it."""
+    return "503 Service Unavailable" in str(error)
 
 
 def table_options(bucket: str) -> dict[str, str]:

@@ -37,7 +37,7 @@ def test_a_file_that_is_written_to_in_mid_read_is_not_mixed(tmp_path: Path, monk
 
 
 class CutServer(ThreadingHTTPServer):
-    """A store whose first answer breaks off half way, and whose object is another one after it."""
+    """A store whose first two answers break off half way, and whose object is another one after them."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), CutAnswers)
@@ -50,15 +50,15 @@ class CutAnswers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         condition = self.headers["If-Match"]
         self.server.conditions.append((condition, self.headers["Range"]))
-        is_first = len(self.server.conditions) == 1
-        self.send_response(200 if is_first else 412 if condition == '"v1"' else 206)
-        self.send_header("ETag", '"v1"' if is_first else '"v2"')
+        is_cut = len(self.server.conditions) <= 2
+        self.send_response(200 if is_cut else 412 if condition == '"v1"' else 206)
+        self.send_header("ETag", '"v1"' if is_cut else '"v2"')
         self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
-        if not is_first:
+        if not is_cut:
             self.send_header("Content-Range", "bytes 500-999/1000")
-        self.send_header("Content-Length", "1000" if is_first else "0" if condition else "500")
+        self.send_header("Content-Length", "1000" if is_cut else "0" if condition else "500")
         self.end_headers()
-        self.wfile.write(b"a" * 500 if is_first else b"" if condition else b"b" * 500)
+        self.wfile.write(b"a" * 500 if is_cut else b"" if condition else b"b" * 500)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -81,7 +81,7 @@ def cut(s3, monkeypatch: pytest.MonkeyPatch) -> Iterator[CutServer]:
 def test_an_object_whose_body_breaks_off_is_not_continued_with_another(
     etag: str, condition: str | None, cut: CutServer
 ) -> None:
-    """obstore asks for the rest by itself: under the same condition, and it looks at the answer's ETag."""
+    """After the first try, obstore asks for the rest by itself: under the same condition, and it looks at the answer's ETag."""
     with pytest.raises(Exception, match=r"precondition|response body error"):
         read_version("s3://bucket/key", etag, 1000)
-    assert cut.conditions == [(condition, None), (condition, "bytes=500-999")]
+    assert cut.conditions == [(condition, None), (condition, None), (condition, "bytes=500-999")]
