@@ -140,9 +140,8 @@ class Campaign:
             AssertionError: it is not; the message has its last lines.
         """
         code = run.wait()
-        self.report[f"exit {code}"] += 1
         if code:
-            say(f"  exit code {code}: {run.log.read_text()[-400:]}")
+            say(f"  exit code {code}")
         assert code in codes, f"exit code {code}, expected {codes}; {run.log}:\n{run.log.read_text()[-3000:]}"
         return code
 
@@ -152,13 +151,19 @@ class Campaign:
 
     def _run_again_if_it_ended(self) -> None:
         if not self.run.lives:
+            self.expect(self.run, 0, 1, -signal.SIGKILL)
             self.run = self.start()
 
     def _wait_for(self, strike: Strike) -> None:
-        """The strike's moment, or the end of the run."""
+        """The strike's moment, or the end of the run.
+
+        Raises:
+            AssertionError: the run goes on and commits nothing.
+        """
         if strike.since == "commit":
-            before = len(self.ledger.rows())
+            before, deadline = len(self.ledger.rows()), time.monotonic() + RUN_TIMEOUT_S
             while self.run.lives and len(self.ledger.rows()) == before:
+                assert time.monotonic() < deadline, f"nothing is committed; {self.run.log.read_text()[-3000:]}"
                 time.sleep(0.3)
         begun = self.run.started if strike.since == "start" else time.monotonic()
         while self.run.lives and time.monotonic() < begun + strike.after_s:
@@ -174,9 +179,10 @@ class Campaign:
             if self.expect(self.run, 0, 1) == 0:
                 break
         summary, found = self.run.summary(), self.ledger.judge()
-        self.report += found
+        self.report.update(found)
+        self.report.update(f"exit {run.wait()}" for run in self._runs)
         self.report["images"] += self.place.num_images
-        self.report["credentials given"] += self.place.keys.num_given if self.place.keys else 0
+        self.report["credentials_given"] += self.place.keys.num_given if self.place.keys else 0
         assert summary["listed"] == self.place.num_images
         assert summary["listed"] == summary["already_done"] + summary["ok"] + summary["failed"]
         assert summary["already_done"] == done_before, "what stood there is not planned again"
