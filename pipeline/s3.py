@@ -213,22 +213,29 @@ def check_creates_once(bucket: str, prefix: str) -> None:
     Raises:
         SettingError: the store lets both, or does not know the condition.
     """
-    fs, place = filesystem(), {"Bucket": bucket, "Key": f"{prefix}/{uuid.uuid4().hex}"}
+    place = {"Bucket": bucket, "Key": f"{prefix}/{uuid.uuid4().hex}"}
     try:
-        fs.call_s3("put_object", **place, Body=b"", IfNoneMatch="*")
+        _create(place)  # False means that an answer was lost, and the try after it found its own object
         try:
-            fs.call_s3("put_object", **place, Body=b"", IfNoneMatch="*")
-        except OSError as error:
-            if not is_precondition_failed(error):
-                raise
-        else:
-            raise SettingError(
-                f"bucket {bucket!r}: its store does not know If-None-Match, so runs can't be kept apart there"
-            )
+            if _create(place):
+                raise SettingError(
+                    f"bucket {bucket!r}: its store does not know If-None-Match, so runs can't be kept apart there"
+                )
         finally:
-            fs.call_s3("delete_object", **place)
+            filesystem().call_s3("delete_object", **place)
     except (OSError, BotoCoreError) as error:
         raise SettingError(f"bucket {bucket!r} can't be written: {reason(error)}") from error
+
+
+def _create(place: dict[str, str]) -> bool:
+    """An empty object, unless there is one: then False."""
+    try:
+        filesystem().call_s3("put_object", **place, Body=b"", IfNoneMatch="*")
+    except OSError as error:
+        if not is_precondition_failed(error):
+            raise
+        return False
+    return True
 
 
 def is_precondition_failed(error: OSError) -> bool:

@@ -140,7 +140,7 @@ class Campaign:
             AssertionError: it is not; the message has its last lines.
         """
         code = run.wait()
-        if code:
+        if code > 0:
             say(f"  exit code {code}")
         assert code in codes, f"exit code {code}, expected {codes}; {run.log}:\n{run.log.read_text()[-3000:]}"
         return code

@@ -171,10 +171,11 @@ def race(place: str) -> None:
     for run in runs:
         run.go()
     believed = [run.believed() for run in runs]
-    codes = sorted(run.process.returncode for run in runs)
-    assert codes == [0, 4, 4]
+    codes = [run.process.returncode for run in runs]
+    assert 0 in codes
+    assert set(codes) <= {0, 4}  # One that was late finds the table released, and holds it, too.
     assert sorted(itertools.chain(*believed)) == uris(place)
-    assert len(uris(place)) == 10
+    assert len(uris(place)) == 10 * codes.count(0)
 
 
 def stop_and_wake(place: str) -> None:
