@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from tests.chaos.campaign import Campaign, Run
+from tests.chaos.campaign import Campaign, Run, say
 from tests.chaos.processes import DECODER, DETECTOR, below, kill, wait_until_gone
 
 ORPHANS_S = 60.0
@@ -31,6 +31,8 @@ def _kill_driver(campaign: Campaign, strike: Callable[[int], None]) -> None:
     campaign.report["kills"] += 1
     left = wait_until_gone(orphans, ORPHANS_S)
     campaign.report["orphans"] += len(left)
+    for name in left.values():
+        say(f"  left behind: {name[:100]}")
     kill(*left)
 
 
