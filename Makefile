@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-s3 check format clean
+.PHONY: install demo test test-s3 chaos check format clean
 
 install: .venv/.installed
 
@@ -19,7 +19,13 @@ test: install
 
 test-s3: install
 	infra/dev/ceph.sh install
+	infra/dev/s3fault.sh install
 	$(BIN)/python -m pytest -m s3 --s3 moto --s3 ceph
+
+chaos: install
+	infra/dev/ceph.sh install
+	infra/dev/s3fault.sh install
+	$(BIN)/python -m tests.chaos
 
 check: install
 	$(BIN)/ruff format --check .

@@ -3,8 +3,9 @@
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import ray
@@ -42,6 +43,10 @@ def cluster(address: str) -> Iterator[None]:
             options |= {"runtime_env": {"env_vars": variables}}
     try:
         ray.init(**options)
+        if address == "local" and ray.cluster_resources()["CPU"] < 2:  # type: ignore[no-untyped-call]
+            # On one core a detector would leave none whole, which Ray's repartition asks for: two in name.
+            ray.shutdown()
+            ray.init(**options, num_cpus=2)
     except (ConnectionError, ValueError, RuntimeError) as error:
         hint = "a cluster that asks for a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
         raise SettingError(f"address {address!r}: no Ray cluster lets us in ({reason(error)}); {hint}") from error
@@ -52,7 +57,9 @@ def cluster(address: str) -> Iterator[None]:
     context.use_datasource_v2 = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
-        yield
+        # Ray tells of processes that died on standard output, which is for our own JSON alone.
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         ray.shutdown()
 

@@ -12,10 +12,9 @@ import torch
 from model.preprocess import resize
 from pipeline.decode import DecodeError, decode_stored, turn
 from pipeline.errors import reason
-from pipeline.read import read_version
+from pipeline.read import NUM_REQUESTS, read_version
 
-NUM_FETCH_THREADS = 64
-"""Hide a latency of 40 ms behind one decoding core."""
+NUM_FETCH_THREADS = NUM_REQUESTS
 
 MAX_BYTES_IN_FLIGHT = 256 << 20
 """Read ahead of the decoder, by one task; a single larger file is read alone."""

@@ -142,9 +142,9 @@ def run_alone(
     num_killed = 0
     threads = ThreadPoolExecutor(num_at_once, thread_name_prefix="alone")
     try:
-        for result in threads.map(alone, rows):
+        for result in threads.map(_InTurn(alone, num_at_once), rows):
             yield result
-            num_killed += result["error_type"][0].as_py() == PROCESS_KILLED
+            num_killed += _is_killed(result)
             if num_killed > max_killed:
                 raise SsdBatchError(
                     f"{num_killed:,} images killed the process that held them alone, the last one in stage "
@@ -153,3 +153,31 @@ def run_alone(
                 )
     finally:
         threads.shutdown(cancel_futures=True)
+
+
+class _InTurn:
+    """Runs rows beside each other; one whose process was killed once more, with nothing beside it.
+
+    Where memory runs out, Ray kills more than the process that took it.
+    """
+
+    def __init__(self, alone: Callable[[pa.Table], pa.Table], num_at_once: int) -> None:
+        self._alone, self._num_at_once = alone, num_at_once
+        self._places, self._quiet = threading.Semaphore(num_at_once), threading.Lock()
+
+    def __call__(self, row: pa.Table) -> pa.Table:
+        with self._places:
+            result = self._alone(row)
+        if self._num_at_once == 1 or not _is_killed(result):
+            return result
+        with self._quiet:
+            for _ in range(self._num_at_once):
+                self._places.acquire()
+            try:
+                return self._alone(row)
+            finally:
+                self._places.release(self._num_at_once)
+
+
+def _is_killed(result: pa.Table) -> bool:
+    return bool(result["error_type"][0].as_py() == PROCESS_KILLED)

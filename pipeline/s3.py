@@ -29,11 +29,23 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Credential
 
 RETRIES: "RetryConfig" = {
-    "max_retries": 15,
+    "max_retries": 1000,  # that is, the time alone: by chance 15 were used up within 11 s
     "retry_timeout": timedelta(seconds=180),
     "backoff": {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=10), "base": 2},
 }
 """Shorter settings lost 63 of 64 objects in an outage of 10 s."""
+
+TABLE_RETRIES = {
+    "max_retries": "1000",
+    "retry_timeout": "180s",
+    "backoff_config.init_backoff": "500ms",
+    "backoff_config.max_backoff": "10s",
+    "backoff_config.base": "2",
+}
+"""The same for delta-rs, which by itself gave up after 2 s."""
+
+PATIENCE_AT_START: "RetryConfig" = RETRIES | {"retry_timeout": timedelta(seconds=40)}
+"""For the first request: an outage is waited for, and a wrong setting said before a person has gone."""
 
 CREDENTIALS_HELD = timedelta(seconds=60)
 """After this obstore asks botocore again, which renews what expires ten minutes ahead."""
@@ -180,9 +192,9 @@ def _filesystem(kind: type[s3fs.S3FileSystem]) -> s3fs.S3FileSystem:
 
 
 @cache
-def image_store(bucket: str) -> S3Store:
-    """For reading images; shared by all threads."""
-    return _store(bucket, RETRIES)
+def image_store(bucket: str, is_patient: bool = True) -> S3Store:
+    """For reading images; shared by all threads. One that is not patient tries once, and so tells of each failure."""
+    return _store(bucket, RETRIES if is_patient else {"max_retries": 0})
 
 
 def _store(bucket: str, retries: "RetryConfig") -> S3Store:
@@ -217,7 +229,7 @@ def check_images_readable(bucket: str) -> None:
         SettingError: it is not answered, or answered by a redirect to another region.
     """
     try:
-        obstore.head(_store(bucket, {"max_retries": 2}), "ssd-batch-is-there-such-a-key")
+        obstore.head(_store(bucket, PATIENCE_AT_START), "ssd-batch-is-there-such-a-key")
     except (FileNotFoundError, obstore.exceptions.PermissionDeniedError):
         return
     except obstore.exceptions.BaseError as error:
@@ -230,28 +242,40 @@ def check_creates_once(bucket: str, prefix: str) -> None:
     Raises:
         SettingError: the store lets both, or does not know the condition.
     """
-    fs, place = filesystem(), {"Bucket": bucket, "Key": f"{prefix}/{uuid.uuid4().hex}"}
+    place = {"Bucket": bucket, "Key": f"{prefix}/{uuid.uuid4().hex}"}
     try:
-        fs.call_s3("put_object", **place, Body=b"", IfNoneMatch="*")
+        _create(place)  # False means that an answer was lost, and the try after it found its own object
         try:
-            fs.call_s3("put_object", **place, Body=b"", IfNoneMatch="*")
-        except OSError as error:
-            if not is_precondition_failed(error):
-                raise
-        else:
-            raise SettingError(
-                f"bucket {bucket!r}: its store does not know If-None-Match, so runs can't be kept apart there"
-            )
+            if _create(place):
+                raise SettingError(
+                    f"bucket {bucket!r}: its store does not know If-None-Match, so runs can't be kept apart there"
+                )
         finally:
-            fs.call_s3("delete_object", **place)
+            filesystem().call_s3("delete_object", **place)
     except (OSError, BotoCoreError) as error:
         raise SettingError(f"bucket {bucket!r} can't be written: {reason(error)}") from error
+
+
+def _create(place: dict[str, str]) -> bool:
+    """An empty object, unless there is one: then False."""
+    try:
+        filesystem().call_s3("put_object", **place, Body=b"", IfNoneMatch="*")
+    except OSError as error:
+        if not is_precondition_failed(error):
+            raise
+        return False
+    return True
 
 
 def is_precondition_failed(error: OSError) -> bool:
     """Is this s3fs's error for a condition (If-Match, If-None-Match) that did not hold?"""
     cause = error.__cause__
     return isinstance(cause, ClientError) and cause.response["Error"]["Code"] in ("412", "PreconditionFailed")
+
+
+def is_slow_down(error: BaseException) -> bool:
+    """Has the store refused a request as one too many? obstore has no class for it."""
+    return "503 Service Unavailable" in str(error)
 
 
 def table_options(bucket: str) -> dict[str, str]:
@@ -268,6 +292,7 @@ def table_options(bucket: str) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": now.secret_key,
         "AWS_SESSION_TOKEN": now.token or "",
         "AWS_REQUEST_PAYER": str(here.requester_pays).lower(),
+        **TABLE_RETRIES,
     }
 
 

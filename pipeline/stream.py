@@ -16,7 +16,7 @@ from ray.util.annotations import RayDeprecationWarning
 from model.package import ModelPackage
 from pipeline import storage
 from pipeline.detect import DetectorActor
-from pipeline.errors import SsdBatchError, reason
+from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.fetch import fetch_and_decode
 from pipeline.missing import Alone, Returned, run_alone
 
@@ -62,12 +62,14 @@ def results(
         Tables with these columns, in no set order.
 
     Raises:
+        SettingError: the cluster has too few cores for so many detectors.
         SsdBatchError: processes keep dying; what was yielded stands, and another run does the rest.
     """
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     has_gpus = resources.get("GPU", 0) >= 1
     num_detectors = num_detectors or int(resources["GPU" if has_gpus else "CPU"])
     num_detectors = max(1, min(num_detectors, num_planned))
+    check_cores(resources["CPU"], num_detectors)
     # Small runs are cut finer, so that all detectors have work from the start to the end.
     block_rows = max(1, min(MAX_BLOCK_ROWS, num_planned // (4 * num_detectors)))
     max_lost = max(MIN_LOST_BLOCKS, int(LOST_SHARE * num_planned / block_rows))
@@ -100,6 +102,16 @@ def results(
     if num_missing > num_alone:
         raise SsdBatchError(
             f"processes died, and {num_missing - num_alone:,} images did not come back; run again for these"
+        )
+
+
+def check_cores(num_cores: float, num_detectors: int) -> None:
+    """Make sure that a node has a whole core left: Ray's repartition asks for one, and would wait for it for ever."""
+    num_nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    if num_cores - DETECTOR_CPUS * num_detectors < num_nodes:
+        raise SettingError(
+            f"num_detectors: {num_detectors} on {num_cores:g} cores of {num_nodes} nodes leave less than a core of each for "
+            f"reading and decoding (a detector books {DETECTOR_CPUS}); take fewer, or give Ray more (ray start --num-cpus)"
         )
 
 

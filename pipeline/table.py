@@ -149,15 +149,24 @@ class ResultTable:
         storage.check_creates_once(f"{self.url}/{WORK_FOLDER}")
         try:
             if not self.exists:
-                self.delta = DeltaTable.create(
-                    self.url, SCHEMA, partition_by=[PARTITION], name="ssd-batch", storage_options=self._options
-                )
+                self._create()
                 self.exists = True
             new = [field for field in [*SCHEMA, *(path_columns or [])] if field.name not in self.stored_schema.names]
             if new:
                 self.delta.alter.add_columns(Schema.from_arrow(pa.schema(new)).fields)
         except (OSError, DeltaError) as error:
             raise SettingError(f"table {self.url!r} can't be written: {reason(error)}") from error
+
+    def _create(self) -> None:
+        options = self._options
+        try:
+            self.delta = DeltaTable.create(
+                self.url, SCHEMA, partition_by=[PARTITION], name="ssd-batch", storage_options=options
+            )
+        except DeltaError:  # another run has just made it; the fence decides between the two
+            if not DeltaTable.is_deltatable(self.url, storage_options=options):
+                raise
+            self.delta = DeltaTable(self.url, storage_options=options)
 
     def data_files(self) -> list[str]:
         """The Parquet files of the current version, as the log names them (a glob would count too many)."""

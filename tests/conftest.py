@@ -21,6 +21,7 @@ from pipeline.s3 import access, data_filesystem, filesystem, image_store
 
 STARTUP_S = 60
 CEPH = Path(__file__).parents[1] / "infra/dev/ceph.sh"
+S3FAULT = Path(__file__).parents[1] / "infra/dev/s3fault.sh"
 
 
 class S3:
@@ -100,15 +101,96 @@ def moto() -> Iterator[dict[str, str]]:
         server.wait()
 
 
+class Ceph:
+    """A gateway with its store; `variables` reach it. It can be killed, and started again."""
+
+    def __init__(self, folder: str) -> None:
+        self._environment = os.environ | {"PORT": str(free_port()), "DATA_DIR": folder}
+        self.variables: dict[str, str] = {}
+
+    def start(self) -> None:
+        self.variables = _exported(self._tell("start"))
+
+    def kill(self) -> None:
+        self._tell("kill")
+
+    def stop(self) -> None:
+        self._tell("stop")
+
+    def add_key(self, access_key: str, secret_key: str) -> None:
+        self._tell("add_key", access_key, secret_key)
+
+    def remove_key(self, access_key: str) -> None:
+        self._tell("remove_key", access_key)
+
+    def _tell(self, *arguments: str) -> str:
+        return subprocess.run(
+            [CEPH, *arguments], env=self._environment, stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
+
+
+@contextmanager
+def ceph_server() -> Iterator[Ceph]:
+    with tempfile.TemporaryDirectory(prefix="ceph-") as folder:
+        server = Ceph(folder)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
 @contextmanager
 def ceph() -> Iterator[dict[str, str]]:
-    with tempfile.TemporaryDirectory(prefix="ceph-") as folder:
-        environment = os.environ | {"PORT": str(free_port()), "DATA_DIR": folder}
+    with ceph_server() as server:
+        yield server.variables
+
+
+class FaultyProxy:
+    """In front of an S3 server; it fails as often as it is told.
+
+    Args:
+        endpoint: the server's URL.
+        folder: for what it keeps.
+    """
+
+    def __init__(self, endpoint: str, folder: str) -> None:
+        self._environment = os.environ | {
+            "PORT": str(free_port()), "UPSTREAM": endpoint.removeprefix("http://"), "DATA_DIR": folder,
+        }  # fmt: skip
+        self.variables = _exported(self._tell("start"))
+
+    def set(self, **percents: int) -> None:
+        """Let so many percent of requests be answered `slow_down`, get a `reset`, or have their answer `lost`."""
+        for fault, percent in percents.items():
+            self._tell("set", fault, str(percent))
+
+    def num_requests(self) -> int:
+        """Since the start."""
+        return int(self._tell("requests"))
+
+    def stop(self) -> None:
+        self._tell("stop")
+
+    def _tell(self, *arguments: str) -> str:
+        return subprocess.run(
+            [S3FAULT, *arguments], env=self._environment, stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
+
+
+@contextmanager
+def faulty_proxy(endpoint: str) -> Iterator[FaultyProxy]:
+    with tempfile.TemporaryDirectory(prefix="s3fault-") as folder:
+        proxy = FaultyProxy(endpoint, folder)
         try:
-            started = subprocess.run([CEPH, "start"], env=environment, stdout=subprocess.PIPE, text=True, check=True)
-            yield dict(line.removeprefix("export ").split("=", 1) for line in started.stdout.splitlines())
+            yield proxy
         finally:
-            subprocess.run([CEPH, "stop"], env=environment, check=True)
+            proxy.stop()
+
+
+def _exported(lines: str) -> dict[str, str]:
+    """The variables that a script of `infra/dev` prints."""
+    return dict(line.removeprefix("export ").split("=", 1) for line in lines.splitlines())
 
 
 def answers(port: int) -> bool:

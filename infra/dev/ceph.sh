@@ -4,6 +4,8 @@
 #   infra/dev/ceph.sh install    Debian packages, when they are not there (root, or sudo)
 #   infra/dev/ceph.sh start      prints the environment that reaches it: eval "$(infra/dev/ceph.sh start)"
 #   infra/dev/ceph.sh stop       data stays, and the next start serves it again
+#   infra/dev/ceph.sh kill       the gateway alone, at once, as a crash would; the next start brings it back
+#   infra/dev/ceph.sh add_key ACCESS SECRET    another pair of keys; remove_key ACCESS takes it away
 #   infra/dev/ceph.sh wipe       stop, and delete the data
 #
 # PORT (8480; the monitor takes the next one) and DATA_DIR may be set. Its disk is a sparse file of DISK_GB (20).
@@ -150,8 +152,25 @@ stop() {
   done
 }
 
+kill_gateway() {
+  local pid
+  pid=$(running radosgw) || return 0
+  kill -KILL "$pid"
+  while running radosgw >/dev/null; do sleep 0.1; done
+}
+
+add_key() {
+  radosgw-admin key create --uid=ssd-batch --key-type=s3 --access-key="$1" --secret-key="$2" >"$DATA_DIR/log/user.json"
+}
+
+remove_key() {
+  radosgw-admin key rm --uid=ssd-batch --key-type=s3 --access-key="$1" >"$DATA_DIR/log/user.json"
+}
+
 case ${1:-} in
   install | start | stop) "$1" ;;
+  kill) kill_gateway ;;
+  add_key | remove_key) "$@" ;;
   wipe) stop && rm -rf --one-file-system "$DATA_DIR" ;;
-  *) fail "usage: ceph.sh install | start | stop | wipe" ;;
+  *) fail "usage: ceph.sh install | start | stop | kill | add_key | remove_key | wipe" ;;
 esac

@@ -188,10 +188,11 @@ def race(place: str) -> None:
     while sum(run.process.poll() is None for run in runs) > 1:
         time.sleep(0.05)
     believed = [run.believed() for run in runs]
-    codes = sorted(run.process.returncode for run in runs)
-    assert codes == [0, 4, 4]
+    codes = [run.process.returncode for run in runs]
+    assert 0 in codes
+    assert set(codes) <= {0, 4}  # One that was late finds the table released, and holds it, too.
     assert sorted(itertools.chain(*believed)) == uris(place)
-    assert len(uris(place)) == 10
+    assert len(uris(place)) == 10 * codes.count(0)
 
 
 def stop_and_wake(place: str) -> None:

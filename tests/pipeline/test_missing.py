@@ -1,4 +1,6 @@
 import logging
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,25 @@ def test_so_many_killed_processes_end_the_run() -> None:
     assert [next(results)["uri"][0].as_py() for _ in range(3)] == ["a", "b", "c"]  # Those are rows of the table.
     with pytest.raises(SsdBatchError, match=r"3 images killed .* stage fetch \(it died\)"):
         next(results)
+
+
+def test_what_was_killed_beside_others_is_run_again_by_itself() -> None:
+    """As when Ray kills all that run, because one of them takes the memory."""
+    both, lock, running = threading.Barrier(2), threading.Lock(), Counter[str]()
+
+    def run(row: pa.Table) -> pa.Table:
+        name = row["uri"][0].as_py()
+        with lock:
+            running[name] += 1
+            is_first = running[name] == 1
+        if is_first:
+            both.wait(10)
+        died = name == "culprit" or is_first
+        return pa.table({"uri": row["uri"], "error_type": pa.array([PROCESS_KILLED if died else None], pa.string())})
+
+    results = run_alone([planned("culprit"), planned("good")], run, num_at_once=2, max_killed=1)
+    assert [result["error_type"][0].as_py() for result in results] == [PROCESS_KILLED, None]
+    assert running == {"culprit": 2, "good": 2}
 
 
 @pytest.fixture(scope="module")

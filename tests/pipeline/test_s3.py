@@ -1,5 +1,6 @@
 """One configuration for all libraries: each way of giving it serves listing, reading images, and the table alike."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -282,6 +283,21 @@ def test_a_store_that_creates_twice_is_refused(s3, monkeypatch):
     with stubborn_server(s3, monkeypatch, 403), pytest.raises(SettingError, match="'bucket' can't be written"):
         s3_module.check_creates_once("bucket", "table")
     bucket = s3.bucket()
+    s3_module.check_creates_once(bucket, "table")
+    assert "Contents" not in s3.client.list_objects_v2(Bucket=bucket)
+
+
+def test_the_probe_of_a_store_bears_a_lost_answer(s3, monkeypatch):
+    """botocore asks once more, and is told that the object is there."""
+    fs, bucket, num_calls = s3_module.filesystem(), s3.bucket(), itertools.count()
+    call_s3 = fs.call_s3
+
+    def call(method: str, **arguments: object) -> object:
+        if next(num_calls) == 0:
+            call_s3(method, **arguments)
+        return call_s3(method, **arguments)
+
+    monkeypatch.setattr(fs, "call_s3", call)
     s3_module.check_creates_once(bucket, "table")
     assert "Contents" not in s3.client.list_objects_v2(Bucket=bucket)
 

@@ -215,3 +215,12 @@ def test_places_of_s3_that_are_no_table(s3):
     with pytest.raises(SettingError, match="no-such-bucket"):
         ResultTable("s3://no-such-bucket/table")
     assert not ResultTable(f"s3://{bucket}/new").exists
+
+
+def test_a_table_that_another_run_has_just_made_is_used(tmp_path, rows):
+    first, second = ResultTable(str(tmp_path / "t")), ResultTable(str(tmp_path / "t"))
+    assert not second.exists
+    first.create()
+    second.create()
+    second.append(rows.table(rows.ok("a")))
+    assert len(first.data_files()) == 1

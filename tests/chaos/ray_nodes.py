@@ -1,0 +1,63 @@
+"""A Ray cluster of several nodes on this machine, with a token: `ray start` as on real ones."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.chaos.processes import kill_tree
+from tests.conftest import answers, free_port, wait_until
+
+OBJECT_STORE_BYTES = 200 * 2**20
+
+
+class RayNodes:
+    """A head and others that come and go.
+
+    Args:
+        folder: for sessions, logs and the token; a short path, because Ray's sockets lie there.
+        environment: of all nodes, and thus of their workers.
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self._folder = folder
+        (folder / "token").write_text("c" * 32)
+        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
+        self._surroundings = environment | self.environment | {"RAY_USAGE_STATS_ENABLED": "0"}
+        self._num_started, port = 0, free_port()
+        self.address = f"127.0.0.1:{port}"
+        self.nodes: list[subprocess.Popen[bytes]] = []
+        head = ("--head", "--port", port, "--include-dashboard", "false")
+        self._head = self._start(*head)
+        wait_until(lambda: answers(port))
+
+    def add(self) -> None:
+        self.nodes.append(self._start("--address", self.address))
+
+    def replace(self, rng: random.Random) -> None:
+        """Kill all processes of a node that is not the head, and start another one."""
+        victim = self.nodes.pop(rng.randrange(len(self.nodes)))
+        kill_tree(victim.pid)
+        victim.wait()
+        self.add()
+
+    def pids(self) -> list[int]:
+        return [node.pid for node in (self._head, *self.nodes)]
+
+    def stop(self) -> None:
+        for node in (*self.nodes, self._head):
+            kill_tree(node.pid)
+            node.wait()
+
+    def _start(self, *arguments: object) -> "subprocess.Popen[bytes]":
+        self._num_started += 1
+        name = self._folder / f"n{self._num_started}"
+        command = [
+            Path(sys.executable).with_name("ray"), "start", "--block", "--num-cpus", 2, "--temp-dir", name,
+            "--node-ip-address", "127.0.0.1", "--object-store-memory", OBJECT_STORE_BYTES,
+            "--min-worker-port", 0, "--max-worker-port", 0, "--disable-usage-stats", *arguments,
+        ]  # fmt: skip
+        with open(f"{name}.log", "wb") as log:
+            return subprocess.Popen(
+                list(map(str, command)), stdout=log, stderr=log, env=self._surroundings, start_new_session=True
+            )
