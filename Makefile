@@ -20,7 +20,7 @@ test: install
 test-s3: install
 	infra/dev/ceph.sh install
 	infra/dev/s3fault.sh install
-	$(BIN)/python -m pytest -m s3 --s3 moto --s3 ceph
+	$(BIN)/python -m pytest -m s3 --s3 ceph
 
 chaos: install
 	infra/dev/ceph.sh install
