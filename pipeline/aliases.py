@@ -1,0 +1,141 @@
+"""Names of published models: digests, their beginnings, and aliases such as `latest`.
+
+An alias is a folder of moves, the last of which says where it stands. A move is a file that never changes: one PutObject,
+or one rename, moves the alias; of two that come at once none is lost; and alias and history can't disagree.
+"""
+
+import re
+import uuid
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from model.config import Frozen
+from pipeline import storage
+from pipeline.errors import SettingError, reason
+
+ALIASES_FOLDER = "aliases"
+DIGEST = re.compile(r"[0-9a-f]{64}")
+DIGEST_BEGINNING = re.compile(r"[0-9a-f]{4,64}")
+MOVE_FILE = re.compile(r"(\d{8})-[0-9a-f]{8}\.json")
+"""Numbered, as the clocks of two machines differ; of two moves with one number either may be the last."""
+
+
+class Move(Frozen):
+    """What the file of a move holds."""
+
+    digest: str
+    """Where the alias stands from now on."""
+    moved_at: datetime
+    before: str | None
+    """File of the move that a rollback returns to. A move back has that of the move it returned to: so the next one goes further."""
+
+
+def check_alias(alias: str) -> str:
+    """A name that can be an alias, as it is.
+
+    Raises:
+        ValueError: it can't be.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", alias):
+        raise ValueError("give letters, digits, points, dashes and underscores, a letter or digit first")
+    if re.fullmatch(r"[0-9a-f]+", alias):
+        raise ValueError("this would read as a digest; give a name with another letter than a to f")
+    return alias
+
+
+def digests(root: str) -> list[str]:
+    """The digests that have a folder below an absolute URL."""
+    return sorted(name for name in _names(root) if DIGEST.fullmatch(name))
+
+
+def aliases(root: str) -> list[str]:
+    """The aliases at an absolute URL."""
+    return sorted(name for name in _names(f"{root}/{ALIASES_FOLDER}") if _move_files(root, name))
+
+
+def history(root: str, alias: str) -> list[Move]:
+    """The moves of an alias, the last one first."""
+    return [read_move(root, alias, name) for name in reversed(_move_files(root, alias))]
+
+
+def current(root: str, alias: str) -> Move | None:
+    """Where an alias stands; None where there is no such alias."""
+    files = _move_files(root, alias)
+    return read_move(root, alias, files[-1]) if files else None
+
+
+def look_up(root: str, name: str) -> str | None:
+    """The digest that an alias, or the beginning of a digest, stands for; None where nothing is published.
+
+    Raises:
+        SettingError: there is no such name among those that are there, or several digests begin so.
+    """
+    if move := current(root, name):
+        return move.digest
+    known = digests(root)
+    found = [digest for digest in known if DIGEST_BEGINNING.fullmatch(name) and digest.startswith(name)]
+    if len(found) > 1:
+        raise SettingError(f"model {name!r}: {len(found)} digests at {root!r} begin so, {', '.join(found)}; give more")
+    if not found and known:
+        raise no_such_alias(root, name)
+    return found[0] if found else None
+
+
+def no_such_alias(root: str, alias: str) -> SettingError:
+    """The error that names those that are there."""
+    there = ", ".join(aliases(root))
+    return SettingError(
+        f"there is no alias {alias!r} at {root!r}; " + (f"there are: {there}" if there else "there is none")
+    )
+
+
+def move(root: str, alias: str, digest: str) -> str | None:
+    """Let an alias stand for a published digest.
+
+    Returns:
+        The digest that it stood for before: the same where nothing was to do, None where the alias is new.
+    """
+    files = _move_files(root, alias)
+    last = read_move(root, alias, files[-1]) if files else None
+    if not last or last.digest != digest:
+        _append(root, alias, files, digest, before=files[-1] if files else None)
+    return last.digest if last else None
+
+
+def move_back(root: str, alias: str, to: Move) -> None:
+    """Let an alias stand where an earlier move had put it."""
+    _append(root, alias, _move_files(root, alias), to.digest, to.before)
+
+
+def read_move(root: str, alias: str, name: str) -> Move:
+    """A move by its file's name.
+
+    Raises:
+        SettingError: the file is damaged.
+    """
+    url = f"{root}/{ALIASES_FOLDER}/{alias}/{name}"
+    try:
+        return Move.model_validate_json(storage.read(url))
+    except ValidationError as error:
+        raise SettingError(
+            f"alias {alias!r}: {url!r} is damaged ({reason(error)}); delete it, or publish anew"
+        ) from error
+
+
+def _append(root: str, alias: str, files: list[str], digest: str, before: str | None) -> None:
+    number = int(files[-1].partition("-")[0]) + 1 if files else 1
+    content = Move(digest=digest, moved_at=datetime.now(UTC), before=before).model_dump_json(indent=2) + "\n"
+    storage.write(f"{root}/{ALIASES_FOLDER}/{alias}/{number:08}-{uuid.uuid4().hex[:8]}.json", content.encode())
+
+
+def _move_files(root: str, alias: str) -> list[str]:
+    """In order; a file that is being written on a local disk has another name."""
+    return sorted(name for name in _names(f"{root}/{ALIASES_FOLDER}/{alias}") if MOVE_FILE.fullmatch(name))
+
+
+def _names(folder: str) -> set[str]:
+    try:
+        return storage.names(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
