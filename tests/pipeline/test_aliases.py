@@ -9,12 +9,10 @@ from pipeline.errors import SettingError
 A, B, C = "a" * 64, "b" * 64, "ab" * 32
 
 
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
-def root(request, tmp_path) -> str:
+@pytest.fixture
+def root(tmp_path) -> str:
     """A place where nothing is published yet."""
-    if request.param == "local":
-        return f"{tmp_path}/models"
-    return f"s3://{request.getfixturevalue('s3').bucket()}/models/blood"
+    return f"{tmp_path}/models"
 
 
 def back(root: str) -> str | None:
@@ -65,7 +63,7 @@ def test_a_digest_may_be_shortened_where_one_alone_begins_so(root):
     for digest in (A, B, C):
         storage.write(f"{root}/{digest}/model.json", b"{}")
     assert [look_up(root, name) for name in ("aaaa", "bbbbbbbb", C[:9], C)] == [A, B, C, C]
-    with pytest.raises(SettingError, match="there is no alias 'bbb' at .*; there is none"):
+    with pytest.raises(SettingError, match=r"there is no alias 'bbb' at .*; there is none"):
         look_up(root, "bbb")
     with pytest.raises(SettingError, match="there is no alias 'cccc'"):
         look_up(root, "cccc")
@@ -85,3 +83,17 @@ def test_names_that_can_be_aliases(alias):
 def test_names_that_can_not(alias, message):
     with pytest.raises(ValueError, match=message):
         check_alias(alias)
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize(
+    "check",
+    [
+        test_an_alias_moves_and_keeps_its_history,
+        test_moves_back_go_further_each_time_and_are_history_too,
+        test_of_moves_at_once_none_is_lost,
+        test_a_digest_may_be_shortened_where_one_alone_begins_so,
+    ],
+)
+def test_the_same_on_s3(check, s3):
+    check(f"s3://{s3.bucket()}/models/blood")

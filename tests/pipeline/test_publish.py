@@ -27,11 +27,10 @@ def packages(tmp_path_factory) -> tuple[str, str]:
     return f"{folder}/a", f"{folder}/b"
 
 
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
-def root(request, tmp_path) -> str:
-    if request.param == "local":
-        return f"{tmp_path}/models"
-    return f"s3://{request.getfixturevalue('s3').bucket()}/models/blood"
+@pytest.fixture
+def root(tmp_path) -> str:
+    """A place where nothing is published yet."""
+    return f"{tmp_path}/models"
 
 
 def test_publish_read_by_alias_and_roll_back(packages, root):
@@ -81,7 +80,7 @@ def test_a_package_that_is_half_there_or_changed_is_refused_and_published_again(
     weights = storage.read(f"{packages[1]}/model.safetensors")
     storage.write(f"{done.url}/model.safetensors", weights)
     for name in ("latest", done.model_digest):
-        with pytest.raises(SettingError, match="has the digest .*, so it was changed after it was published"):
+        with pytest.raises(SettingError, match=r"has the digest .*, so it was changed after it was published"):
             read_package(f"{root}/{name}")
     assert publish(packages[0], root, "latest").is_new
     assert read_package(f"{root}/latest").digest == done.model_digest
@@ -104,12 +103,12 @@ def test_wrong_names_are_answered_with_the_right_ones(packages, tmp_path):
     publish(a, root, "latest")
     publish(a, root, "stable")
     for wrong in (read_package, roll_back):
-        with pytest.raises(SettingError, match="there is no alias 'lates' at .*; there are: latest, stable"):
+        with pytest.raises(SettingError, match=r"there is no alias 'lates' at .*; there are: latest, stable"):
             wrong(f"{root}/lates")
     with pytest.raises(SettingError, match=r"model '/nowhere' can't be read: .*model\.json"):
         read_package("/nowhere")
     write_package(read_package(b), f"{root}/mine")
-    with pytest.raises(SettingError, match="a package lies in .*/models/mine and would hide it"):
+    with pytest.raises(SettingError, match=r"a package lies in .*/models/mine and would hide it"):
         publish(a, root, "mine")
     (tmp_path / "file").touch()
     with pytest.raises(SettingError, match=r"to .*file/models' can't be written"):
@@ -130,6 +129,21 @@ def test_a_damaged_record_is_named(packages, tmp_path):
     storage.write(f"{done.url}/model.json", json.dumps({"name": "x"}).encode())
     with pytest.raises(SettingError, match=rf"{done.model_digest}/model\.json' is damaged"):
         list_published(str(tmp_path))
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize(
+    "check",
+    [
+        test_publish_read_by_alias_and_roll_back,
+        test_the_same_again_writes_nothing_and_an_alias_may_be_added,
+        test_what_is_there,
+        test_a_package_that_is_half_there_or_changed_is_refused_and_published_again,
+        test_two_at_once,
+    ],
+)
+def test_the_same_on_s3(check, packages, s3):
+    check(packages, f"s3://{s3.bucket()}/models/blood")
 
 
 @pytest.mark.s3
