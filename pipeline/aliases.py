@@ -1,11 +1,11 @@
 """Names of published models: digests, their beginnings, and aliases such as `latest`.
 
-An alias is a folder of moves, the last of which says where it stands. A move is a file that never changes: one PutObject,
-or one rename, moves the alias; of two that come at once none is lost; and alias and history can't disagree.
+An alias is a folder of moves, the last of which says where it stands. A move is a file that is created once and never
+changes: so one request moves the alias, those that come at once follow one another, and the history is the alias itself.
 """
 
 import re
-import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
@@ -17,18 +17,19 @@ from pipeline.errors import SettingError, reason
 ALIASES_FOLDER = "aliases"
 DIGEST = re.compile(r"[0-9a-f]{64}")
 DIGEST_BEGINNING = re.compile(r"[0-9a-f]{4,64}")
-MOVE_FILE = re.compile(r"(\d{8})-[0-9a-f]{8}\.json")
-"""Numbered, as the clocks of two machines differ; of two moves with one number either may be the last."""
+MOVE_FILE = re.compile(r"\d{8}\.json")
+"""Numbered, as the clocks of two machines differ."""
 
 
 class Move(Frozen):
     """What the file of a move holds."""
 
+    number: int
     digest: str
     """Where the alias stands from now on."""
     moved_at: datetime
-    before: str | None
-    """File of the move that a rollback returns to. A move back has that of the move it returned to: so the next one goes further."""
+    before: int | None
+    """Number of the move that a rollback returns to. A rollback has that of the move it returns to: the next goes further."""
 
 
 def check_alias(alias: str) -> str:
@@ -56,13 +57,13 @@ def aliases(root: str) -> list[str]:
 
 def history(root: str, alias: str) -> list[Move]:
     """The moves of an alias, the last one first."""
-    return [read_move(root, alias, name) for name in reversed(_move_files(root, alias))]
+    return [_read(root, alias, name) for name in reversed(_move_files(root, alias))]
 
 
 def current(root: str, alias: str) -> Move | None:
     """Where an alias stands; None where there is no such alias."""
     files = _move_files(root, alias)
-    return read_move(root, alias, files[-1]) if files else None
+    return _read(root, alias, files[-1]) if files else None
 
 
 def look_up(root: str, name: str) -> str | None:
@@ -91,42 +92,57 @@ def no_such_alias(root: str, alias: str) -> SettingError:
 
 
 def move(root: str, alias: str, digest: str) -> str | None:
-    """Let an alias stand for a published digest.
+    """Let an alias stand for a published digest; where another moves it at the same time, after that.
 
     Returns:
         The digest that it stood for before: the same where nothing was to do, None where the alias is new.
     """
-    files = _move_files(root, alias)
-    last = read_move(root, alias, files[-1]) if files else None
-    if not last or last.digest != digest:
-        _append(root, alias, files, digest, before=files[-1] if files else None)
-    return last.digest if last else None
+    while True:
+        last = current(root, alias)
+        if last and last.digest == digest:
+            return digest
+        with suppress(FileExistsError):
+            _append(root, alias, last, digest, before=last.number if last else None)
+            return last.digest if last else None
 
 
-def move_back(root: str, alias: str, to: Move) -> None:
-    """Let an alias stand where an earlier move had put it."""
-    _append(root, alias, _move_files(root, alias), to.digest, to.before)
+def move_before(root: str, alias: str, last: Move) -> Move | None:
+    """The move that a rollback returns to, from where an alias stands; None where there is nothing before."""
+    return None if last.before is None else _read(root, alias, _file_name(last.before))
 
 
-def read_move(root: str, alias: str, name: str) -> Move:
-    """A move by its file's name.
+def move_back(root: str, alias: str, last: Move, to: Move) -> None:
+    """Let an alias stand where an earlier move had put it.
 
     Raises:
-        SettingError: the file is damaged.
+        FileExistsError: another has moved it since its last move was read.
     """
+    _append(root, alias, last, to.digest, to.before)
+
+
+def _append(root: str, alias: str, last: Move | None, digest: str, before: int | None) -> None:
+    number = last.number + 1 if last else 1
+    step = Move(number=number, digest=digest, moved_at=datetime.now(UTC), before=before)
+    try:
+        content = step.model_dump_json(indent=2) + "\n"
+        storage.create(f"{root}/{ALIASES_FOLDER}/{alias}/{_file_name(number)}", content.encode())
+    except FileExistsError:
+        if (
+            _read(root, alias, _file_name(number)) != step
+        ):  # else it is ours: the answer was lost, and the request repeated
+            raise
+
+
+def _read(root: str, alias: str, name: str) -> Move:
     url = f"{root}/{ALIASES_FOLDER}/{alias}/{name}"
     try:
         return Move.model_validate_json(storage.read(url))
     except ValidationError as error:
-        raise SettingError(
-            f"alias {alias!r}: {url!r} is damaged ({reason(error)}); delete it, or publish anew"
-        ) from error
+        raise SettingError(f"alias {alias!r}: {url!r} is damaged: {reason(error)}; delete it") from error
 
 
-def _append(root: str, alias: str, files: list[str], digest: str, before: str | None) -> None:
-    number = int(files[-1].partition("-")[0]) + 1 if files else 1
-    content = Move(digest=digest, moved_at=datetime.now(UTC), before=before).model_dump_json(indent=2) + "\n"
-    storage.write(f"{root}/{ALIASES_FOLDER}/{alias}/{number:08}-{uuid.uuid4().hex[:8]}.json", content.encode())
+def _file_name(number: int) -> str:
+    return f"{number:08}.json"
 
 
 def _move_files(root: str, alias: str) -> list[str]:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from model.package import RECORD_FILE, PackageRecord
 from pipeline import storage
-from pipeline.aliases import Move, aliases, current, digests, history, move, move_back, no_such_alias, read_move
+from pipeline.aliases import Move, aliases, current, digests, history, move, move_back, move_before, no_such_alias
 from pipeline.errors import SettingError, reason
 from pipeline.packages import read_package, write_package
 
@@ -91,11 +91,12 @@ def roll_back(url: str) -> RolledBack:
     try:
         if not (now := current(root, alias)):
             raise no_such_alias(root, alias)
-        if not now.before:
+        if not (to := move_before(root, alias, now)):
             raise SettingError(f"alias {url!r} stands for {now.digest}, and there is nothing before to roll back to")
-        to = read_move(root, alias, now.before)
         read_package(f"{root}/{to.digest}")
-        move_back(root, alias, to)
+        move_back(root, alias, now, to)
+    except FileExistsError as error:
+        raise SettingError(f"alias {url!r} was moved by another just now; look at model list, and try again") from error
     except OSError as error:
         raise SettingError(f"alias {url!r} can't be moved: {reason(error)}") from error
     return RolledBack(alias, now.digest, to.digest)

@@ -38,6 +38,9 @@ RETRIES: "RetryConfig" = {
 CREDENTIALS_HELD = timedelta(seconds=60)
 """After this obstore asks botocore again, which renews what expires ten minutes ahead."""
 
+CONDITION_FAILED = ("412", "PreconditionFailed", "ConditionalRequestConflict")
+"""Of a request's If-Match or If-None-Match; the last one where another's request is still under way."""
+
 REQUEST_PAYER = "AWS_REQUEST_PAYER"
 PLACE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", REQUEST_PAYER)
 """Variables that say where a bucket is, and hold no secret."""
@@ -224,34 +227,44 @@ def check_images_readable(bucket: str) -> None:
         raise SettingError(f"bucket {bucket!r} can be listed, but its images can't be read: {reason(error)}") from error
 
 
+def create(bucket: str, key: str, data: bytes) -> None:
+    """An object that is not there yet.
+
+    Raises:
+        FileExistsError: it is there, or somebody is just creating it.
+    """
+    try:
+        filesystem().call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+    except OSError as error:
+        if not is_precondition_failed(error):
+            raise
+        raise FileExistsError(f"s3://{bucket}/{key} is there already") from error
+
+
 def check_creates_once(bucket: str, prefix: str) -> None:
     """Make sure that of two who create one object, one fails: all that keeps a table's commits apart on S3.
 
     Raises:
         SettingError: the store lets both, or does not know the condition.
     """
-    fs, place = filesystem(), {"Bucket": bucket, "Key": f"{prefix}/{uuid.uuid4().hex}"}
+    place = (bucket, f"{prefix}/{uuid.uuid4().hex}")
     try:
-        fs.call_s3("put_object", **place, Body=b"", IfNoneMatch="*")
+        create(*place, b"")
         try:
-            fs.call_s3("put_object", **place, Body=b"", IfNoneMatch="*")
-        except OSError as error:
-            if not is_precondition_failed(error):
-                raise
-        else:
-            raise SettingError(
-                f"bucket {bucket!r}: its store does not know If-None-Match, so runs can't be kept apart there"
-            )
+            create(*place, b"")
+        except FileExistsError:
+            return
         finally:
-            fs.call_s3("delete_object", **place)
+            filesystem().call_s3("delete_object", Bucket=place[0], Key=place[1])
     except (OSError, BotoCoreError) as error:
         raise SettingError(f"bucket {bucket!r} can't be written: {reason(error)}") from error
+    raise SettingError(f"bucket {bucket!r}: its store does not know If-None-Match, so runs can't be kept apart there")
 
 
 def is_precondition_failed(error: OSError) -> bool:
     """Is this s3fs's error for a condition (If-Match, If-None-Match) that did not hold?"""
     cause = error.__cause__
-    return isinstance(cause, ClientError) and cause.response["Error"]["Code"] in ("412", "PreconditionFailed")
+    return isinstance(cause, ClientError) and cause.response["Error"]["Code"] in CONDITION_FAILED
 
 
 def table_options(bucket: str) -> dict[str, str]:

@@ -92,8 +92,8 @@ def test_what_people_are_told(run, model, other, tmp_path):
 )
 def test_wrong_settings(command, message, run, model, tmp_path):
     digest = "0" * 64
-    content = {"digest": digest, "moved_at": "2026-01-02T03:04:05Z", "before": None}
-    storage.write(f"{tmp_path}/published/aliases/latest/00000001-00000000.json", json.dumps(content).encode())
+    content = {"number": 1, "digest": digest, "moved_at": "2026-01-02T03:04:05Z", "before": None}
+    storage.write(f"{tmp_path}/published/aliases/latest/00000001.json", json.dumps(content).encode())
     (tmp_path / "file").touch()
     code, _, err = run("model", *command.format(tmp=tmp_path, model=model).split())
     assert (code, message in err, "Traceback" in err) == (2, True, False), err

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pipeline import storage
-from pipeline.aliases import aliases, check_alias, current, history, look_up, move, move_back, read_move
+from pipeline.aliases import aliases, check_alias, current, history, look_up, move, move_back, move_before
 from pipeline.errors import SettingError
 
 A, B, C = "a" * 64, "b" * 64, "ab" * 32
@@ -18,9 +18,9 @@ def root(tmp_path) -> str:
 def back(root: str) -> str | None:
     """Move `latest` back; where it stands then."""
     now = current(root, "latest")
-    if not now.before:
+    if not (to := move_before(root, "latest", now)):
         return None
-    move_back(root, "latest", read_move(root, "latest", now.before))
+    move_back(root, "latest", now, to)
     return current(root, "latest").digest
 
 
@@ -47,15 +47,27 @@ def test_of_moves_at_once_none_is_lost(root):
         list(threads.map(lambda digest: move(root, "latest", digest), many))
     steps = history(root, "latest")
     assert sorted(step.digest for step in steps) == many
-    assert current(root, "latest") == steps[0]
+    assert [step.number for step in steps] == list(range(12, 0, -1)), "one after the other"
+    assert [step.before for step in steps] == [*range(11, 0, -1), None]
+
+
+def test_of_two_who_roll_back_at_once_one_does(root):
+    for digest in (A, B, C):
+        move(root, "latest", digest)
+    last = current(root, "latest")
+    to = move_before(root, "latest", last)
+    move_back(root, "latest", last, to)
+    with pytest.raises(FileExistsError):
+        move_back(root, "latest", last, to)
+    assert current(root, "latest").digest == B
 
 
 def test_a_move_that_was_not_written_to_its_end_is_none(tmp_path):
     move(str(tmp_path), "latest", A)
-    storage.write(f"{tmp_path}/aliases/latest/00000002-0a1b2c3d.json.{'0' * 32}", b'{"dig')
+    storage.write(f"{tmp_path}/aliases/latest/00000002.json.{'0' * 32}", b'{"dig')
     assert current(str(tmp_path), "latest").digest == A
-    storage.write(f"{tmp_path}/aliases/latest/00000002-0a1b2c3d.json", b'{"dig')
-    with pytest.raises(SettingError, match=r"00000002-0a1b2c3d\.json' is damaged"):
+    storage.write(f"{tmp_path}/aliases/latest/00000002.json", b'{"dig')
+    with pytest.raises(SettingError, match=r"00000002\.json' is damaged"):
         current(str(tmp_path), "latest")
 
 
@@ -92,6 +104,7 @@ def test_names_that_can_not(alias, message):
         test_an_alias_moves_and_keeps_its_history,
         test_moves_back_go_further_each_time_and_are_history_too,
         test_of_moves_at_once_none_is_lost,
+        test_of_two_who_roll_back_at_once_one_does,
         test_a_digest_may_be_shortened_where_one_alone_begins_so,
     ],
 )
