@@ -62,6 +62,13 @@ def test_of_two_who_roll_back_at_once_one_does(root):
     assert current(root, "latest").digest == B
 
 
+def test_a_request_that_was_repeated_as_its_answer_was_lost_is_one_move(root, monkeypatch):
+    create = storage.create
+    monkeypatch.setattr(storage, "create", lambda *arguments: (create(*arguments), create(*arguments)))
+    assert [move(root, "latest", digest) for digest in (A, B)] == [None, A]
+    assert [step.digest for step in history(root, "latest")] == [B, A]
+
+
 def test_a_move_that_was_not_written_to_its_end_is_none(tmp_path):
     move(str(tmp_path), "latest", A)
     storage.write(f"{tmp_path}/aliases/latest/00000002.json.{'0' * 32}", b'{"dig')

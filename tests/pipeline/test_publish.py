@@ -1,6 +1,9 @@
 import json
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 import torch
@@ -98,6 +101,33 @@ def test_two_at_once(packages, root):
     assert read_package(f"{root}/latest").digest == moves["latest"][0].digest
 
 
+@pytest.mark.slow
+def test_killed_at_any_moment_a_publishing_leaves_a_package_or_none(packages, root):
+    """One after the other is published, until the process is killed in the sixth or soon after."""
+    command = [sys.executable, "-c", PUBLISH_FOR_EVER, packages[0], root]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        last = next(int(line) for line in process.stdout if int(line) >= 5)
+        process.kill()
+        last = max([last, *map(int, process.stdout)])
+    digest = read_package(packages[0]).digest
+    assert [read_package(f"{root}/{number}/latest").digest for number in range(last)] == [digest] * last
+    with suppress(SettingError):
+        assert read_package(f"{root}/{last}/latest").digest == digest
+    publish(packages[0], f"{root}/{last}", "latest")
+    assert read_package(f"{root}/{last}/latest").digest == digest
+    assert len(list_published(f"{root}/{last}")[0]) == 1
+
+
+PUBLISH_FOR_EVER = """
+import itertools, sys
+from pipeline.publish import publish
+
+for number in itertools.count():
+    print(number, flush=True)
+    publish(sys.argv[1], f"{sys.argv[2]}/{number}", "latest")
+"""
+
+
 def test_wrong_names_are_answered_with_the_right_ones(packages, tmp_path):
     root, (a, b) = str(tmp_path / "models"), packages
     publish(a, root, "latest")
@@ -140,6 +170,7 @@ def test_a_damaged_record_is_named(packages, tmp_path):
         test_what_is_there,
         test_a_package_that_is_half_there_or_changed_is_refused_and_published_again,
         test_two_at_once,
+        test_killed_at_any_moment_a_publishing_leaves_a_package_or_none,
     ],
 )
 def test_the_same_on_s3(check, packages, s3):
