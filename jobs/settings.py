@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from model.config import Frozen, Kind, TrainingSettings
+from pipeline.aliases import check_alias
 
 
 class TrainSettings(TrainingSettings):
@@ -84,3 +85,14 @@ class ImportSettings(Frozen):
     """File with a detector's class names, one a line, without the background; needed unless they are COCO's or VOC's."""
     preprocessing: Literal["imagenet", "caffe"] | None = None
     """How VGG16's weights want their pixels, where the file does not tell."""
+
+
+class PublishSettings(Frozen):
+    """What is published where."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """Model package to publish: a folder or URL; one that is published already, by its digest or alias, only gets the alias."""
+    to: Annotated[str, Field(min_length=1)]
+    """Folder or URL of the published models: each gets a folder there, named by its digest."""
+    alias: Annotated[str, AfterValidator(check_alias)] = "latest"
+    """Name that stands for it from now on: infer takes --model TO/ALIAS, or TO/ and the beginning of a digest."""

@@ -1,18 +1,23 @@
 """Model packages by URL."""
 
+import logging
+
 from model.package import RECORD_FILE, WEIGHTS_FILE, ModelPackage, PackageError
 from pipeline import storage
+from pipeline.aliases import DIGEST, look_up
 from pipeline.errors import SettingError, reason
+
+logger = logging.getLogger(__name__)
 
 
 def read_package(url: str) -> ModelPackage:
-    """The package in a folder, local or in object storage.
+    """The package in a folder, local or in object storage; or a published one by its alias or digest.
 
     Raises:
-        SettingError: it is not there, may not be read, or is no package.
+        SettingError: it is not there, may not be read, is no package, or not the one that was published.
     """
-    folder = storage.absolute(url).rstrip("/")
     try:
+        folder, digest = locate(url)
         files = {name: storage.read(f"{folder}/{name}") for name in (RECORD_FILE, WEIGHTS_FILE)}
         package = ModelPackage.from_files(files)
         package.network()
@@ -22,7 +27,30 @@ def read_package(url: str) -> ModelPackage:
         ) from error
     except PackageError as error:
         raise SettingError(f"model {url!r} can't be used: {error}") from error
+    if digest and package.digest != digest:
+        raise SettingError(
+            f"model {url!r} can't be used: the package in {folder!r} has the digest {package.digest}, so it was changed "
+            "after it was published; publish the right one again"
+        )
     return package
+
+
+def locate(url: str) -> tuple[str, str | None]:
+    """The folder that holds a package, and the digest that it must have, where it was published under one.
+
+    Raises:
+        SettingError: no such alias or digest is published there.
+        OSError: it may not be looked for.
+    """
+    folder = storage.absolute(url).rstrip("/")
+    root, _, name = folder.rpartition("/")
+    if DIGEST.fullmatch(name):
+        return folder, name
+    is_top = not root or root.endswith("/")  # of a disk or a store
+    if is_top or storage.exists(f"{folder}/{RECORD_FILE}") or not (digest := look_up(root, name)):
+        return folder, None
+    logger.info("model %s is %s", url, digest)
+    return f"{root}/{digest}", digest
 
 
 def check_free(url: str) -> None:

@@ -6,6 +6,7 @@ s3fs lists and writes, obstore reads images, delta-rs keeps the table. What boto
 
 import os
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -49,6 +50,9 @@ PATIENCE_AT_START: "RetryConfig" = RETRIES | {"retry_timeout": timedelta(seconds
 
 CREDENTIALS_HELD = timedelta(seconds=60)
 """After this obstore asks botocore again, which renews what expires ten minutes ahead."""
+
+CONDITION_FAILED = ("412", "PreconditionFailed", "ConditionalRequestConflict")
+"""Of a request's If-Match or If-None-Match; the last one where another's request is still under way."""
 
 REQUEST_PAYER = "AWS_REQUEST_PAYER"
 PLACE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", REQUEST_PAYER)
@@ -236,41 +240,45 @@ def check_images_readable(bucket: str) -> None:
         raise SettingError(f"bucket {bucket!r} can be listed, but its images can't be read: {reason(error)}") from error
 
 
+def create(bucket: str, key: str, data: bytes) -> None:
+    """An object that is not there yet.
+
+    Raises:
+        FileExistsError: it is there, or somebody is just creating it.
+    """
+    try:
+        filesystem().call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+    except OSError as error:
+        if not is_precondition_failed(error):
+            raise
+        raise FileExistsError(f"s3://{bucket}/{key} is there already") from error
+
+
 def check_creates_once(bucket: str, prefix: str) -> None:
     """Make sure that of two who create one object, one fails: all that keeps a table's commits apart on S3.
 
     Raises:
         SettingError: the store lets both, or does not know the condition.
     """
-    place = {"Bucket": bucket, "Key": f"{prefix}/{uuid.uuid4().hex}"}
+    place = (bucket, f"{prefix}/{uuid.uuid4().hex}")
     try:
-        _create(place)  # False means that an answer was lost, and the try after it found its own object
+        with suppress(FileExistsError):  # an answer was lost, and the try after it found its own object
+            create(*place, b"")
         try:
-            if _create(place):
-                raise SettingError(
-                    f"bucket {bucket!r}: its store does not know If-None-Match, so runs can't be kept apart there"
-                )
+            create(*place, b"")
+        except FileExistsError:
+            return
         finally:
-            filesystem().call_s3("delete_object", **place)
+            filesystem().call_s3("delete_object", Bucket=place[0], Key=place[1])
     except (OSError, BotoCoreError) as error:
         raise SettingError(f"bucket {bucket!r} can't be written: {reason(error)}") from error
-
-
-def _create(place: dict[str, str]) -> bool:
-    """An empty object, unless there is one: then False."""
-    try:
-        filesystem().call_s3("put_object", **place, Body=b"", IfNoneMatch="*")
-    except OSError as error:
-        if not is_precondition_failed(error):
-            raise
-        return False
-    return True
+    raise SettingError(f"bucket {bucket!r}: its store does not know If-None-Match, so runs can't be kept apart there")
 
 
 def is_precondition_failed(error: OSError) -> bool:
     """Is this s3fs's error for a condition (If-Match, If-None-Match) that did not hold?"""
     cause = error.__cause__
-    return isinstance(cause, ClientError) and cause.response["Error"]["Code"] in ("412", "PreconditionFailed")
+    return isinstance(cause, ClientError) and cause.response["Error"]["Code"] in CONDITION_FAILED
 
 
 def is_slow_down(error: BaseException) -> bool:

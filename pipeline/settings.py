@@ -42,7 +42,7 @@ class InferSettings(Frozen):
     table: Annotated[str, Field(min_length=1)]
     """Delta table of results, local or s3://; made when there is none."""
     model: Annotated[str, Field(min_length=1)]
-    """Model package: a folder with model.json and model.safetensors."""
+    """Model package: a folder with model.json and model.safetensors; or a published one, as models/blood/latest."""
     all_files: bool = False
     """Take all files of folders and prefixes, not only those with an image's suffix."""
     since: Moment | None = None

@@ -108,6 +108,30 @@ def write(url: str, data: bytes) -> None:
 
 
 @_as_os_error()
+def create(url: str, data: bytes) -> None:
+    """As `write`, of a file that is not there yet; of two who create one at once, on a disk or on S3, one fails.
+
+    Raises:
+        FileExistsError: it is there.
+    """
+    if is_s3(url):
+        s3.create(*bucket_and_key(url), data)
+        return
+    fs, path = _writable(url)
+    if not is_local(url):
+        if fs.exists(path):
+            raise FileExistsError(f"{url} is there already")
+        fs.pipe_file(path, data)
+        return
+    beside = f"{path}.{uuid.uuid4().hex}"
+    fs.pipe_file(beside, data)
+    try:
+        os.link(beside, path)
+    finally:
+        os.unlink(beside)
+
+
+@_as_os_error()
 def put(local: Path, url: str) -> None:
     """A file of this machine, of any size, to a URL."""
     fs, path = _writable(url)

@@ -1,4 +1,5 @@
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -140,6 +141,34 @@ def test_write_makes_the_folder(tmp_path):
     assert storage.read(f"{tmp_path}/new/copy.txt") == b"z"
     storage.delete(f"{tmp_path}/new/copy.txt")
     assert not (tmp_path / "new/copy.txt").exists()
+
+
+def check_creation(url: str) -> None:
+    def create(number: int) -> bool:
+        try:
+            storage.create(url, str(number).encode())
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        created = list(threads.map(create, range(8)))
+    assert created.count(True) == 1
+    assert storage.read(url) == str(created.index(True)).encode()
+
+
+def test_one_alone_creates_a_file(tmp_path, memory):
+    check_creation(f"{tmp_path}/new/folder/a")
+    assert [entry.name for entry in (tmp_path / "new/folder").iterdir()] == ["a"]
+    with pytest.raises(FileExistsError):
+        storage.create("memory://pictures/a.jpg", b"")
+
+
+@pytest.mark.s3
+def test_one_alone_creates_an_object(s3):
+    check_creation(f"s3://{s3.bucket()}/new/folder/a")
+    with pytest.raises(FileNotFoundError):
+        storage.create("s3://no-such-bucket/a", b"")
 
 
 @pytest.mark.s3
