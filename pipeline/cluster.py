@@ -56,12 +56,12 @@ def cluster(address: str) -> Iterator[None]:
     # The new Parquet reader of 2.60 starts three to five more processes here, for one small file of work.
     context.use_datasource_v2 = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
-        # Ray tells of processes that died on standard output, which is for our own JSON alone.
-        with redirect_stdout(sys.stderr):
+    # Ray tells of processes that died on standard output, to its very end; that is for our own JSON alone.
+    with redirect_stdout(sys.stderr):
+        try:
             yield
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()
 
 
 def _check_reachable(address: str) -> None:
