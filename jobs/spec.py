@@ -78,4 +78,5 @@ def _explain(model: type[BaseModel], error: dict[str, Any]) -> str:
         return f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else "")
     if error["type"] == "missing":
         return f"{name}: missing; give --{name.replace('_', '-')} or set it in the spec"
-    return f"{name}: {error['msg']}, not {error['input']!r}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{name}: {message}, not {error['input']!r}" if name else message

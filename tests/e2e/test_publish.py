@@ -83,7 +83,7 @@ def test_what_people_are_told(run, model, other, tmp_path):
     ("command", "message"),
     [
         ("publish --model {tmp}/none --to {tmp}/models", "model.json"),
-        ("publish --model {model} --to {tmp}/models --alias a/b", "alias: Value error, give letters"),
+        ("publish --model {model} --to {tmp}/models --alias a/b", "alias: give letters"),
         ("publish --model {model} --to {tmp}/file/models", "can't be written"),
         ("rollback {tmp}/published/latest", "nothing before to roll back to"),
         ("rollback {tmp}/published/last", "there are: latest"),
