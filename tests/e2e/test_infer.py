@@ -14,14 +14,10 @@ from typing import Any
 
 import duckdb
 import pytest
-import torch
 from deltalake import DeltaTable
 from PIL import Image
 
 from jobs.demo.pictures import draw_picture
-from model.config import Architecture, Thresholds
-from model.package import ModelPackage, PackageRecord
-from model.ssd import SSD
 from pipeline.commit import Committer
 from pipeline.fence import Fence
 from pipeline.table import ResultTable
@@ -63,23 +59,6 @@ def jpeg(seed: int) -> bytes:
     encoded = io.BytesIO()
     draw_picture(seed).image.resize((64, 48)).save(encoded, "JPEG")
     return encoded.getvalue()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package small enough that only the pipeline takes time; it finds something in any picture."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("model")
-    record = PackageRecord(
-        name="tiny",
-        architecture=Architecture(width=0.05),
-        class_names=("a", "b"),
-        thresholds=Thresholds(score_thresh=0.3, detections_per_img=5),
-    )
-    package = ModelPackage(record, SSD(record.architecture, 3).state_dict())
-    for name, content in package.to_files().items():
-        (folder / name).write_bytes(content)
-    return folder
 
 
 @pytest.fixture

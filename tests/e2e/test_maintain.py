@@ -12,13 +12,9 @@ from pathlib import Path
 
 import duckdb
 import pytest
-import torch
 from deltalake import DeltaTable
 
 from jobs.demo.pictures import draw_picture
-from model.config import Architecture, Thresholds
-from model.package import ModelPackage, PackageRecord
-from model.ssd import SSD
 
 pytestmark = pytest.mark.slow
 
@@ -47,22 +43,6 @@ def num_rows(table: Path) -> tuple[int, int]:
     files = DeltaTable(str(table)).file_uris()
     sql = "SELECT count(*), count(DISTINCT (uri, etag, model_digest)) FROM read_parquet(?)"
     return duckdb.execute(sql, [files]).fetchall()[0]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("model")
-    record = PackageRecord(
-        name="tiny",
-        architecture=Architecture(width=0.05),
-        class_names=("a", "b"),
-        thresholds=Thresholds(score_thresh=0.3, detections_per_img=5),
-    )
-    package = ModelPackage(record, SSD(record.architecture, 3).state_dict())
-    for name, content in package.to_files().items():
-        (folder / name).write_bytes(content)
-    return folder
 
 
 @pytest.fixture(scope="module")

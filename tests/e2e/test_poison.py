@@ -1,20 +1,8 @@
 """Images that kill the process which holds them: the command as a process, with an accident built into its workers."""
 
-import io
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-
-from jobs.demo.pictures import draw_picture
-from model.config import Architecture, Thresholds
-from model.package import ModelPackage, PackageRecord
-from model.ssd import SSD
 
 pytestmark = pytest.mark.slow
 
@@ -76,46 +64,12 @@ sys.meta_path.insert(0, Finder())
 '''
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("model")
-    record = PackageRecord(
-        name="tiny",
-        architecture=Architecture(width=0.05),
-        class_names=("a", "b"),
-        thresholds=Thresholds(score_thresh=0.3, detections_per_img=5),
-    )
-    for name, content in ModelPackage(record, SSD(record.architecture, 3).state_dict()).to_files().items():
-        (folder / name).write_bytes(content)
-    return folder
-
-
 @pytest.fixture
 def accidents(tmp_path: Path) -> dict[str, str]:
     """The environment in which they happen."""
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook/sitecustomize.py").write_text(ACCIDENTS)
     return {"PYTHONPATH": str(tmp_path / "hook")}
-
-
-def jpeg(width_px: int = 64) -> bytes:
-    encoded = io.BytesIO()
-    draw_picture(0).image.resize((width_px, 48)).save(encoded, "JPEG")
-    return encoded.getvalue()
-
-
-def run(*arguments: object, environment: dict[str, str] | None = None) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "jobs", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ | (environment or {}))
-    return done.returncode, done.stdout, done.stderr
-
-
-def infer(*arguments: object, environment: dict[str, str] | None = None) -> dict[str, Any]:
-    code, out, err = run("infer", *arguments, "--json", environment=environment)
-    assert code == 0, err
-    found: dict[str, Any] = json.loads(out)  # Nothing else is on standard output, whatever died.
-    return found
 
 
 def little_memory() -> dict[str, str]:
@@ -130,23 +84,23 @@ def little_memory() -> dict[str, str]:
     }
 
 
-def failures(table: Path) -> dict[str, tuple[str, str, int]]:
-    sql = "SELECT uri, error_stage, error_type, num_attempts FROM images WHERE status = 'failed'"
-    code, out, err = run("query", "--table", table, sql, "--format", "json")
-    assert code == 0, err
-    return {Path(uri).name: rest for uri, *rest in (row.values() for row in json.loads(out))}
+@pytest.fixture
+def failures(ask):
+    def failures(table: Path) -> dict[str, list]:
+        sql = "SELECT uri, error_stage, error_type, num_attempts FROM images WHERE status = 'failed'"
+        return {Path(uri).name: rest for uri, *rest in (row.values() for row in ask(table, sql))}
+
+    return failures
 
 
-def test_an_image_that_kills_its_process_costs_itself_alone(
-    model: Path, accidents: dict[str, str], tmp_path: Path
-) -> None:
+def test_an_image_that_kills_its_process_costs_itself_alone(infer, failures, jpeg, model, accidents, tmp_path):
     pictures, table = tmp_path / "pictures", tmp_path / "table"
     pictures.mkdir()
     for index in range(37):
         (pictures / f"{index}.jpg").write_bytes(jpeg())
     (pictures / "kill.jpg").write_bytes(jpeg() + b"KILL ME")
     (pictures / "crash.jpg").write_bytes(jpeg() + b"CRASH ME")
-    (pictures / "break-device.jpg").write_bytes(jpeg(59))
+    (pictures / "break-device.jpg").write_bytes(jpeg(width_px=59))
     arguments = ("--input", pictures, "--table", table, "--model", model, "--num-detectors", 2)
 
     first = infer(*arguments, environment=accidents)
@@ -161,9 +115,7 @@ def test_an_image_that_kills_its_process_costs_itself_alone(
     assert [second[k] for k in ("already_done", "planned")] == [37, 3], "another run tries them again"
 
 
-def test_an_image_that_eats_all_memory_costs_itself_alone(
-    model: Path, accidents: dict[str, str], tmp_path: Path
-) -> None:
+def test_an_image_that_eats_all_memory_costs_itself_alone(infer, failures, jpeg, model, accidents, tmp_path):
     pictures, table = tmp_path / "pictures", tmp_path / "table"
     pictures.mkdir()
     for index in range(7):
@@ -175,9 +127,7 @@ def test_an_image_that_eats_all_memory_costs_itself_alone(
     assert failures(table) == {"eat.jpg": ["fetch", "ProcessKilled", 1]}
 
 
-def test_a_run_in_which_everything_dies_ends_and_says_so(
-    model: Path, accidents: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_run_in_which_everything_dies_ends_and_says_so(run, failures, jpeg, model, accidents, tmp_path):
     pictures, table = tmp_path / "pictures", tmp_path / "table"
     pictures.mkdir()
     for index in range(100):
