@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
@@ -15,6 +16,10 @@ from pipeline.errors import SettingError, reason
 from pipeline.s3 import place_variables
 
 CONNECT_TIMEOUT_S = 10
+JOIN_TIMEOUT_S = 60
+"""Nodes of a cluster that is just starting may still be on their way."""
+DETECTOR_CPUS = 0.5
+"""Share of a core that Ray books for a detector: two at one each would leave none for reading on a machine of two cores."""
 
 
 @contextmanager
@@ -62,6 +67,33 @@ def cluster(address: str) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def num_detectors_that_fit() -> int:
+    """So many leave a whole core of a node, wherever they are: Ray's repartition asks for one, and waits for it for ever."""
+    num_nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    num_cores: float = ray.cluster_resources()["CPU"]  # type: ignore[no-untyped-call]
+    return max(1, int((num_cores - num_nodes) / DETECTOR_CPUS))
+
+
+def wait_until_they_fit(num_detectors: int, patience_s: float) -> None:
+    """Make sure that the cluster has cores for so many detectors, and for reading beside them.
+
+    Args:
+        num_detectors: 0 takes what there is.
+        patience_s: how long nodes are waited for.
+
+    Raises:
+        SettingError: it has not.
+    """
+    deadline = time.monotonic() + patience_s
+    while num_detectors > (fitting := num_detectors_that_fit()):
+        if time.monotonic() > deadline:
+            raise SettingError(
+                f"num_detectors: of {num_detectors} the cluster as it is takes {fitting}, beside reading and decoding; take "
+                "fewer, or give Ray more cores (ray start --num-cpus)"
+            )
+        time.sleep(0.5)
 
 
 def _check_reachable(address: str) -> None:

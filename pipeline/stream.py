@@ -15,8 +15,9 @@ from ray.util.annotations import RayDeprecationWarning
 
 from model.package import ModelPackage
 from pipeline import storage
+from pipeline.cluster import DETECTOR_CPUS, num_detectors_that_fit
 from pipeline.detect import DetectorActor
-from pipeline.errors import SettingError, SsdBatchError, reason
+from pipeline.errors import SsdBatchError, reason
 from pipeline.fetch import fetch_and_decode
 from pipeline.missing import Alone, Returned, run_alone
 
@@ -24,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 MAX_BLOCK_ROWS = 64
 """Rows that one task fetches and one actor call detects: results reach the driver in such portions."""
-DECODE_CPUS, DETECTOR_CPUS = 0.4, 0.5
-"""Shares of a core that Ray books: two actors at one each would leave none for reading on a machine of two cores."""
+DECODE_CPUS = 0.4
+"""Share of a core that Ray books for a task that reads and decodes."""
 MAX_RETRIES = 1
 """Of a task or a call whose process dies; Ray's own default is for ever, and with none it gives up what a lost node held."""
 MIN_LOST_BLOCKS, LOST_SHARE = 32, 0.01
@@ -62,14 +63,12 @@ def results(
         Tables with these columns, in no set order.
 
     Raises:
-        SettingError: the cluster has too few cores for so many detectors.
         SsdBatchError: processes keep dying; what was yielded stands, and another run does the rest.
     """
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     has_gpus = resources.get("GPU", 0) >= 1
-    num_detectors = num_detectors or int(resources["GPU" if has_gpus else "CPU"])
+    num_detectors = num_detectors or min(int(resources["GPU" if has_gpus else "CPU"]), num_detectors_that_fit())
     num_detectors = max(1, min(num_detectors, num_planned))
-    check_cores(resources["CPU"], num_detectors)
     # Small runs are cut finer, so that all detectors have work from the start to the end.
     block_rows = max(1, min(MAX_BLOCK_ROWS, num_planned // (4 * num_detectors)))
     max_lost = max(MIN_LOST_BLOCKS, int(LOST_SHARE * num_planned / block_rows))
@@ -102,16 +101,6 @@ def results(
     if num_missing > num_alone:
         raise SsdBatchError(
             f"processes died, and {num_missing - num_alone:,} images did not come back; run again for these"
-        )
-
-
-def check_cores(num_cores: float, num_detectors: int) -> None:
-    """Make sure that a node has a whole core left: Ray's repartition asks for one, and would wait for it for ever."""
-    num_nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
-    if num_cores - DETECTOR_CPUS * num_detectors < num_nodes:
-        raise SettingError(
-            f"num_detectors: {num_detectors} on {num_cores:g} cores of {num_nodes} nodes leave less than a core of each for "
-            f"reading and decoding (a detector books {DETECTOR_CPUS}); take fewer, or give Ray more (ray start --num-cpus)"
         )
 
 

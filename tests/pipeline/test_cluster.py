@@ -3,9 +3,8 @@ import multiprocessing
 import pytest
 import ray
 
-from pipeline.cluster import cluster
+from pipeline.cluster import cluster, wait_until_they_fit
 from pipeline.errors import SettingError
-from pipeline.stream import check_cores
 
 pytestmark = pytest.mark.slow
 
@@ -16,6 +15,7 @@ def test_a_machine_of_one_core_is_taken_for_two(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(multiprocessing, "cpu_count", lambda: 1)
     with cluster("local"):
         assert ray.cluster_resources()["CPU"] == 2
-        check_cores(2, num_detectors=2)
-        with pytest.raises(SettingError, match="num_detectors: 3 on 2 cores of 1 nodes leave less than a core"):
-            check_cores(2, num_detectors=3)
+        wait_until_they_fit(0, patience_s=0)
+        wait_until_they_fit(2, patience_s=0)
+        with pytest.raises(SettingError, match="num_detectors: of 3 the cluster as it is takes 2"):
+            wait_until_they_fit(3, patience_s=0.1)
