@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from model.config import Frozen, Kind, TrainingSettings
+from model.config import Frozen, Kind
+from pipeline.training_settings import ClusterTraining
 
 
-class TrainSettings(TrainingSettings):
+class TrainSettings(ClusterTraining):
     """Every knob of a training."""
 
     data: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -15,7 +16,9 @@ class TrainSettings(TrainingSettings):
     output: Annotated[str, Field(min_length=1)]
     """Folder or URL that the model package is written to."""
     name: Annotated[str, Field(min_length=1)]
-    """The model's name."""
+    """The model's name, and the run's: the same command goes on at the last checkpoint of a run that was stopped."""
+    storage: str | None = None
+    """Folder or URL for checkpoints, which all nodes must reach; <output>/_runs unless given."""
     train_split: str = "train"
     """Images to learn from: a file of ImageSets/Main, or annotations/instances_<split>.json."""
     val_split: str = "val"

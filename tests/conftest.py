@@ -259,6 +259,11 @@ def red(path: Path) -> None:
     Image.new("RGB", SIZE_PX, (255, 0, 0)).save(path)
 
 
+@pytest.fixture(scope="session", name="free_port")
+def free_port_fixture() -> Callable[[], int]:
+    return free_port
+
+
 @pytest.fixture(scope="session")
 def labelled() -> LabelledData:
     return LabelledData()
