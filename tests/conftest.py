@@ -280,3 +280,12 @@ def upload(s3: S3) -> Callable[[Path], str]:
         return f"s3://{bucket}/data"
 
     return upload
+
+
+@pytest.fixture(scope="module")
+def local_cluster() -> Iterator[None]:
+    """Ray on this machine, for the tests of a file: what they call uses it instead of starting its own."""
+    from pipeline.cluster import cluster
+
+    with cluster("local"):
+        yield
