@@ -1,6 +1,8 @@
 """Training on the cluster: Ray Train keeps the workers and their checkpoints, Ray Data brings the examples."""
 
 import json
+import re
+import sys
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, cast
@@ -25,6 +27,8 @@ from pipeline.training_progress import TrainingProgress, shown
 from pipeline.training_settings import RESUMABLE, ClusterTraining
 
 SETTINGS_FILE = "settings.json"
+OUR_ERROR = re.compile(r"^pipeline\.\S+Error: (.+)$", re.MULTILINE)
+"""A line of a traceback, as Ray hands on those of its tasks: as text."""
 
 
 def train(
@@ -58,13 +62,14 @@ def train(
         scaling = scaling_config(settings)
         image_size_px = start.record.architecture.image_size_px
         feed = Feed([ray.put(examples)], len(examples), image_size_px, start.record.preprocessing, settings)
-        with shown(TrainingProgress(settings.num_steps, settings.batch_size, len(examples))) as told:
+        progress = TrainingProgress(settings.num_steps, settings.batch_size, len(examples), sys.stderr)
+        with shown(progress) as told:
             task = Task(settings, feed, [ray.put(start)], [ray.put(held_out)], url, told)
             trainer = TorchTrainer(partial(learn, task), scaling_config=scaling, run_config=run_config(url, settings))
             try:
                 result = cast(Result, trainer.fit())
             except TrainingFailedError as error:
-                raise SsdBatchError(f"the training failed: {last_line(error)}; what was checkpointed stays") from error
+                raise SsdBatchError(f"the training failed: {why(error)}; what was checkpointed stays") from error
         if result.return_value:
             raise SsdBatchError(f"{result.return_value}; a lower learning rate or a longer warm-up may help")
         return read_state(chosen(result, settings))["network"]  # type: ignore[no-any-return]
@@ -152,8 +157,9 @@ def chosen(result: Result, settings: ClusterTraining) -> ray.train.Checkpoint:
     return max(measured, key=lambda pair: pair[1][SCORE])[0]
 
 
-def last_line(error: TrainingFailedError) -> str:
-    """What of a worker's traceback says what happened."""
+def why(error: TrainingFailedError) -> str:
+    """Our own error, where a worker's traceback holds one; else the last line."""
     failures = getattr(error, "worker_failures", None)
     text = str(next(iter(failures.values()))) if failures else str(error)
-    return reason(Exception(text.strip().splitlines()[-1] if text.strip() else type(error).__name__))
+    lines = OUR_ERROR.findall(text) or text.strip().splitlines()
+    return reason(Exception(lines[-1] if lines else type(error).__name__))

@@ -1,6 +1,5 @@
 """How far a training is: told by its first worker, shown by the driver."""
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +50,7 @@ class TrainingProgress:
         stream: where lines go.
     """
 
-    def __init__(self, num_steps: int, batch_size: int, num_examples: int, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, num_steps: int, batch_size: int, num_examples: int, stream: TextIO) -> None:
         self._num_steps, self._batch_size, self._num_examples = num_steps, batch_size, num_examples
         self._stream = stream
         self._is_terminal = stream.isatty()

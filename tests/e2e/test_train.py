@@ -47,7 +47,7 @@ class Training:
     def __init__(self, data: Path, output: Path, *more: object) -> None:
         self.output = output
         arguments = (
-            "--data", data, "--output", output, "--name", "run", "--width", 0.05, "--batch-size", 2, "--num-steps", 60,
+            "--data", data, "--output", output, "--name", "run", "--width", 0.05, "--batch-size", 2, "--num-steps", 40,
             "--checkpoint-every-steps", 5, "--json", *more,
         )  # fmt: skip
         command = [sys.executable, "-m", "jobs", "train", *map(str, arguments)]
@@ -96,7 +96,7 @@ def assert_done(training: Training) -> str:
     code, out, err = training.end()
     assert code == 0, err
     assert json.loads(out)["num_images"] == 2
-    assert "step 60 of 60 · " in err
+    assert "step 40 of 40 · " in err
     return err
 
 
