@@ -62,7 +62,11 @@ def train_on_data(settings: TrainSettings) -> dict[str, Any]:
     names = class_names(images)
     examples = LabelledExamples(images, names)
     held_out = LabelledExamples(read_clean(settings.data, settings.val_split), names)
-    start = from_package(settings, names) if settings.init else from_scratch(settings.width, settings.architecture)
+    start = (
+        from_package(settings, names)
+        if settings.init
+        else from_scratch(settings.width, settings.architecture, **settings.default_boxes)
+    )
     provenance = {"data": list(settings.data), "split": settings.train_split}
     runs = settings.storage or f"{settings.output.rstrip('/')}/{RUNS_FOLDER}"
     run = Run(settings.name, settings, f"{runs.rstrip('/')}/{settings.name}", {"data": examples.digest})
@@ -70,9 +74,11 @@ def train_on_data(settings: TrainSettings) -> dict[str, Any]:
     return finish(package, held_out, settings.output, f"{' '.join(settings.data)} {settings.val_split}")
 
 
-def from_scratch(width: float, kind: Kind = "ssd300_vgg16") -> Start:
+def from_scratch(width: float, kind: Kind = "ssd300_vgg16", **default_boxes: Any) -> Start:
     """A network with batch norm, all of it at random."""
-    return Start(Architecture(kind=kind, width=width, batch_norm=True), Preprocessing(std=IMAGENET_STD))
+    return Start(
+        Architecture(kind=kind, width=width, batch_norm=True, **default_boxes), Preprocessing(std=IMAGENET_STD)
+    )
 
 
 def from_package(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
@@ -86,9 +92,13 @@ def from_package(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
     architecture = package.record.architecture
     if not package.record.class_names:
         architecture = Architecture(
-            kind=settings.architecture, width=architecture.width, batch_norm=architecture.batch_norm
+            kind=settings.architecture,
+            width=architecture.width,
+            batch_norm=architecture.batch_norm,
+            **settings.default_boxes,
         )
-    for name, value in (("width", architecture.width), ("architecture", architecture.kind)):
+    theirs = {"width": architecture.width, "architecture": architecture.kind, "scales": architecture.scales}
+    for name, value in theirs.items():
         if name in settings.model_fields_set and getattr(settings, name) != value:
             raise SettingError(f"{name}: that of init {settings.init!r} is {value}, not {getattr(settings, name)}")
     weights = package.fitting(architecture, labels)

@@ -57,7 +57,8 @@ def train(
         SsdBatchError: workers keep failing, or the loss is no number any more.
     """
     url = storage.absolute(url).rstrip("/")
-    check_same_run(url, settings, data | {"start": start.digest})
+    network = start.record.architecture.model_dump(mode="json") | {"start": start.digest}
+    check_same_run(url, settings, data | network)
     with nullcontext() if ray.is_initialized() else cluster(settings.address):
         scaling = scaling_config(settings)
         image_size_px = start.record.architecture.image_size_px
