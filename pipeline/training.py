@@ -152,9 +152,9 @@ def _storage(url: str) -> dict[str, Any]:
 def chosen(result: Result, settings: ClusterTraining) -> ray.train.Checkpoint:
     """The checkpoint that becomes the package."""
     assert result.checkpoint is not None  # the last step leaves one
-    if not settings.validate_every_steps:
-        return result.checkpoint
     measured = [pair for pair in result.best_checkpoints or () if SCORE in pair[1]]
+    if not settings.validate_every_steps or not measured:
+        return result.checkpoint
     return max(measured, key=lambda pair: pair[1][SCORE])[0]
 
 
