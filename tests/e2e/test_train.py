@@ -14,7 +14,7 @@ from PIL import Image
 
 from jobs.demo.pictures import draw_picture
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a busy machine starts Ray in a minute
 
 DEADLINE_S = 200
 
