@@ -8,11 +8,10 @@ from model.detector import Detector
 from model.example import Examples
 from model.metrics import Metrics, measure
 from model.package import ModelPackage
-from model.postprocess import Detections
-from model.preprocess import resize
 from pipeline.dataset import read_clean
 from pipeline.examples import LabelledExamples
 from pipeline.packages import read_package
+from pipeline.train_loop import detect
 
 
 def evaluate_on_data(model: str, data: Sequence[str], split: str) -> Metrics:
@@ -32,12 +31,5 @@ def evaluate(package: ModelPackage, examples: Examples) -> Metrics:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     detector = Detector(package, device)
-    found: list[Detections] = []
-    truths = []
-    for index in range(len(examples)):
-        example = examples[index]
-        _, height_px, width_px = example.image.shape
-        images = resize(example.image, detector.image_size_px)[None]
-        found += detector(images, torch.tensor([[width_px, height_px]], dtype=torch.float32))
-        truths.append(example.truth)
+    found, truths = zip(*(detect(detector, examples, index) for index in range(len(examples))), strict=True)
     return measure(found, truths, package.record.class_names)

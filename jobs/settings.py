@@ -1,14 +1,15 @@
 """Settings of jobs whose own modules take seconds to import."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from model.config import Frozen, Kind, TrainingSettings
+from model.config import Architecture, Frozen, Kind
 from pipeline.aliases import check_alias
+from pipeline.training_settings import ClusterTraining
 
 
-class TrainSettings(TrainingSettings):
+class TrainSettings(ClusterTraining):
     """Every knob of a training."""
 
     data: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -16,7 +17,9 @@ class TrainSettings(TrainingSettings):
     output: Annotated[str, Field(min_length=1)]
     """Folder or URL that the model package is written to."""
     name: Annotated[str, Field(min_length=1)]
-    """The model's name."""
+    """The model's name, and the run's: the same command goes on at the last checkpoint of a run that was stopped."""
+    storage: str | None = None
+    """Folder or URL for checkpoints, which all nodes must reach; <output>/_runs unless given."""
     train_split: str = "train"
     """Images to learn from: a file of ImageSets/Main, or annotations/instances_<split>.json."""
     val_split: str = "val"
@@ -25,9 +28,21 @@ class TrainSettings(TrainingSettings):
     """The network: ssd300_vgg16, or ssd512_vgg16 for smaller objects at about three times the work."""
     width: Annotated[float, Field(gt=0, le=4)] = 0.25
     """Multiplies the channels of all layers; 1 is VGG16."""
+    scales: tuple[float, ...] = ()
+    """Default boxes' sizes, map by map, as shares of the image, and one more; the architecture's own unless given."""
     init: str | None = None
     """Package to start from: a trunk, or a detector whose heads are kept where they fit. Its width, batch norm and
     preprocessing are the training's; without batch norm, take a learning rate about 0.001."""
+
+    @model_validator(mode="after")
+    def _scales_of_the_architecture(self) -> "TrainSettings":
+        Architecture(kind=self.architecture, **self.default_boxes)
+        return self
+
+    @property
+    def default_boxes(self) -> dict[str, Any]:
+        """What of an `Architecture` is given here rather than by its kind."""
+        return {"scales": self.scales} if self.scales else {}
 
 
 class EvaluateSettings(Frozen):

@@ -1,4 +1,4 @@
-"""Train a model package on labelled images, in one process."""
+"""Train a model package on labelled images."""
 
 import sys
 import time
@@ -9,22 +9,23 @@ import torch
 
 from jobs.evaluate import evaluate
 from jobs.settings import TrainSettings
-from model.config import Architecture, Kind, Preprocessing, TrainingSettings
+from model.config import Architecture, Kind, Preprocessing
 from model.example import Examples
-from model.loss import Losses
 from model.package import RECORD_FILE, WEIGHTS_FILE, ModelPackage, PackageError, PackageRecord
 from model.ssd import SSD
-from model.train import NotFiniteError, train
 from pipeline import storage
 from pipeline.dataset import read_clean
-from pipeline.errors import SettingError, SsdBatchError, reason
+from pipeline.errors import SettingError, reason
 from pipeline.examples import LabelledExamples
 from pipeline.labelled import class_names
 from pipeline.packages import check_free, write_package
+from pipeline.training import train
+from pipeline.training_settings import ClusterTraining
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """With batch norm and fresh weights there is no Caffe range to keep to; this brings inputs near unit spread."""
-REPORT_EVERY_STEPS = 20
+RUNS_FOLDER = "_runs"
+"""Beside the package: a folder a run, with its checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,19 @@ class Start:
     preprocessing: Preprocessing
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training under a name, which a later one under the same name takes up.
+
+    url: folder with its checkpoints; data: what is learned from, as it is compared.
+    """
+
+    name: str
+    settings: ClusterTraining
+    url: str
+    data: dict[str, Any]
 
 
 def train_on_data(settings: TrainSettings) -> dict[str, Any]:
@@ -48,15 +62,23 @@ def train_on_data(settings: TrainSettings) -> dict[str, Any]:
     names = class_names(images)
     examples = LabelledExamples(images, names)
     held_out = LabelledExamples(read_clean(settings.data, settings.val_split), names)
-    start = from_package(settings, names) if settings.init else from_scratch(settings.width, settings.architecture)
+    start = (
+        from_package(settings, names)
+        if settings.init
+        else from_scratch(settings.width, settings.architecture, **settings.default_boxes)
+    )
     provenance = {"data": list(settings.data), "split": settings.train_split}
-    package = train_from(start, examples, settings.name, names, settings, provenance)
+    runs = settings.storage or f"{settings.output.rstrip('/')}/{RUNS_FOLDER}"
+    run = Run(settings.name, settings, f"{runs.rstrip('/')}/{settings.name}", {"data": examples.digest})
+    package = train_from(start, examples, held_out, names, run, provenance)
     return finish(package, held_out, settings.output, f"{' '.join(settings.data)} {settings.val_split}")
 
 
-def from_scratch(width: float, kind: Kind = "ssd300_vgg16") -> Start:
+def from_scratch(width: float, kind: Kind = "ssd300_vgg16", **default_boxes: Any) -> Start:
     """A network with batch norm, all of it at random."""
-    return Start(Architecture(kind=kind, width=width, batch_norm=True), Preprocessing(std=IMAGENET_STD))
+    return Start(
+        Architecture(kind=kind, width=width, batch_norm=True, **default_boxes), Preprocessing(std=IMAGENET_STD)
+    )
 
 
 def from_package(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
@@ -70,9 +92,13 @@ def from_package(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
     architecture = package.record.architecture
     if not package.record.class_names:
         architecture = Architecture(
-            kind=settings.architecture, width=architecture.width, batch_norm=architecture.batch_norm
+            kind=settings.architecture,
+            width=architecture.width,
+            batch_norm=architecture.batch_norm,
+            **settings.default_boxes,
         )
-    for name, value in (("width", architecture.width), ("architecture", architecture.kind)):
+    theirs = {"width": architecture.width, "architecture": architecture.kind, "scales": architecture.scales}
+    for name, value in theirs.items():
         if name in settings.model_fields_set and getattr(settings, name) != value:
             raise SettingError(f"{name}: that of init {settings.init!r} is {value}, not {getattr(settings, name)}")
     weights = package.fitting(architecture, labels)
@@ -96,63 +122,27 @@ def _read_init(url: str) -> ModelPackage:
         raise SettingError(f"init {url!r} can't be used: {reason(error)}") from error
 
 
-def train_package(
-    examples: Examples,
-    name: str,
-    labels: tuple[str, ...],
-    width: float,
-    settings: TrainingSettings,
-    provenance: dict[str, Any],
-) -> ModelPackage:
-    """Train an SSD300 with batch norm from scratch."""
-    return train_from(from_scratch(width), examples, name, labels, settings, provenance)
-
-
 def train_from(
     start: Start,
     examples: Examples,
-    name: str,
+    held_out: Examples,
     labels: tuple[str, ...],
-    settings: TrainingSettings,
+    run: Run,
     provenance: dict[str, Any],
 ) -> ModelPackage:
-    """Train a network, showing how it goes on standard error.
-
-    Raises:
-        SsdBatchError: the loss is no number any more.
-    """
+    """Train a network on the cluster; raises as `pipeline.training.train`."""
     started = time.monotonic()
-
-    def report(step: int, losses: Losses, images_per_s: float) -> None:
-        if (step + 1) % REPORT_EVERY_STEPS == 0 or step + 1 == settings.num_steps:
-            left_s = (settings.num_steps - step - 1) * settings.batch_size / images_per_s
-            print(
-                f"step {step + 1} of {settings.num_steps} · localization {losses.localization:.3f} · "
-                f"classification {losses.classification:.3f} · {images_per_s:.1f} images/s · {left_s:.0f} s left",
-                file=sys.stderr,
-            )
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        network = train(
-            examples, start.architecture, start.preprocessing, len(labels) + 1, settings, report, device, start.weights
-        )
-    except NotFiniteError as error:
-        raise SsdBatchError(f"{error}; a lower learning rate or a longer warm-up may help") from error
+    record = PackageRecord(
+        name=run.name, architecture=start.architecture, class_names=labels, preprocessing=start.preprocessing
+    )
+    trained = train(ModelPackage(record, start.weights), examples, held_out, run.settings, run.url, run.data)
     provenance |= start.provenance | {
-        "settings": settings.model_dump(mode="json"),
+        "settings": run.settings.model_dump(mode="json"),
         "torch": torch.__version__,
         "seconds": round(time.monotonic() - started),
     }
-    weights = {key: _stored(tensor) for key, tensor in network.state_dict().items()}
-    record = PackageRecord(
-        name=name,
-        architecture=start.architecture,
-        class_names=labels,
-        preprocessing=start.preprocessing,
-        provenance=provenance,
-    )
-    return ModelPackage(record, weights)
+    weights = {key: _stored(tensor) for key, tensor in trained.items()}
+    return ModelPackage(record.model_copy(update={"provenance": provenance}), weights)
 
 
 def _stored(tensor: torch.Tensor) -> torch.Tensor:

@@ -154,9 +154,13 @@ class TrainingSettings(Frozen):
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Images a step."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.02
-    """At its highest: reached after the warm-up, then falling by a half cosine to 0."""
+    """At its highest: reached after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     """Steps in which the learning rate rises from 0."""
+    schedule: Literal["cosine", "multistep"] = "cosine"
+    """After the warm-up: half a cosine down to 0, or a tenth from each milestone on."""
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """With the schedule multistep: steps from which the learning rate is a tenth of what it was."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Of SGD, Nesterov's."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
@@ -165,7 +169,17 @@ class TrainingSettings(Frozen):
     """Zoom out and crop, as the paper does; not for endless examples whose sizes vary by themselves."""
     vertical_flip: bool = False
     """Flip upside down too: for pictures without an up."""
-    num_workers: Annotated[int, Field(ge=0)] = 2
-    """Processes that read and augment; 0: the training's own process does. Another number draws other augmentations."""
-    seed: int = 0
+    grad_accumulation: Annotated[int, Field(ge=1)] = 1
+    """Forward passes that a worker's part of a batch is cut into, where memory does not hold it at once."""
+    compile: bool = False
+    """torch.compile the network; on a CPU it needs a C++ compiler."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of weights, order and augmentation."""
+
+    @model_validator(mode="after")
+    def _milestones_of_a_schedule(self) -> "TrainingSettings":
+        if (self.schedule == "multistep") != bool(self.milestones):
+            raise ValueError(
+                f"milestones belong to the schedule multistep; it is {self.schedule}, with {self.milestones}"
+            )
+        return self

@@ -31,10 +31,11 @@ def plain_truth(boxes_xyxy: Tensor, labels: Tensor) -> Truth:
 
 @dataclass(frozen=True)
 class Example:
-    """An image, (3, H, W) uint8 RGB, and what stands in it."""
+    """An image, (3, H, W) uint8 RGB, what stands in it, and where it is from, if anywhere."""
 
     image: Tensor
     truth: Truth
+    uri: str = ""
 
 
 Examples = Sequence[Example]

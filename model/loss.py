@@ -84,22 +84,30 @@ def hard_negatives(cross_entropy: Tensor, labels: Tensor) -> Tensor:
     return (rank < NEGATIVES_A_POSITIVE * is_positive.sum(dim=1, keepdim=True)) & ~is_positive
 
 
-def multibox_loss(offsets: Tensor, logits: Tensor, targets: Targets, default_boxes: Tensor) -> Losses:
-    """SSD's loss over a batch; 0 when no image has an object.
+def multibox_loss(
+    offsets: Tensor, logits: Tensor, matched: tuple[Tensor, Tensor], default_boxes: Tensor, num_matched: Tensor
+) -> Losses:
+    """SSD's loss over images; 0 when none has an object.
 
     Args:
         offsets: (B, A, 4), from the localization heads.
         logits: (B, A, C), from the classification heads.
-        targets: the batch's objects; boxes with sides above 0.
+        matched: boxes and labels that `match` gave; boxes with sides above 0.
         default_boxes: (A, 4) float, cxcywh in [0, 1].
+        num_matched: what the sums are divided by: matched default boxes of the whole batch, of which these images may
+            be a part.
 
     Source: Liu et al. 2016, section 2.2, equations 1 to 3.
     """
-    boxes_xyxy, labels = match(targets, default_boxes)
+    boxes_xyxy, labels = matched
     is_positive = labels > 0
-    num_matched = is_positive.sum().clamp(min=1)
     wanted = encode_boxes(xyxy_to_cxcywh(boxes_xyxy), default_boxes)
     localization = F.smooth_l1_loss(offsets[is_positive].float(), wanted[is_positive], reduction="sum")
     cross_entropy = F.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
     counted = is_positive | hard_negatives(cross_entropy, labels)
     return Losses(localization / num_matched, cross_entropy[counted].sum() / num_matched)
+
+
+def count_matched(labels: Tensor) -> Tensor:
+    """Matched default boxes among labels of `match`."""
+    return (labels > 0).sum()

@@ -1,63 +1,62 @@
-"""The training step and a plain loop around it."""
+"""The training step, and examples made ready for it."""
 
 import math
-import pickle
-import time
-from collections.abc import Callable, Iterable, Mapping
+import os
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from model.augment import Augmentation, vertical_flip
 from model.config import Architecture, Preprocessing, TrainingSettings
 from model.default_boxes import default_boxes
 from model.detector import fast_dtype
-from model.example import Examples
-from model.loss import Losses, Targets, multibox_loss
+from model.example import Example
+from model.loss import Losses, Targets, count_matched, match, multibox_loss
+from model.order import seed_at
 from model.preprocess import normalise, resize
 from model.ssd import SSD
 from model.vgg16 import scaled
 
+DROP = 0.1
+"""The learning rate's factor at each milestone. Source: Liu et al. 2016, section 3.1."""
+MAX_GRADIENT_NORM = 10.0
 
-class TrainingExamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Augmented, resized examples; drawing index i of pass n is another crop than in pass n + 1."""
+Ready = tuple[Tensor, Tensor, Tensor]
+"""An example for the step: (3, S, S) uint8; boxes (N, 4) float xyxy in [0, 1]; labels (N,) int64."""
 
-    def __init__(
-        self, examples: Examples, image_size_px: int, preprocessing: Preprocessing, settings: TrainingSettings
-    ) -> None:
-        self._examples = examples
+
+class Preparation:
+    """Augments and resizes examples; at another position of the training the same example comes out otherwise."""
+
+    def __init__(self, image_size_px: int, preprocessing: Preprocessing, settings: TrainingSettings) -> None:
         self._image_size_px = image_size_px
+        self._settings = settings
         self._augmentation = Augmentation(preprocessing, settings.rescale)
-        self._vertical_flip = settings.vertical_flip
 
-    def __getstate__(self) -> bytes:
-        """All by value: as torch's tensors go to other processes, each holds a file open, and there may be too many."""
-        return pickle.dumps(self.__dict__)
+    def __call__(self, example: Example, position: int) -> Ready:
+        """What the step learns at a position: a function of the two and the settings alone."""
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(seed_at(position, self._settings.seed))
+            return self._prepared(example)
 
-    def __setstate__(self, state: bytes) -> None:
-        self.__dict__.update(pickle.loads(state))  # noqa: S301 - what __getstate__ made
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(3, S, S) uint8; boxes (N, 4) float xyxy in [0, 1]; labels (N,) int64."""
-        example = self._examples[index]
+    def _prepared(self, example: Example) -> Ready:
         truth, is_one = example.truth, ~example.truth.is_crowd
         image, boxes, labels = self._augmentation(example.image, truth.boxes_xyxy[is_one], truth.labels[is_one])
-        if self._vertical_flip:
+        if self._settings.vertical_flip:
             image, boxes = vertical_flip(image, boxes)
         height_px, width_px = image.shape[-2:]
         boxes = boxes / torch.tensor([width_px, height_px, width_px, height_px])
         return resize(image, self._image_size_px), boxes, labels
 
 
-def collate(examples: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Targets]:
-    """Stack images (B, 3, S, S) and pad objects to the most of any of them."""
-    images, boxes, labels = zip(*examples, strict=True)
+def pad_targets(boxes_xyxy: list[Tensor], labels: list[Tensor]) -> Targets:
+    """Objects of a batch, image by image, padded to the most of any of them."""
     pad = torch.nn.utils.rnn.pad_sequence
-    return torch.stack(images), Targets(pad(list(boxes), batch_first=True), pad(list(labels), batch_first=True))
+    return Targets(pad(boxes_xyxy, batch_first=True), pad(labels, batch_first=True))
 
 
 class NotFiniteError(ArithmeticError):
@@ -65,50 +64,111 @@ class NotFiniteError(ArithmeticError):
 
 
 class TrainingStep:
-    """One optimizer step on one batch: forward, loss, backward, update. Loss and weights in float32."""
+    """One optimizer step on one batch: forward, loss, backward, update. Loss and weights in float32.
+
+    Where torch.distributed runs, each worker gives its part of the batch, and all end with the gradients of the whole:
+    sums over all images, divided by the matched boxes of all. Only batch norm sees the difference: on CPUs its statistics are
+    those of a worker's part.
+    """
 
     def __init__(
         self, network: SSD, architecture: Architecture, preprocessing: Preprocessing, settings: TrainingSettings
     ) -> None:
         self.device = next(network.parameters()).device
-        self._network = network
+        self.num_workers = distributed.get_world_size() if distributed.is_initialized() else 1
+        self._network = self._synchronised(network)
         self._preprocessing = preprocessing
         self._settings = settings
         self._default_boxes = default_boxes(architecture).to(self.device)
         self._dtype = training_dtype(self.device, architecture)
         self._optimizer = torch.optim.SGD(
-            network.parameters(),
+            self._network.parameters(),
             lr=settings.learning_rate,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             nesterov=settings.momentum > 0,
         )
+        self.is_compiled = settings.compile and can_compile(self.device)
+        self._forward: Any = torch.compile(self._network) if self.is_compiled else self._network
+        if self.num_workers > 1:
+            self._forward = DistributedDataParallel(self._forward)
 
     def __call__(self, step: int, images: Tensor, targets: Targets) -> Losses:
         """Learn from a batch.
 
         Args:
             step: from 0; decides the learning rate.
-            images: (B, 3, S, S) uint8.
+            images: (B, 3, S, S) uint8; of several workers, this one's part.
             targets: their objects.
 
+        Returns:
+            The losses over the whole batch, of all workers.
+
         Raises:
-            NotFiniteError: before the weights are touched.
+            NotFiniteError: before the weights are touched; by all workers at once.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(step, self._settings)
-        inputs = normalise(images.to(self.device), self._preprocessing, torch.float32)
         targets = Targets(targets.boxes_xyxy.to(self.device), targets.labels.to(self.device))
-        with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
-            offsets, logits = self._network(inputs)
-        losses = multibox_loss(offsets, logits, targets, self._default_boxes)
-        if not math.isfinite(losses.total.item()):
-            raise NotFiniteError(f"the loss is {losses.total.item()} at step {step}")
+        matched = match(targets, self._default_boxes)
+        num_matched = self._over_workers(count_matched(matched[1])).clamp(min=1)
         self._optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._network.parameters(), max_norm=10)
+        sums = self._over_workers(self._accumulate(images, matched, num_matched))
+        if not sums.isfinite().all():
+            raise NotFiniteError(f"the loss is {sums.sum().item()} at step {step}")
+        torch.nn.utils.clip_grad_norm_(self._network.parameters(), max_norm=MAX_GRADIENT_NORM)
         self._optimizer.step()
-        return Losses(losses.localization.detach(), losses.classification.detach())
+        return Losses(*sums)
+
+    def state(self) -> dict[str, Any]:
+        """All that another process needs to go on from here."""
+        return {"network": self._network.state_dict(), "optimizer": self._optimizer.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self._network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    def _accumulate(self, images: Tensor, matched: tuple[Tensor, Tensor], num_matched: Tensor) -> Tensor:
+        """Forward and backward, part by part: gradients of the whole, and this worker's sums of both losses."""
+        size = math.ceil(len(images) / self._settings.grad_accumulation)
+        tensors = (images, *matched)
+        parts = list(zip(*(tensor.split(size) for tensor in tensors), strict=True))  # type: ignore[no-untyped-call]
+        sums = torch.zeros(2, device=self.device)
+        for number, (some, boxes_xyxy, labels) in enumerate(parts, start=1):
+            with self._gathered_later() if number < len(parts) else nullcontext():
+                losses = self._losses(some, (boxes_xyxy, labels), num_matched)
+                # DistributedDataParallel takes the mean over workers, where the sum is wanted.
+                (losses.total * self.num_workers).backward()  # type: ignore[no-untyped-call]
+            sums += torch.stack((losses.localization.detach(), losses.classification.detach()))
+        return sums
+
+    def _losses(self, images: Tensor, matched: tuple[Tensor, Tensor], num_matched: Tensor) -> Losses:
+        inputs = normalise(images.to(self.device), self._preprocessing, torch.float32)
+        with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
+            offsets, logits = self._forward(inputs)
+        return multibox_loss(offsets, logits, matched, self._default_boxes, num_matched)
+
+    def _gathered_later(self) -> AbstractContextManager[None]:
+        """Gradients stay this worker's own until its last part."""
+        return self._forward.no_sync() if self.num_workers > 1 else nullcontext()
+
+    def _over_workers(self, value: Tensor) -> Tensor:
+        """The sum over all workers."""
+        if self.num_workers > 1:
+            distributed.all_reduce(value)
+        return value
+
+    def _synchronised(self, network: SSD) -> nn.Module:
+        """Batch norm over the whole batch, where torch has it: on GPUs."""
+        if self.num_workers > 1 and self.device.type == "cuda":
+            return nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call, no-any-return]
+        return network
+
+
+def can_compile(device: torch.device) -> bool:
+    """Is there what torch.compile needs for a device? On a CPU that is a C++ compiler."""
+    return device.type != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 def training_dtype(device: torch.device, architecture: Architecture) -> torch.dtype:
@@ -123,64 +183,10 @@ def training_dtype(device: torch.device, architecture: Architecture) -> torch.dt
 
 
 def learning_rate(step: int, settings: TrainingSettings) -> float:
-    """Linear warm-up, then half a cosine to 0."""
+    """Linear warm-up, then half a cosine to 0, or a tenth from each milestone on."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
+    if settings.schedule == "multistep":
+        return settings.learning_rate * DROP ** sum(step >= milestone for milestone in settings.milestones)
     share = (step - settings.warmup_steps) / max(1, settings.num_steps - settings.warmup_steps)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
-
-
-def train(
-    examples: Examples,
-    architecture: Architecture,
-    preprocessing: Preprocessing,
-    num_classes: int,
-    settings: TrainingSettings,
-    report: Callable[[int, Losses, float], None],
-    device: torch.device | None = None,
-    weights: Mapping[str, Tensor] | None = None,
-) -> SSD:
-    """Train a network.
-
-    Args:
-        examples: labelled images, of any sizes.
-        architecture: the network's shape.
-        preprocessing: how pixels are normalised.
-        num_classes: with the background.
-        settings: the recipe.
-        report: called after each step with the step, its losses, and images/s since the start.
-        device: where the step runs; the CPU unless said.
-        weights: tensors by name to start from; what they leave out starts at random.
-
-    Returns:
-        The network, ready for inference.
-    """
-    torch.manual_seed(settings.seed)
-    network = SSD(architecture, num_classes)
-    network.load_state_dict(weights or {}, strict=False)
-    network = network.to(device=device).to(memory_format=torch.channels_last)
-    step_on = TrainingStep(network, architecture, preprocessing, settings)
-    dataset = TrainingExamples(examples, architecture.image_size_px, preprocessing, settings)
-    started = time.perf_counter()
-    for step, (images, targets) in enumerate(_batches(dataset, settings)):
-        losses = step_on(step, images, targets)
-        report(step, losses, (step + 1) * settings.batch_size / (time.perf_counter() - started))
-    return network.eval()
-
-
-def _batches(dataset: TrainingExamples, settings: TrainingSettings) -> Iterable[tuple[Tensor, Targets]]:
-    """`num_steps` batches, in another order each pass."""
-    generator = torch.Generator().manual_seed(settings.seed)
-    sampler = torch.utils.data.RandomSampler(
-        dataset, replacement=False, num_samples=settings.num_steps * settings.batch_size, generator=generator
-    )
-    return DataLoader(
-        dataset,
-        settings.batch_size,
-        sampler=sampler,
-        collate_fn=collate,
-        num_workers=settings.num_workers,
-        generator=generator,
-        # Not fork: a child of a process with threads (torch's, Arrow's, CUDA's) may wait for ever for one of their locks.
-        multiprocessing_context="spawn" if settings.num_workers else None,
-    )

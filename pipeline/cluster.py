@@ -55,12 +55,8 @@ def cluster(address: str) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         hint = "a cluster that asks for a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
         raise SettingError(f"address {address!r}: no Ray cluster lets us in ({reason(error)}); {hint}") from error
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # The new Parquet reader of 2.60 starts three to five more processes here, for one small file of work.
-    context.use_datasource_v2 = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    quiet_ray_data()
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
     # Ray tells of processes that died on standard output, to its very end; that is for our own JSON alone.
     with redirect_stdout(sys.stderr):
         try:
@@ -94,6 +90,16 @@ def wait_until_they_fit(num_detectors: int, patience_s: float) -> None:
                 "fewer, or give Ray more cores (ray start --num-cpus)"
             )
         time.sleep(0.5)
+
+
+def quiet_ray_data() -> None:
+    """Let Ray Data show nothing of its own, in this process; and start no more than it needs."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # The new Parquet reader of 2.60 starts three to five more processes here, for one small file of work.
+    context.use_datasource_v2 = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def _check_reachable(address: str) -> None:

@@ -259,6 +259,11 @@ def red(path: Path) -> None:
     Image.new("RGB", SIZE_PX, (255, 0, 0)).save(path)
 
 
+@pytest.fixture(scope="session", name="free_port")
+def free_port_fixture() -> Callable[[], int]:
+    return free_port
+
+
 @pytest.fixture(scope="session")
 def labelled() -> LabelledData:
     return LabelledData()
@@ -275,3 +280,12 @@ def upload(s3: S3) -> Callable[[Path], str]:
         return f"s3://{bucket}/data"
 
     return upload
+
+
+@pytest.fixture(scope="module")
+def local_cluster() -> Iterator[None]:
+    """Ray on this machine, for the tests of a file: what they call uses it instead of starting its own."""
+    from pipeline.cluster import cluster
+
+    with cluster("local"):
+        yield

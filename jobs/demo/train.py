@@ -7,16 +7,17 @@ import numpy as np
 import torch
 
 from jobs.demo.pictures import CLASS_NAMES, LabelledPicture, draw_picture
-from jobs.train import finish, train_package
-from model.config import TrainingSettings
+from jobs.train import Run, finish, from_scratch, train_from
 from model.example import Example, plain_truth
+from pipeline.training_settings import ClusterTraining
 
 PACKAGE = Path(__file__).parent / "model"
+RUN = "demo-out/_runs/demo-shapes"
 WIDTH = 0.25
 NUM_PICTURES = 20_000
 HELD_OUT_SEED = 1_000_000
 NUM_HELD_OUT = 500
-SETTINGS = TrainingSettings(num_steps=1200, rescale=False, vertical_flip=True)
+SETTINGS = ClusterTraining(num_steps=1200, rescale=False, vertical_flip=True)
 
 
 class DrawnExamples(Sequence[Example]):
@@ -39,10 +40,12 @@ def to_example(picture: LabelledPicture) -> Example:
 
 
 def main() -> None:
-    """Train, measure on pictures that training never drew, and write the package."""
-    provenance = {"command": "python -m jobs.demo.train", "data": f"jobs.demo.pictures, seeds 0 to {NUM_PICTURES - 1}"}
-    package = train_package(DrawnExamples(0, NUM_PICTURES), "demo-shapes", CLASS_NAMES, WIDTH, SETTINGS, provenance)
+    """Train, measure on pictures that training never drew, and write the package; started again, it goes on."""
+    data = f"jobs.demo.pictures, seeds 0 to {NUM_PICTURES - 1}"
     held_out = DrawnExamples(HELD_OUT_SEED, NUM_HELD_OUT)
+    run = Run("demo-shapes", SETTINGS, RUN, {"data": data})
+    provenance = {"command": "python -m jobs.demo.train", "data": data}
+    package = train_from(from_scratch(WIDTH), DrawnExamples(0, NUM_PICTURES), held_out, CLASS_NAMES, run, provenance)
     print(finish(package, held_out, str(PACKAGE), f"jobs.demo.pictures, {NUM_HELD_OUT} seeds from {HELD_OUT_SEED}"))
 
 

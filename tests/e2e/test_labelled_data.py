@@ -61,9 +61,7 @@ def test_data_is_looked_through(run, shapes: Path, tmp_path: Path) -> None:
 
 
 def test_data_is_learned_from_and_measured_on(run, shapes: Path, tmp_path: Path) -> None:
-    code, _, err = run(
-        "train", "--data", shapes, "--output", tmp_path / "model", "--name", "shapes", *FEW, "--num-workers", 0
-    )
+    code, _, err = run("train", "--data", shapes, "--output", tmp_path / "model", "--name", "shapes", *FEW)
     assert code == 0, err
     assert "train: 9 images, " in err
 

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 from pydantic import Field
 
+from jobs.settings import TrainSettings
 from jobs.spec import load_settings, spec_options
 from model.config import Frozen
 from pipeline.errors import SettingError
@@ -127,3 +128,16 @@ def test_every_setting_of_infer_says_what_it_is():
 def test_the_example_spec_is_valid() -> None:
     spec = Path(__file__).parents[2] / "jobs" / "nightly.yaml"
     assert load_settings(InferSettings, spec, {"table": "elsewhere"}).table == "elsewhere"
+
+
+@pytest.mark.parametrize("name", ["bccd", "voc_ssd300", "voc_ssd512", "coco_ssd300"])
+def test_the_specs_of_trainings_can_be_used(name):
+    path = Path(__file__).parents[2] / f"jobs/{name}.yaml"
+    settings = load_settings(TrainSettings, path, {"num_workers": "2", "milestones": ()})
+    assert (settings.num_workers, settings.output.startswith("models/")) == (2, True)
+
+
+def test_scales_that_do_not_fit_the_architecture():
+    path = Path(__file__).parents[2] / "jobs/voc_ssd300.yaml"
+    with pytest.raises(SettingError, match="scales has 7 entries; give 8"):
+        load_settings(TrainSettings, path, {"architecture": "ssd512_vgg16"})

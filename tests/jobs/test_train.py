@@ -16,6 +16,12 @@ from model.ssd import SSD, adapted_trunk
 from pipeline.errors import SettingError, SsdBatchError
 from pipeline.packages import read_package, write_package
 
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("local_cluster"),
+]
+
 OBJECT = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
 
 
@@ -37,7 +43,7 @@ def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(voc: Path, output: Path, **more: object) -> TrainSettings:
-    few = {"num_steps": 2, "batch_size": 2, "width": 0.05, "num_workers": 0}
+    few = {"num_steps": 2, "batch_size": 2, "width": 0.05}
     return TrainSettings(data=(str(voc),), output=str(output), name="shapes", **{**few, **more})
 
 
@@ -95,7 +101,7 @@ def assert_starts_from(package: ModelPackage, start: dict[str, torch.Tensor], la
 def test_a_training_starts_from_a_trunk(
     voc: Path, tmp_path: Path, trunk: str, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = {"data": (str(voc),), "output": str(tmp_path), "name": "shapes", "batch_size": 2, "num_workers": 0, **STILL}
+    few = {"data": (str(voc),), "output": str(tmp_path), "name": "shapes", "batch_size": 2, **STILL}
     train_on_data(TrainSettings(**few, init=trunk, architecture=kind))
     package = read_package(str(tmp_path))
     assert package.record.architecture == Architecture(kind=kind, width=0.1)
@@ -163,5 +169,13 @@ def test_an_init_that_is_no_package(voc: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_is_one_line(voc: Path, tmp_path: Path) -> None:
-    with pytest.raises(SsdBatchError, match=r"the loss is (nan|inf) at step .*; a lower learning rate"):
-        train_on_data(settings(voc, tmp_path / "model", learning_rate=1e30, warmup_steps=0, num_steps=9))
+    """And its batch is kept: what came out of the augmentation, and where it is from."""
+    with pytest.raises(
+        SsdBatchError, match=r"the loss is (nan|inf) at step \d; its batch is kept in .*; a lower learn"
+    ):
+        train_on_data(settings(voc, tmp_path, learning_rate=1e30, warmup_steps=0, num_steps=9))
+    (file,) = (tmp_path / "_runs/shapes").glob("not_finite_step_*.json")
+    kept = json.loads(file.read_text())
+    assert kept["learning_rate"] > 1e29
+    assert [Path(image["uri"]).parent for image in kept["images"]] == [voc / "JPEGImages"] * 2
+    assert len(kept["images"][0]["boxes_xyxy"]) == len(kept["images"][0]["labels"])

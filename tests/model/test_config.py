@@ -65,7 +65,10 @@ def test_one_entry_a_map_of_ssd512(field, value, message):
         (Thresholds, "topk_candidates", 0),
         (TrainingSettings, "batch_size", 0),
         (TrainingSettings, "momentum", 1),
-        (TrainingSettings, "num_workers", -1),
+        (TrainingSettings, "grad_accumulation", 0),
+        (TrainingSettings, "seed", -1),
+        (TrainingSettings, "schedule", "multistep"),
+        (TrainingSettings, "milestones", (100,)),
     ],
 )
 def test_bounds(settings, field, value):

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from model.boxes import decode_boxes
-from model.loss import Targets, hard_negatives, match, multibox_loss
+from model.loss import Losses, Targets, count_matched, hard_negatives, match, multibox_loss
 
 # Four tiles of a quarter each, and one in the middle; cxcywh.
 TILES = torch.tensor(
@@ -84,12 +84,18 @@ def test_equal_losses_still_give_exactly_three():
     assert hard_negatives(torch.ones(1, 100), labels).sum() == 6
 
 
+def loss(offsets: Tensor, logits: Tensor, objects: Targets, default_boxes: Tensor) -> Losses:
+    """Of a whole batch."""
+    matched = match(objects, default_boxes)
+    return multibox_loss(offsets, logits, matched, default_boxes, count_matched(matched[1]).clamp(min=1))
+
+
 def test_loss_by_hand():
     """One object that is tile 1: offsets wanted are 0; three of the four background tiles count."""
     offsets = torch.zeros(1, 5, 4)
     offsets[0, 1] = torch.tensor([0.5, 2.0, 0.0, 0.0])
     offsets[0, 3] = 100.0  # background learns no offsets
-    losses = multibox_loss(offsets, torch.zeros(1, 5, 3), targets([[[0.5, 0.0, 1.0, 0.5]]], [[2]]), TILES)
+    losses = loss(offsets, torch.zeros(1, 5, 3), targets([[[0.5, 0.0, 1.0, 0.5]]], [[2]]), TILES)
     assert losses.localization.item() == pytest.approx(0.5 * 0.5**2 + (2.0 - 0.5))
     assert losses.classification.item() == pytest.approx((1 + 3) * math.log(3))
     assert losses.total.item() == pytest.approx(losses.localization.item() + losses.classification.item())
@@ -99,10 +105,31 @@ def test_loss_is_a_matched_box():
     """Twice the same image: twice the sum, over twice the matched boxes."""
     generator = torch.Generator().manual_seed(0)
     offsets, logits = torch.randn(1, 5, 4, generator=generator), torch.randn(1, 5, 3, generator=generator)
-    once = multibox_loss(offsets, logits, targets([[[0.5, 0.0, 1.0, 0.5]]], [[2]]), TILES)
+    once = loss(offsets, logits, targets([[[0.5, 0.0, 1.0, 0.5]]], [[2]]), TILES)
     pair = targets([[[0.5, 0.0, 1.0, 0.5]], [[0.5, 0.0, 1.0, 0.5]]], [[2], [2]])
-    twice = multibox_loss(offsets.repeat(2, 1, 1), logits.repeat(2, 1, 1), pair, TILES)
+    twice = loss(offsets.repeat(2, 1, 1), logits.repeat(2, 1, 1), pair, TILES)
     torch.testing.assert_close(twice.total, once.total)
+
+
+def test_losses_of_parts_add_up_to_that_of_the_batch():
+    """Each divided by what is matched in all: one object in the first image, two in the second."""
+    generator = torch.Generator().manual_seed(0)
+    offsets, logits = torch.randn(2, 5, 4, generator=generator), torch.randn(2, 5, 3, generator=generator)
+    boxes = [[[0.5, 0.0, 1.0, 0.5], [0.0] * 4], [[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]]]
+    boxes_xyxy, labels = match(targets(boxes, [[2, 0], [1, 2]]), TILES)
+    whole = multibox_loss(offsets, logits, (boxes_xyxy, labels), TILES, count_matched(labels))
+    parts = [
+        multibox_loss(
+            offsets[i : i + 1],
+            logits[i : i + 1],
+            (boxes_xyxy[i : i + 1], labels[i : i + 1]),
+            TILES,
+            count_matched(labels),
+        )
+        for i in (0, 1)
+    ]
+    assert count_matched(labels) == 3
+    torch.testing.assert_close(parts[0].total + parts[1].total, whole.total)
 
 
 @pytest.mark.parametrize("num_padding", [0, 2])
@@ -110,7 +137,7 @@ def test_a_batch_without_objects_costs_nothing_and_has_gradients(num_padding):
     offsets: Tensor = torch.randn(2, 5, 4, requires_grad=True)
     logits: Tensor = torch.randn(2, 5, 3, requires_grad=True)
     none = targets([[[0.0] * 4] * num_padding] * 2, [[0] * num_padding] * 2)
-    total = multibox_loss(offsets, logits, none, TILES).total
+    total = loss(offsets, logits, none, TILES).total
     total.backward()
     assert total.item() == 0
     assert logits.grad.count_nonzero() == 0
@@ -124,9 +151,9 @@ def test_descending_it_finds_the_objects():
     optimizer = torch.optim.SGD([offsets, logits], lr=1.0)
     for _ in range(200):
         optimizer.zero_grad()
-        multibox_loss(offsets, logits, objects, TILES).total.backward()
+        loss(offsets, logits, objects, TILES).total.backward()
         optimizer.step()
-    assert multibox_loss(offsets, logits, objects, TILES).total < 0.1
+    assert loss(offsets, logits, objects, TILES).total < 0.1
     assert logits.argmax(dim=-1).tolist() == [[1, 0, 0, 2, 0]]
     found = decode_boxes(offsets.detach(), TILES)[0, [0, 3]]
     torch.testing.assert_close(found, objects.boxes_xyxy[0], atol=1e-3, rtol=0)

@@ -19,7 +19,7 @@ from model.config import Architecture, Preprocessing, Thresholds
 from model.default_boxes import default_boxes
 from model.detector import Detector
 from model.imports import import_weights
-from model.loss import Targets, match, multibox_loss
+from model.loss import Targets, count_matched, match, multibox_loss
 from model.package import ModelPackage
 from model.postprocess import Detections, postprocess
 from model.preprocess import normalise, resize
@@ -192,9 +192,9 @@ def test_loss_agrees(reference):
     heads = {"bbox_regression": offsets, "cls_logits": logits}
     expected = reference.ssd.compute_loss(targets, heads, [reference.anchors_px] * 3, matches)
 
-    _, matched_labels = match(Targets(boxes_xyxy, labels), DEFAULT_BOXES)
-    assert [int((row > 0).sum()) for row in matched_labels] == [int((m >= 0).sum()) for m in matches]
-    losses = multibox_loss(offsets, logits, Targets(boxes_xyxy, labels), DEFAULT_BOXES)
+    matched = match(Targets(boxes_xyxy, labels), DEFAULT_BOXES)
+    assert [int((row > 0).sum()) for row in matched[1]] == [int((m >= 0).sum()) for m in matches]
+    losses = multibox_loss(offsets, logits, matched, DEFAULT_BOXES, count_matched(matched[1]))
     torch.testing.assert_close(losses.localization, expected["bbox_regression"], rtol=1e-5, atol=0)
     torch.testing.assert_close(losses.classification, expected["classification"], rtol=1e-5, atol=0)
 

@@ -1,0 +1,97 @@
+"""One training worker's examples, streamed by Ray Data: read, decoded, augmented and resized by tasks of the cluster."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+from ray.data import DataContext, Dataset, ExecutionResources
+from torch import Tensor
+
+from model.config import Preprocessing, TrainingSettings
+from model.example import Example, Examples
+from model.loss import Targets
+from model.order import Share, index_at
+from model.train import Preparation, pad_targets
+from pipeline.cluster import quiet_ray_data
+
+PREPARE_CPUS = 0.4
+"""Share of a core that Ray books for a task; see `pipeline.stream`."""
+MAX_BLOCK_ROWS = 32
+"""Examples that one task prepares: fewer cost more in tasks than in work, more come later."""
+PREFETCHED_BATCHES = 2
+
+READY = pa.schema(
+    [("pixels", pa.large_binary()), ("boxes_xyxy", pa.list_(pa.float32())), ("labels", pa.list_(pa.int64()))]
+)
+"""An example as it travels: pixels (S, S, 3) uint8, boxes (N, 4) flat, labels (N,)."""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Examples in the order of the training.
+
+    examples: in a list, so that the reference travels and not what it stands for; num_examples: of these.
+    """
+
+    examples: "list[ray.ObjectRef[Examples]]"
+    num_examples: int
+    image_size_px: int
+    preprocessing: Preprocessing
+    settings: TrainingSettings
+
+    def batches(self, first_step: int, share: Share, num_cpus: float) -> Iterator[tuple[Tensor, Targets]]:
+        """A worker's part of each batch from a step on: images (B, 3, S, S) uint8, and their objects.
+
+        Args:
+            first_step: of those that are left.
+            share: the worker's part.
+            num_cpus: what its tasks may book.
+        """
+        rows = self._stream(first_step, share, num_cpus)
+        for table in rows.iter_batches(
+            batch_size=share.size, batch_format="pyarrow", prefetch_batches=PREFETCHED_BATCHES
+        ):
+            yield to_tensors(table, self.image_size_px)
+
+    def prepared(self, position: int) -> tuple[int, Example, tuple[Tensor, Tensor, Tensor]]:
+        """What stands at a position: its index, the example, and what the step learns of it."""
+        index = index_at(position, self.num_examples, self.settings.seed)
+        example = ray.get(self.examples[0])[index]
+        return index, example, Preparation(self.image_size_px, self.preprocessing, self.settings)(example, position)
+
+    def _stream(self, first_step: int, share: Share, num_cpus: float) -> Dataset:
+        quiet_ray_data()
+        options = DataContext.get_current().execution_options
+        options.preserve_order = True
+        options.resource_limits = ExecutionResources(cpu=max(num_cpus, PREPARE_CPUS))
+        num_rows = (self.settings.num_steps - first_step) * share.size
+        num_blocks = max(1, num_rows // min(MAX_BLOCK_ROWS, 2 * share.size))
+        numbers = ray.data.range(num_rows, override_num_blocks=num_blocks)
+        prepare = partial(self._prepare, first_step=first_step, share=share)
+        return numbers.map_batches(prepare, batch_size=None, batch_format="pyarrow", num_cpus=PREPARE_CPUS)
+
+    def _prepare(self, numbers: pa.Table, first_step: int, share: Share) -> pa.Table:
+        torch.set_num_threads(1)
+        places = (share.position(row, first_step, self.settings.batch_size) for row in numbers["id"].to_pylist())
+        return pa.Table.from_pylist([_to_row(*self.prepared(place)[2]) for place in places], schema=READY)
+
+
+def _to_row(image: Tensor, boxes_xyxy: Tensor, labels: Tensor) -> dict[str, Any]:
+    return {
+        "pixels": image.permute(1, 2, 0).contiguous().numpy().tobytes(),
+        "boxes_xyxy": boxes_xyxy.flatten().numpy(),
+        "labels": labels.numpy(),
+    }
+
+
+def to_tensors(table: pa.Table, image_size_px: int) -> tuple[Tensor, Targets]:
+    """Rows of `READY` as a batch; images in channels-last memory."""
+    pixels = np.stack([np.frombuffer(value.as_buffer(), np.uint8) for value in table["pixels"]])
+    images = torch.from_numpy(pixels).view(-1, image_size_px, image_size_px, 3).permute(0, 3, 1, 2)
+    boxes = [torch.tensor(flat, dtype=torch.float32).view(-1, 4) for flat in table["boxes_xyxy"].to_pylist()]
+    return images, pad_targets(boxes, [torch.tensor(some, dtype=torch.int64) for some in table["labels"].to_pylist()])

@@ -1,0 +1,166 @@
+"""Training on the cluster: Ray Train keeps the workers and their checkpoints, Ray Data brings the examples."""
+
+import json
+import re
+import sys
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, cast
+
+import pyarrow.fs
+import ray
+import ray.train
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2.api.result import Result
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+from torch import Tensor
+
+from model.example import Examples
+from model.package import ModelPackage
+from pipeline import storage
+from pipeline.cluster import cluster
+from pipeline.errors import SettingError, SsdBatchError, reason
+from pipeline.feed import PREPARE_CPUS, Feed
+from pipeline.train_loop import SCORE, WORKER_CPUS, Task, learn, read_state
+from pipeline.training_progress import TrainingProgress, shown
+from pipeline.training_settings import RESUMABLE, ClusterTraining
+
+SETTINGS_FILE = "settings.json"
+OUR_ERROR = re.compile(r"^pipeline\.\S+Error: (.+)$", re.MULTILINE)
+"""A line of a traceback, as Ray hands on those of its tasks: as text."""
+
+
+def train(
+    start: ModelPackage,
+    examples: Examples,
+    held_out: Examples,
+    settings: ClusterTraining,
+    url: str,
+    data: dict[str, Any],
+) -> dict[str, Tensor]:
+    """Train a network on the cluster, showing how it goes on standard error; a run that was stopped goes on.
+
+    Args:
+        start: record of the model to be, and tensors to start from; what they leave out starts at random.
+        examples: labelled images, of any sizes.
+        held_out: others, that checkpoints are measured on.
+        settings: the recipe, and how the cluster follows it.
+        url: folder of the run, with its checkpoints; all nodes must reach it.
+        data: what is learned from, so that a run does not go on with something else.
+
+    Returns:
+        The network's tensors by name: the last, or where checkpoints are measured, the best.
+
+    Raises:
+        SettingError: the cluster is too small, or the run was begun with other settings.
+        SsdBatchError: workers keep failing, or the loss is no number any more.
+    """
+    url = storage.absolute(url).rstrip("/")
+    network = start.record.architecture.model_dump(mode="json") | {"start": start.digest}
+    check_same_run(url, settings, data | network)
+    with nullcontext() if ray.is_initialized() else cluster(settings.address):
+        scaling = scaling_config(settings)
+        image_size_px = start.record.architecture.image_size_px
+        feed = Feed([ray.put(examples)], len(examples), image_size_px, start.record.preprocessing, settings)
+        progress = TrainingProgress(settings.num_steps, settings.batch_size, len(examples), sys.stderr)
+        with shown(progress) as told:
+            task = Task(settings, feed, [ray.put(start)], [ray.put(held_out)], url, told)
+            trainer = TorchTrainer(partial(learn, task), scaling_config=scaling, run_config=run_config(url, settings))
+            try:
+                result = cast(Result, trainer.fit())
+            except TrainingFailedError as error:
+                raise SsdBatchError(f"the training failed: {why(error)}; what was checkpointed stays") from error
+        if result.return_value:
+            raise SsdBatchError(f"{result.return_value}; a lower learning rate or a longer warm-up may help")
+        return read_state(chosen(result, settings))["network"]  # type: ignore[no-any-return]
+
+
+def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) -> None:
+    """Make sure that a run goes on with what it was begun with; the first time, and at a restart, write that down.
+
+    Raises:
+        SettingError: naming the settings that differ, or the storage that can't be written.
+    """
+    mine = settings.model_dump(mode="json", include=ClusterTraining.model_fields.keys() - RESUMABLE) | data
+    file = f"{url}/{SETTINGS_FILE}"
+    try:
+        if settings.restart and storage.exists(url):
+            fs, path = storage.filesystem(url)
+            fs.rm(path, recursive=True)
+        if not storage.exists(file):
+            return storage.write(file, json.dumps(mine, indent=2).encode())
+        begun = json.loads(storage.read(file))
+    except OSError as error:
+        raise SettingError(f"the run's folder {url!r} can't be used: {reason(error)}") from error
+    if changed := sorted(name for name in begun.keys() | mine.keys() if begun.get(name) != mine.get(name)):
+        differences = "; ".join(f"{name}: {mine.get(name)!r}, not {begun.get(name)!r}" for name in changed)
+        raise SettingError(
+            f"{differences} as the run in {url!r} was begun with; take that, another name, or --restart to begin anew"
+        )
+
+
+def scaling_config(settings: ClusterTraining) -> ScalingConfig:
+    """How many workers, and what each of them books.
+
+    Raises:
+        SettingError: the cluster can't hold them.
+    """
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    num_gpus = int(resources.get("GPU", 0))
+    num_workers = settings.num_workers or max(1, num_gpus)
+    needed = settings.min_workers or num_workers
+    if settings.batch_size < num_workers:
+        raise SettingError(f"batch_size {settings.batch_size} is less than {num_workers} workers; take a larger batch")
+    if num_gpus and needed > num_gpus:
+        raise SettingError(f"num_workers: {needed} are more than the cluster's {num_gpus} GPUs; take fewer")
+    if needed * (WORKER_CPUS + PREPARE_CPUS) > resources["CPU"]:
+        raise SettingError(
+            f"num_workers: {needed} are too many for {resources['CPU']:g} cores: each books {WORKER_CPUS}, and "
+            f"{PREPARE_CPUS} for its examples; take fewer, or give Ray more (ray start --num-cpus)"
+        )
+    return ScalingConfig(
+        num_workers=(needed, num_workers) if settings.min_workers else num_workers,
+        use_gpu=num_gpus > 0,
+        resources_per_worker={"CPU": WORKER_CPUS} | ({"GPU": 1} if num_gpus else {}),
+    )
+
+
+def run_config(url: str, settings: ClusterTraining) -> RunConfig:
+    """Where checkpoints go, which are kept, and how often a failure is forgiven."""
+    parent, _, name = url.rpartition("/")
+    return RunConfig(
+        name=name,
+        **_storage(parent),
+        checkpoint_config=CheckpointConfig(
+            num_to_keep=settings.keep_checkpoints,
+            checkpoint_score_attribute=SCORE if settings.validate_every_steps else None,
+        ),
+        failure_config=FailureConfig(max_failures=settings.max_failures),
+    )
+
+
+def _storage(url: str) -> dict[str, Any]:
+    """A folder as Ray Train takes it: S3 by our own configuration of it."""
+    if storage.is_local(url):
+        return {"storage_path": url}
+    fs, path = storage.filesystem(url)
+    handler = pyarrow.fs.FSSpecHandler(fs)
+    return {"storage_path": fs._strip_protocol(path), "storage_filesystem": pyarrow.fs.PyFileSystem(handler)}
+
+
+def chosen(result: Result, settings: ClusterTraining) -> ray.train.Checkpoint:
+    """The checkpoint that becomes the package."""
+    assert result.checkpoint is not None  # the last step leaves one
+    measured = [pair for pair in result.best_checkpoints or () if SCORE in pair[1]]
+    if not settings.validate_every_steps or not measured:
+        return result.checkpoint
+    return max(measured, key=lambda pair: pair[1][SCORE])[0]
+
+
+def why(error: TrainingFailedError) -> str:
+    """Our own error, where a worker's traceback holds one; else the last line."""
+    failures = getattr(error, "worker_failures", None)
+    text = str(next(iter(failures.values()))) if failures else str(error)
+    lines = OUR_ERROR.findall(text) or text.strip().splitlines()
+    return reason(Exception(lines[-1] if lines else type(error).__name__))

@@ -1,0 +1,130 @@
+"""How far a training is: told by its first worker, shown by the driver."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Thread
+from typing import TextIO
+
+from ray.util.queue import Queue
+
+from pipeline.progress import LINE_INTERVAL_S, REDRAW_INTERVAL_S
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A group of workers starts, or goes on, at a step."""
+
+    step: int
+    num_workers: int
+    device: str
+    is_eager_for_want_of_a_compiler: bool
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A step is done: how many are now, and its losses over the whole batch."""
+
+    step: int
+    localization: float
+    classification: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A checkpoint was measured on the held-out images."""
+
+    step: int
+    map50: float
+
+
+class TrainingProgress:
+    """Step, pass, losses, learning rate, images/s, time left: one line that rewrites itself, or one every ten seconds.
+
+    Args:
+        num_steps: of the whole training.
+        batch_size: images a step.
+        num_examples: images a pass.
+        stream: where lines go.
+    """
+
+    def __init__(self, num_steps: int, batch_size: int, num_examples: int, stream: TextIO) -> None:
+        self._num_steps, self._batch_size, self._num_examples = num_steps, batch_size, num_examples
+        self._stream = stream
+        self._is_terminal = stream.isatty()
+        self._interval_s = REDRAW_INTERVAL_S if self._is_terminal else LINE_INTERVAL_S
+        self._shown_s = 0.0
+        self._first: tuple[float, int] | None = None
+
+    def show(self, told: Begun | Stepped | Measured) -> None:
+        """What a worker told."""
+        match told:
+            case Begun():
+                self._first = None
+                self._write(self._beginning(told))
+            case Measured():
+                self._write(f"step {told.step:,}: map50 {told.map50:.4f} on the held-out images")
+            case Stepped():
+                self._show_step(told, time.monotonic())
+
+    def _beginning(self, told: Begun) -> str:
+        begins = f"resumes after step {told.step:,} of {self._num_steps:,}" if told.step else "begins"
+        eager = "; compile: no C++ compiler (g++, or CXX) was found, so it goes without" * (
+            told.is_eager_for_want_of_a_compiler
+        )
+        return f"the training {begins}: {told.num_workers} workers, {told.device}{eager}"
+
+    def _show_step(self, told: Stepped, now_s: float) -> None:
+        self._first = self._first or (now_s, told.step)
+        is_last = told.step == self._num_steps
+        if now_s - self._shown_s < self._interval_s and not is_last:
+            return
+        self._shown_s = now_s
+        line = describe(told, self._num_steps, self._batch_size, self._num_examples, self._rate(told.step, now_s))
+        self._write(line, stays=is_last)
+
+    def _rate(self, step: int, now_s: float) -> float | None:
+        """Images/s since the first step, so that start-up does not count."""
+        assert self._first is not None
+        since_s, before = self._first
+        return (step - before) * self._batch_size / (now_s - since_s) if step > before and now_s > since_s else None
+
+    def _write(self, line: str, stays: bool = True) -> None:
+        if self._is_terminal:
+            line = f"\r\x1b[K{line}"
+        self._stream.write(f"{line}\n" if stays or not self._is_terminal else line)
+        self._stream.flush()
+
+
+def describe(told: Stepped, num_steps: int, batch_size: int, num_examples: int, images_per_s: float | None) -> str:
+    """The line itself."""
+    pass_number = (told.step * batch_size - 1) // num_examples + 1
+    speed = "starting"
+    if images_per_s:
+        left_s = int((num_steps - told.step) * batch_size / images_per_s)
+        speed = f"{images_per_s:.1f} images/s · {left_s // 60}:{left_s % 60:02d} left"
+    return (
+        f"step {told.step:,} of {num_steps:,} · pass {pass_number:,} · localization {told.localization:.3f} · "
+        f"classification {told.classification:.3f} · learning rate {told.learning_rate:.2g} · {speed}"
+    )
+
+
+@contextmanager
+def shown(progress: TrainingProgress) -> Iterator[Queue]:
+    """A queue that workers put into; what comes out is shown, until the end."""
+    queue = Queue(actor_options={"num_cpus": 0})
+
+    def show() -> None:
+        while (told := queue.get()) is not None:
+            progress.show(told)
+
+    thread = Thread(target=show, name="training progress", daemon=True)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        queue.put(None)
+        thread.join()
+        queue.shutdown()

@@ -1,0 +1,45 @@
+"""What a training on the cluster can be told; flags and specs derive from this."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from model.config import TrainingSettings
+
+
+class ClusterTraining(TrainingSettings):
+    """The recipe, and how the cluster follows it."""
+
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    """Training workers, each with its part of each batch; 0 = one a GPU, or one where there is no GPU."""
+    min_workers: Annotated[int, Field(ge=1)] | None = None
+    """Go on with as few as this while the cluster has no more, and with up to num_workers when it has."""
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] = 500
+    """Steps between checkpoints: what a crash can lose. There is one at the end, too."""
+    validate_every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps between measurements on the held-out images; the best checkpoint by map50 then becomes the package, not the last."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """Checkpoints that are kept beside the last one: the best measured, or else the last."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """Times that a run goes on from its last checkpoint after a worker has failed or died."""
+    restart: bool = False
+    """Begin anew where an earlier run of this name was stopped, and forget its checkpoints."""
+    address: str = "local"
+    """Ray cluster: an address, "auto" for the one this machine belongs to, "local" for one of its own on this machine."""
+
+    @model_validator(mode="after")
+    def _workers_in_order(self) -> "ClusterTraining":
+        if self.min_workers and self.min_workers > (self.num_workers or self.min_workers - 1):
+            raise ValueError(f"min_workers {self.min_workers} needs a num_workers of as many or more")
+        if self.num_workers > self.batch_size:
+            raise ValueError(
+                f"num_workers {self.num_workers} are more than batch_size {self.batch_size}; take fewer, or a larger batch"
+            )
+        return self
+
+
+RESUMABLE = frozenset(
+    {"num_workers", "min_workers", "checkpoint_every_steps", "validate_every_steps", "keep_checkpoints", "max_failures",
+     "restart", "address", "compile", "grad_accumulation"}
+)  # fmt: skip
+"""Settings that may change between a run's start and its resumption: they do not change what is learned from what."""

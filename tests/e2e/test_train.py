@@ -1,0 +1,163 @@
+"""The command is killed and run again: it goes on, and ends with the same weights, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jobs.demo.pictures import draw_picture
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a busy machine starts Ray in a minute
+
+DEADLINE_S = 200
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, labelled) -> Path:
+    """Eight drawn pictures to learn from and two held out, in VOC's layout."""
+    root = tmp_path_factory.mktemp("data")
+    for split, seeds in (("train", range(8)), ("val", range(8, 10))):
+        pictures = {f"p{seed}": draw_picture(seed) for seed in seeds}
+        objects = {
+            name: "".join(
+                labelled.thing(f"class {label}", *box) for label, box in zip(p.labels, p.boxes_xyxy, strict=True)
+            )
+            for name, p in pictures.items()
+        }
+        sides = {name: p.image.size for name, p in pictures.items()}
+        labelled.voc(root, split=split, size_px=(640, 480), **objects)
+        for name, picture in pictures.items():
+            framed = Image.new("RGB", (640, 480))
+            framed.paste(picture.image)
+            framed.save(root / f"JPEGImages/{name}.jpg")
+            assert sides[name] <= (640, 480)
+    return root
+
+
+class Training:
+    """The command as a process group of its own."""
+
+    def __init__(self, data: Path, output: Path, *more: object) -> None:
+        self.output = output
+        arguments = (
+            "--data", data, "--output", output, "--name", "run", "--width", 0.05, "--batch-size", 2, "--num-steps", 40,
+            "--checkpoint-every-steps", 5, "--json", *more,
+        )  # fmt: skip
+        command = [sys.executable, "-m", "jobs", "train", *map(str, arguments)]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    @property
+    def num_registered(self) -> int:
+        """Checkpoints that Ray Train would resume from."""
+        try:
+            snapshot = json.loads((self.output / "_runs/run/checkpoint_manager_snapshot.json").read_text())
+        except (OSError, json.JSONDecodeError):
+            return 0
+        return len(snapshot["checkpoint_results"])
+
+    def wait_for_checkpoint(self) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while self.num_registered < 2:
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=DEADLINE_S)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def start(data: Path) -> Iterator[Callable[..., Training]]:
+    started: list[Training] = []
+
+    def start(output: Path, *more: object) -> Training:
+        started.append(Training(data, output, *more))
+        return started[-1]
+
+    yield start
+    for training in started:
+        if training.process.poll() is None:
+            os.killpg(training.process.pid, signal.SIGKILL)
+            training.process.wait()
+
+
+def assert_done(training: Training) -> str:
+    """What it told, on standard error; on standard output stands one JSON object."""
+    code, out, err = training.end()
+    assert code == 0, err
+    assert json.loads(out)["num_images"] == 2
+    assert "step 40 of 40 · " in err
+    return err
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start: Callable[..., Training], tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    training = start(tmp_path_factory.mktemp("undisturbed"))
+    assert "the training begins: 1 workers" in assert_done(training)
+    return (training.output / "model.safetensors").read_bytes()
+
+
+def test_the_driver_is_killed(start: Callable[..., Training], tmp_path: Path, undisturbed: bytes) -> None:
+    first = start(tmp_path)
+    first.wait_for_checkpoint()
+    first.process.kill()
+    first.end()
+    assert not (tmp_path / "model.json").exists()
+
+    other = start(tmp_path, "--learning-rate", 0.5)
+    code, _, err = other.end()
+    assert (code, "learning_rate: 0.5, not 0.02 as the run in" in err) == (2, True), err
+
+    told = assert_done(start(tmp_path))
+    assert "the training resumes after step " in told
+    assert (tmp_path / "model.safetensors").read_bytes() == undisturbed
+
+
+def test_a_worker_is_killed(start: Callable[..., Training], tmp_path: Path, undisturbed: bytes) -> None:
+    """The command itself goes on."""
+    training = start(tmp_path)
+    training.wait_for_checkpoint()
+    os.kill(training_worker(training.process.pid), signal.SIGKILL)
+    told = assert_done(training)
+    assert "the training resumes after step " in told
+    assert (tmp_path / "model.safetensors").read_bytes() == undisturbed
+
+
+def training_worker(driver: int) -> int:
+    """The process of the one training worker below a driver."""
+    tree = {driver}
+    while True:
+        children = {int(pid) for pid in all_processes() if parent(pid) in tree} | tree
+        if children == tree:
+            break
+        tree = children
+    (found,) = [pid for pid in tree if "TrainWorker" in command_line(pid)]
+    return found
+
+
+def all_processes() -> list[str]:
+    return [name for name in os.listdir("/proc") if name.isdigit()]
+
+
+def parent(pid: str) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return -1
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
