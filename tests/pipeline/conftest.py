@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from pipeline.manifest import LISTING
 from pipeline.table import SCHEMA, ResultTable
@@ -37,6 +38,12 @@ def make_detections(*boxes: tuple[int, str, float, float, float, float, float]) 
 
 def to_table(*rows: dict[str, object]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=SCHEMA)
+
+
+@pytest.fixture(autouse=True)
+def pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding sets Pillow's bound for its process, and here that is other tests' process too."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
 
 
 class Rows:
