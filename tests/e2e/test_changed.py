@@ -1,35 +1,22 @@
 """Images that are gone, or others, when they are read: the whole command."""
 
-import io
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from jobs.demo.pictures import draw_picture
 from jobs.demo.train import PACKAGE
 from pipeline.storage import local_etag
+from tests.e2e.command import ask, infer, jpeg
 
 pytestmark = pytest.mark.slow
 
 
-def run(*arguments: object) -> Any:
-    command = [sys.executable, "-m", "jobs", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 def write_picture(path: Path, width_px: int) -> str:
     """A picture as JPEG; its row in a manifest, as it is now."""
-    encoded = io.BytesIO()
-    draw_picture(0).image.resize((width_px, 48)).save(encoded, "JPEG")
-    path.write_bytes(encoded.getvalue())
-    return f"{path},{local_etag(os.stat(path))},{len(encoded.getvalue())}"
+    content = jpeg(width_px=width_px)
+    path.write_bytes(content)
+    return f"{path},{local_etag(os.stat(path))},{len(content)}"
 
 
 def test_what_was_listed_is_read_or_is_a_failure(tmp_path: Path) -> None:
@@ -40,20 +27,20 @@ def test_what_was_listed_is_read_or_is_a_failure(tmp_path: Path) -> None:
     (tmp_path / "listed.csv").write_text("\n".join(["uri,etag,size_bytes", *listed]))
     (pictures / "gone.jpg").unlink()
     write_picture(pictures / "changed.jpg", 80)
-    job = ("infer", "--table", table, "--model", PACKAGE, "--json")
+    job = ("--table", table, "--model", PACKAGE)
 
-    first = run(*job, "--input", tmp_path / "listed.csv")
+    first = infer(*job, "--input", tmp_path / "listed.csv")
     assert [first[k] for k in ("listed", "ok", "failed")] == [3, 1, 2]
     sql = "SELECT parse_filename(uri) AS name, error_stage, error_type, is_permanent FROM failures ORDER BY name"
-    assert run("query", "--table", table, sql, "--format", "json") == [
+    assert ask(table, sql) == [
         {"name": "changed.jpg", "error_stage": "fetch", "error_type": "ChangedError", "is_permanent": False},
         {"name": "gone.jpg", "error_stage": "fetch", "error_type": "FileNotFoundError", "is_permanent": False},
     ]
 
-    second = run(*job, "--input", pictures)
+    second = infer(*job, "--input", pictures)
     assert [second[k] for k in ("listed", "already_done", "planned", "ok")] == [2, 1, 1, 1]
     sql = "SELECT parse_filename(uri) AS name, status, width_px FROM images ORDER BY name"
-    assert run("query", "--table", table, sql, "--format", "json") == [
+    assert ask(table, sql) == [
         {"name": "changed.jpg", "status": "ok", "width_px": 80},
         {"name": "gone.jpg", "status": "failed", "width_px": None},
         {"name": "same.jpg", "status": "ok", "width_px": 64},

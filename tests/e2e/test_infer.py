@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from jobs.demo.pictures import draw_picture
 from pipeline.commit import Committer
 from pipeline.fence import Fence
 from pipeline.table import ResultTable
+from tests.e2e.command import answer, jpeg, run, start
 
 pytestmark = pytest.mark.slow
 
@@ -30,21 +30,8 @@ CONTRACT = {
 }  # fmt: skip
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "jobs", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
-
-
-def infer(*arguments: object) -> dict[str, object]:
-    code, out, err = run("infer", *arguments, "--json")
-    assert code == 0, err
-    summary = json.loads(out)  # Nothing else is on standard output.
+def infer(*arguments: object) -> dict[str, Any]:
+    summary = answer("infer", *arguments)
     assert summary.keys() == CONTRACT
     return summary
 
@@ -53,12 +40,6 @@ def rows(table: Path) -> list[tuple[object, ...]]:
     """Key and status of each row, by DuckDB over the files that the table's log names."""
     files = DeltaTable(str(table)).file_uris()
     return duckdb.execute("SELECT uri, etag, status FROM read_parquet(?) ORDER BY ALL", [files]).fetchall()
-
-
-def jpeg(seed: int) -> bytes:
-    encoded = io.BytesIO()
-    draw_picture(seed).image.resize((64, 48)).save(encoded, "JPEG")
-    return encoded.getvalue()
 
 
 @pytest.fixture

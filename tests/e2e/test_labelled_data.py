@@ -8,6 +8,7 @@ import pytest
 
 from jobs.demo.pictures import CLASS_NAMES, draw_picture
 from jobs.demo.train import PACKAGE
+from tests.e2e.command import run
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +47,7 @@ def shapes(tmp_path: Path) -> Path:
     return root
 
 
-def test_data_is_looked_through(run, shapes: Path, tmp_path: Path) -> None:
+def test_data_is_looked_through(shapes: Path, tmp_path: Path) -> None:
     code, out, err = run("data", "check", "--data", shapes, "--output", tmp_path / "page.html", "--json")
     report = json.loads(out)
     assert (code, report["is_sound"], report["splits"]["train"]["num_images"]) == (0, True, 9), err
@@ -60,7 +61,7 @@ def test_data_is_looked_through(run, shapes: Path, tmp_path: Path) -> None:
     assert (code, "no data has the split 'test'" in err, "Traceback" in err) == (2, True, False)
 
 
-def test_data_is_learned_from_and_measured_on(run, shapes: Path, tmp_path: Path) -> None:
+def test_data_is_learned_from_and_measured_on(shapes: Path, tmp_path: Path) -> None:
     code, _, err = run("train", "--data", shapes, "--output", tmp_path / "model", "--name", "shapes", *FEW)
     assert code == 0, err
     assert "train: 9 images, " in err
@@ -74,7 +75,7 @@ def test_data_is_learned_from_and_measured_on(run, shapes: Path, tmp_path: Path)
 
 
 @pytest.mark.s3
-def test_the_same_on_s3(run, shapes: Path, upload) -> None:
+def test_the_same_on_s3(shapes: Path, upload) -> None:
     url = upload(shapes)
     code, out, err = run("data", "check", "--data", url, "--output", f"{url}/page.html", "--json")
     assert (code, json.loads(out)["is_sound"]) == (0, True), err

@@ -1,12 +1,9 @@
 """The care of a table as people do it: the command as a process, beside runs, killed, and on a table of the first version."""
 
-import io
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,28 +11,11 @@ import duckdb
 import pytest
 from deltalake import DeltaTable
 
-from jobs.demo.pictures import draw_picture
+from tests.e2e.command import answer, jpeg, run, start
 
 pytestmark = pytest.mark.slow
 
 FIRST_VERSION = Path(__file__).parents[1] / "data/first_version"
-
-
-def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "jobs", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
-
-
-def answer(*arguments: object) -> dict[str, object]:
-    code, out, err = run(*arguments, "--json")
-    assert code == 0, err
-    return json.loads(out)
 
 
 def num_rows(table: Path) -> tuple[int, int]:
@@ -47,10 +27,9 @@ def num_rows(table: Path) -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, encoded = tmp_path_factory.mktemp("pictures"), io.BytesIO()
-    draw_picture(1).image.resize((64, 48)).save(encoded, "JPEG")
+    folder, content = tmp_path_factory.mktemp("pictures"), jpeg(1)
     for index in range(800):
-        (folder / f"{index}.jpg").write_bytes(encoded.getvalue())
+        (folder / f"{index}.jpg").write_bytes(content)
     return folder
 
 

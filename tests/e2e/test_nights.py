@@ -5,10 +5,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tests.e2e.command import ask, infer, jpeg, run
+
 pytestmark = pytest.mark.slow
 
 
-def test_a_range_of_days(infer, run, ask, model, jpeg, tmp_path):
+def test_a_range_of_days(model, tmp_path):
     """Three days, one of them without images; started again; a day's new image; then the wrong ranges."""
     pictures, table = tmp_path / "pictures", tmp_path / "table"
     pictures.mkdir()
@@ -56,7 +58,7 @@ def test_a_range_of_days(infer, run, ask, model, jpeg, tmp_path):
 
 
 @pytest.mark.s3
-def test_what_a_complete_run_has_found_is_not_looked_up_again(infer, run, ask, model, jpeg, s3, monkeypatch, tmp_path):
+def test_what_a_complete_run_has_found_is_not_looked_up_again(model, s3, monkeypatch, tmp_path):
     """The margin is an hour: it is made nothing here. A row is taken out behind its back, to see who looks."""
     (tmp_path / "sitecustomize.py").write_text(MARGIN)
     environment = {"PYTHONPATH": str(tmp_path)}

@@ -1,8 +1,11 @@
 """Images that kill the process which holds them: the command as a process, with an accident built into its workers."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.e2e.command import ask, infer, jpeg, run
 
 pytestmark = pytest.mark.slow
 
@@ -84,16 +87,12 @@ def little_memory() -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def failures(ask):
-    def failures(table: Path) -> dict[str, list]:
-        sql = "SELECT uri, error_stage, error_type, num_attempts FROM images WHERE status = 'failed'"
-        return {Path(uri).name: rest for uri, *rest in (row.values() for row in ask(table, sql))}
-
-    return failures
+def failures(table: Path) -> dict[str, list[Any]]:
+    sql = "SELECT uri, error_stage, error_type, num_attempts FROM images WHERE status = 'failed'"
+    return {Path(uri).name: rest for uri, *rest in (row.values() for row in ask(table, sql))}
 
 
-def test_an_image_that_kills_its_process_costs_itself_alone(infer, failures, jpeg, model, accidents, tmp_path):
+def test_an_image_that_kills_its_process_costs_itself_alone(model, accidents, tmp_path):
     pictures, table = tmp_path / "pictures", tmp_path / "table"
     pictures.mkdir()
     for index in range(37):
@@ -115,7 +114,7 @@ def test_an_image_that_kills_its_process_costs_itself_alone(infer, failures, jpe
     assert [second[k] for k in ("already_done", "planned")] == [37, 3], "another run tries them again"
 
 
-def test_an_image_that_eats_all_memory_costs_itself_alone(infer, failures, jpeg, model, accidents, tmp_path):
+def test_an_image_that_eats_all_memory_costs_itself_alone(model, accidents, tmp_path):
     pictures, table = tmp_path / "pictures", tmp_path / "table"
     pictures.mkdir()
     for index in range(7):
@@ -127,7 +126,7 @@ def test_an_image_that_eats_all_memory_costs_itself_alone(infer, failures, jpeg,
     assert failures(table) == {"eat.jpg": ["fetch", "ProcessKilled", 1]}
 
 
-def test_a_run_in_which_everything_dies_ends_and_says_so(run, failures, jpeg, model, accidents, tmp_path):
+def test_a_run_in_which_everything_dies_ends_and_says_so(model, accidents, tmp_path):
     pictures, table = tmp_path / "pictures", tmp_path / "table"
     pictures.mkdir()
     for index in range(100):

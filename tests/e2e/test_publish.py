@@ -7,6 +7,7 @@ import pytest
 from model.package import ModelPackage
 from pipeline import storage
 from pipeline.packages import write_package
+from tests.e2e.command import ask, infer, jpeg, run
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +25,7 @@ def other(model, tmp_path):
 
 
 @pytest.mark.s3
-def test_nights_before_and_after_a_model_is_published_and_rolled_back(infer, run, ask, model, other, jpeg, s3):
+def test_nights_before_and_after_a_model_is_published_and_rolled_back(model, other, s3):
     bucket = s3.bucket()
     s3.put(bucket, {f"in/{seed}.jpg": jpeg(seed) for seed in range(3)})
     models, table = f"s3://{bucket}/models/blood", f"s3://{bucket}/table"
@@ -57,7 +58,7 @@ def test_nights_before_and_after_a_model_is_published_and_rolled_back(infer, run
     assert [step["digest"] for step in listed["aliases"]["latest"]] == [first, second, first]
 
 
-def test_what_people_are_told(run, model, other, tmp_path):
+def test_what_people_are_told(model, other, tmp_path):
     models = tmp_path / "models"
     code, out, _ = run("model", "publish", "--model", model, "--to", models)
     first = out.split()[-1]
@@ -90,7 +91,7 @@ def test_what_people_are_told(run, model, other, tmp_path):
         ("list {tmp}", "no model is published at"),
     ],
 )
-def test_wrong_settings(command, message, run, model, tmp_path):
+def test_wrong_settings(command, message, model, tmp_path):
     digest = "0" * 64
     content = {"number": 1, "digest": digest, "moved_at": "2026-01-02T03:04:05Z", "before": None}
     storage.write(f"{tmp_path}/published/aliases/latest/00000001.json", json.dumps(content).encode())
