@@ -11,14 +11,13 @@ from jobs.evaluate import evaluate
 from jobs.settings import TrainSettings
 from model.config import Architecture, Kind, Preprocessing
 from model.example import Examples
-from model.package import RECORD_FILE, WEIGHTS_FILE, ModelPackage, PackageError, PackageRecord
+from model.package import ModelPackage, PackageRecord
 from model.ssd import SSD
-from pipeline import storage
 from pipeline.dataset import read_clean
-from pipeline.errors import SettingError, reason
+from pipeline.errors import SettingError
 from pipeline.examples import LabelledExamples
 from pipeline.labelled import class_names
-from pipeline.packages import check_free, write_package
+from pipeline.packages import check_free, read_start, write_package
 from pipeline.training import train
 from pipeline.training_settings import ClusterTraining
 
@@ -88,7 +87,10 @@ def from_package(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
         SettingError: it can't be read, nothing of its trunk fits, or a setting contradicts it.
     """
     assert settings.init is not None
-    package = _read_init(settings.init)
+    try:
+        package = read_start(settings.init)
+    except SettingError as error:
+        raise SettingError(f"init: {error}") from error
     architecture = package.record.architecture
     if not package.record.class_names:
         architecture = Architecture(
@@ -111,15 +113,6 @@ def from_package(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
     layers = sorted({name.partition(".")[0] for name in fresh})
     print(f"init: {len(weights)} tensors kept; at random: {', '.join(layers) or 'none'}", file=sys.stderr)
     return Start(architecture, package.record.preprocessing, weights, {"init": package.digest})
-
-
-def _read_init(url: str) -> ModelPackage:
-    """A package that may be a trunk, so that no network can be made of it."""
-    folder = storage.absolute(url).rstrip("/")
-    try:
-        return ModelPackage.from_files({name: storage.read(f"{folder}/{name}") for name in (RECORD_FILE, WEIGHTS_FILE)})
-    except (OSError, PackageError) as error:
-        raise SettingError(f"init {url!r} can't be used: {reason(error)}") from error
 
 
 def train_from(

@@ -14,13 +14,23 @@ def read_package(url: str) -> ModelPackage:
     """The package in a folder, local or in object storage; or a published one by its alias or digest.
 
     Raises:
-        SettingError: it is not there, may not be read, is no package, or not the one that was published.
+        SettingError: it is not there, may not be read, is no package or a trunk, or not the one that was published.
     """
+    package = read_start(url)
+    try:
+        package.network()
+    except PackageError as error:
+        raise SettingError(f"model {url!r} can't be used: {error}") from error
+    return package
+
+
+def read_start(url: str) -> ModelPackage:
+    """As `read_package`, for a training to start from: it may be a trunk, of which no network can be made."""
     try:
         folder, digest = locate(url)
-        files = {name: storage.read(f"{folder}/{name}") for name in (RECORD_FILE, WEIGHTS_FILE)}
-        package = ModelPackage.from_files(files)
-        package.network()
+        package = ModelPackage.from_files(
+            {name: storage.read(f"{folder}/{name}") for name in (RECORD_FILE, WEIGHTS_FILE)}
+        )
     except OSError as error:
         raise SettingError(
             f"model {url!r} can't be read: {error}; it must be a folder with {RECORD_FILE} and {WEIGHTS_FILE}"

@@ -85,7 +85,7 @@ def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) ->
     mine = settings.model_dump(mode="json", include=ClusterTraining.model_fields.keys() - RESUMABLE) | data
     file = f"{url}/{SETTINGS_FILE}"
     try:
-        if settings.restart and storage.exists(url):
+        if settings.restart and storage.exists(file):  # without that file it is no run's, and nothing of it is deleted
             fs, path = storage.filesystem(url)
             fs.rm(path, recursive=True)
         if not storage.exists(file):

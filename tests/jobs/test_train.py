@@ -164,7 +164,7 @@ def test_an_init_that_is_no_start(voc: Path, tmp_path: Path, weights: dict[str, 
 
 
 def test_an_init_that_is_no_package(voc: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=r"init .* can't be used: "):
+    with pytest.raises(SettingError, match=r"^init: model .* can't be read: "):
         train_on_data(settings(voc, tmp_path / "model", init=str(tmp_path / "none")))
 
 

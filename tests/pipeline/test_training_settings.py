@@ -43,6 +43,14 @@ def test_a_restart_forgets_the_run(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run/settings.json").read_text())["learning_rate"] == 0.1
 
 
+def test_a_restart_forgets_nothing_but_runs(tmp_path: Path) -> None:
+    """Published models, say, may lie where a storage and a name lead by mistake."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/file").write_text("of some kind")
+    check_same_run(str(tmp_path / "models"), ClusterTraining(restart=True), {})
+    assert (tmp_path / "models/file").exists()
+
+
 def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingError, match=r"the run's folder .* can't be used"):
