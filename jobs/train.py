@@ -145,6 +145,6 @@ def _stored(tensor: torch.Tensor) -> torch.Tensor:
 
 def finish(package: ModelPackage, held_out: Examples, url: str, data: str) -> dict[str, Any]:
     """Measure a package on held-out examples and write it with its metrics; the metrics."""
-    metrics = {"data": data} | evaluate(package, held_out).summary()
+    metrics = {"data": data} | evaluate(package, held_out).metrics.summary()
     write_package(ModelPackage(package.record.model_copy(update={"metrics": metrics}), package.weights), url)
     return metrics

@@ -10,7 +10,7 @@ from pipeline.packages import read_package
 
 def test_both_figures_at_half_overlap_agree() -> None:
     """COCO's recalls are 101 and VOC's all: so few objects move it by a step or two."""
-    summary = evaluate(read_package(str(PACKAGE)), DrawnExamples(3_000_000, 40)).summary()
+    summary = evaluate(read_package(str(PACKAGE)), DrawnExamples(3_000_000, 40)).metrics.summary()
     assert summary["num_images"] == 40
     assert summary["map50"] == pytest.approx(summary["voc_map_all"], abs=0.01)
     assert summary["voc_map_all"] > 0.9
@@ -27,5 +27,5 @@ def test_data_in_cocos_layout(labelled, tmp_path) -> None:
     """Without objects: nothing can be missed."""
     summary = evaluate_on_data(
         str(PACKAGE), [str(labelled.coco(tmp_path, names=("a.jpg", "b.jpg")))], "train"
-    ).summary()
+    ).metrics.summary()
     assert (summary["num_images"], summary["map"]) == (2, None)

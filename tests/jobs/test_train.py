@@ -55,7 +55,7 @@ def test_a_training_leaves_a_package_with_its_metrics(voc: Path, tmp_path: Path)
     assert package.record.provenance["settings"]["seed"] == 5
     assert (metrics["num_images"], set(metrics["per_class"]) <= set(CLASS_NAMES)) == (3, True)
 
-    again = evaluate_on_data(str(tmp_path / "model"), [str(voc)], "val").summary()
+    again = evaluate_on_data(str(tmp_path / "model"), [str(voc)], "val").metrics.summary()
     assert again.items() <= metrics.items()
 
 
