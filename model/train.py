@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from model.augment import Augmentation, vertical_flip
+from model.augment import Augmentation, distort_colours, vertical_flip
 from model.config import Architecture, Preprocessing, TrainingSettings
 from model.default_boxes import default_boxes
 from model.detector import fast_dtype
@@ -50,7 +50,7 @@ class Preparation:
             image, boxes = vertical_flip(image, boxes)
         height_px, width_px = image.shape[-2:]
         boxes = boxes / torch.tensor([width_px, height_px, width_px, height_px])
-        return resize(image, self._image_size_px), boxes, labels
+        return distort_colours(resize(image, self._image_size_px)), boxes, labels
 
 
 def pad_targets(boxes_xyxy: list[Tensor], labels: list[Tensor]) -> Targets:

@@ -71,7 +71,7 @@ class Worker:
         self._rank: int = context.get_world_rank()
         self._num_workers: int = context.get_world_size()
         self._device = ray.train.torch.get_device()
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+        torch.set_num_threads(max(1, num_cores() // context.get_local_world_size()))
         start = ray.get(task.start[0])
         self._record = start.record
         self._step = TrainingStep(
@@ -154,6 +154,11 @@ class Worker:
     def _tell(self, message: Begun | Stepped | Measured) -> None:
         if self._rank == 0:
             self._task.told.put(message)
+
+
+def num_cores() -> int:
+    """Of this machine, that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def new_network(start: ModelPackage, seed: int) -> SSD:

@@ -1,7 +1,9 @@
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
-from model.augment import Augmentation, vertical_flip
+from model.augment import Augmentation, IoUCrop, distort_colours, vertical_flip
 from model.config import Preprocessing
 
 # Three squares of one colour each on grey; a box's label is the channel that its square is bright in, plus 1.
@@ -39,7 +41,7 @@ def test_boxes_stay_inside_and_in_step_with_labels():
 
 
 def test_a_flip_takes_boxes_and_labels_along():
-    """Without rescaling and with colours only shifted a little, a box's middle shows what its label says."""
+    """Without rescaling, each box is where it was, or mirrored."""
     flipped = 0
     for image, boxes, labels in examples(Augmentation(Preprocessing(), rescale=False), 20, seed=1):
         assert image.shape == (3, 100, 120)
@@ -50,6 +52,34 @@ def test_a_flip_takes_boxes_and_labels_along():
         assert first in ([10, 20, 40, 50], [80, 20, 110, 50])
         flipped += first[0] == 80
     assert 3 < flipped < 17
+
+
+def crops(crop: v2.RandomIoUCrop, count: int) -> Tensor:
+    """(count, 5): left, top, width, height and how many objects stay; 0, 0, 120, 100 and 3 where nothing is cut."""
+    boxes = tv_tensors.BoundingBoxes(BOXES, format="XYXY", canvas_size=(100, 120))
+    torch.manual_seed(0)
+    made = [crop.make_params([boxes]) for _ in range(count)]
+    whole = {"left": 0, "top": 0, "width": 120, "height": 100, "is_within_crop_area": torch.ones(3)}
+    rows = [whole | some for some in made]
+    return torch.tensor(
+        [[*(row[key] for key in ("left", "top", "width", "height")), row["is_within_crop_area"].sum()] for row in rows]
+    ).double()
+
+
+def test_crops_are_torchvisions():
+    """Drawn in another order, they are spread in the same way: means over 2,000 differ by a few standard errors at most."""
+    ours, theirs = crops(IoUCrop(), 2000), crops(v2.RandomIoUCrop(), 2000)
+    standard_error = (ours.var(dim=0) / 2000 + theirs.var(dim=0) / 2000).sqrt()
+    assert ((ours.mean(dim=0) - theirs.mean(dim=0)).abs() < 4 * standard_error).all()
+    assert (ours[:, :2] >= 0).all()
+    assert (ours[:, :2] + ours[:, 2:4] <= torch.tensor([120, 100])).all()
+
+
+def test_colours_are_distorted_half_the_time():
+    torch.manual_seed(0)
+    distorted = [distort_colours(picture()) for _ in range(20)]
+    assert all(image.dtype == torch.uint8 and type(image) is Tensor for image in distorted)
+    assert sum(not torch.equal(image, picture()) for image in distorted) > 10
 
 
 def test_seeded_runs_are_the_same_and_others_differ():

@@ -1,0 +1,149 @@
+"""How fast a training goes: its loop against its bare step, and two workers on two cores against one on one.
+
+    python -m tests.benchmarks.training loop DATA 3         DATA: labelled images in Pascal VOC's layout; 3 rounds
+    python -m tests.benchmarks.training workers DATA 3
+
+Each round runs both sides, one after the other, on the same cores: the recipe of jobs/bccd.yaml unless --width says another. The loop's
+images/s are those between two of its steps, so that start-up does not count.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+import torch
+
+from jobs.train import from_scratch
+from model.example import Examples
+from model.package import ModelPackage, PackageRecord
+from model.ssd import SSD
+from model.train import Preparation, TrainingStep, pad_targets
+from pipeline import training
+from pipeline.cluster import cluster
+from pipeline.dataset import read_clean
+from pipeline.examples import LabelledExamples
+from pipeline.labelled import class_names
+from pipeline.training_progress import Begun, Measured, Stepped, TrainingProgress
+from pipeline.training_settings import ClusterTraining
+
+BATCH_SIZE = 16
+NUM_WARM, NUM_MEASURED = 8, 40
+"""Steps."""
+
+
+class Watched(TrainingProgress):
+    """When each step was heard of."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.heard_s: list[float] = []
+        seen.append(self)
+
+    def show(self, told: Begun | Stepped | Measured) -> None:
+        if isinstance(told, Stepped):
+            self.heard_s.append(time.monotonic())
+
+
+seen: list[Watched] = []
+
+
+def settings_of(num_workers: int) -> ClusterTraining:
+    return ClusterTraining(
+        num_steps=NUM_WARM + NUM_MEASURED,
+        batch_size=BATCH_SIZE,
+        vertical_flip=True,
+        num_workers=num_workers,
+        checkpoint_every_steps=10_000,
+    )
+
+
+def labelled(data: str) -> tuple[Examples, tuple[str, ...]]:
+    images = read_clean((data,), "train")
+    names = class_names(images)
+    return LabelledExamples(images, names), names
+
+
+def bare_images_per_s(data: str, width: float) -> float:
+    """The step alone, over and over on one batch, with a thread a core."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    examples, names = labelled(data)
+    start, settings = from_scratch(width), settings_of(1)
+    prepare = Preparation(start.architecture.image_size_px, start.preprocessing, settings)
+    images, boxes, labels = zip(*(prepare(examples[i], i) for i in range(BATCH_SIZE)), strict=True)
+    batch = torch.stack(images).contiguous(memory_format=torch.channels_last), pad_targets([*boxes], [*labels])
+    network = SSD(start.architecture, len(names) + 1).to(memory_format=torch.channels_last)
+    step_on = TrainingStep(network, start.architecture, start.preprocessing, settings)
+    for step in range(NUM_WARM):
+        step_on(step, *batch)
+    started = time.monotonic()
+    for step in range(NUM_MEASURED):
+        step_on(step, *batch)
+    return NUM_MEASURED * BATCH_SIZE / (time.monotonic() - started)
+
+
+def loop_images_per_s(data: str, width: float, num_workers: int) -> float:
+    """A real training, of a few steps."""
+    training.TrainingProgress = Watched
+    examples, names = labelled(data)
+    start = from_scratch(width)
+    record = PackageRecord(
+        name="benchmark", architecture=start.architecture, class_names=names, preprocessing=start.preprocessing
+    )
+    with tempfile.TemporaryDirectory(prefix="ssd-batch-benchmark-") as folder, cluster("local"):
+        training.train(ModelPackage(record, {}), examples, examples, settings_of(num_workers), f"{folder}/run", {})
+    heard_s = seen[-1].heard_s
+    return NUM_MEASURED * BATCH_SIZE / (heard_s[-1] - heard_s[-1 - NUM_MEASURED])
+
+
+def in_a_process(side: str, num_cores: int, *arguments: object) -> float:
+    """A side's images/s, on the first cores alone; each starts afresh."""
+    command = [sys.executable, "-m", "tests.benchmarks.training", side, *map(str, arguments)]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, range(num_cores)), check=True
+    )
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def compare(data: str, width: float, sides: Sequence[tuple[str, int, int]], num_rounds: int) -> None:
+    """Print both sides' images/s of each round, and the second side's as ratio to the first's.
+
+    Args:
+        data: folder.
+        width: the network's.
+        sides: name, cores and workers of each.
+        num_rounds: how often.
+    """
+    ratios = []
+    for _ in range(num_rounds):
+        first, second = (in_a_process(name, cores, data, workers, "--width", width) for name, cores, workers in sides)
+        ratios.append(second / first)
+        print(f"{first:8.2f} {second:8.2f} images/s   ratio {ratios[-1]:.3f}", flush=True)
+    print(f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), width {width}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("loop", "workers", "bare-side", "loop-side"))
+    parser.add_argument("data")
+    parser.add_argument("number", type=int, help="rounds; of a side, workers")
+    parser.add_argument("--width", type=float, default=0.25)
+    options = parser.parse_args()
+    match options.what:
+        case "loop":
+            compare(options.data, options.width, (("bare-side", 2, 1), ("loop-side", 2, 1)), options.number)
+        case "workers":
+            compare(options.data, options.width, (("loop-side", 1, 1), ("loop-side", 2, 2)), options.number)
+        case "bare-side":
+            print(json.dumps(bare_images_per_s(options.data, options.width)))
+        case "loop-side":
+            print(json.dumps(loop_images_per_s(options.data, options.width, options.number)))
+
+
+if __name__ == "__main__":
+    main()
