@@ -23,6 +23,10 @@ PREPARE_CPUS = 0.4
 """Share of a core that Ray books for a task; see `pipeline.stream`."""
 MAX_BLOCK_ROWS = 32
 """Examples that one task prepares: fewer cost more in tasks than in work, more come later."""
+SEGMENT_ROWS = 1024 * MAX_BLOCK_ROWS
+"""Examples that one Ray Data execution brings: for each of its blocks Ray takes 2 ms before the first comes."""
+AHEAD_BYTES = 512 * 2**20
+"""Of examples that wait, or are in the making, for a worker; without a bound half of the nodes' memory fills up."""
 PREFETCHED_BATCHES = 2
 
 READY = pa.schema(
@@ -52,11 +56,13 @@ class Feed:
             share: the worker's part.
             num_cpus: what its tasks may book.
         """
-        rows = self._stream(first_step, share, num_cpus)
-        for table in rows.iter_batches(
-            batch_size=share.size, batch_format="pyarrow", prefetch_batches=PREFETCHED_BATCHES
-        ):
-            yield to_tensors(table, self.image_size_px)
+        num_steps = max(1, SEGMENT_ROWS // share.size)
+        for start in range(first_step, self.settings.num_steps, num_steps):
+            rows = self._stream(start, min(start + num_steps, self.settings.num_steps), share, num_cpus)
+            for table in rows.iter_batches(
+                batch_size=share.size, batch_format="pyarrow", prefetch_batches=PREFETCHED_BATCHES
+            ):
+                yield to_tensors(table, self.image_size_px)
 
     def prepared(self, position: int) -> tuple[int, Example, tuple[Tensor, Tensor, Tensor]]:
         """What stands at a position: its index, the example, and what the step learns of it."""
@@ -64,20 +70,21 @@ class Feed:
         example = ray.get(self.examples[0])[index]
         return index, example, Preparation(self.image_size_px, self.preprocessing, self.settings)(example, position)
 
-    def _stream(self, first_step: int, share: Share, num_cpus: float) -> Dataset:
+    def _stream(self, first_step: int, end_step: int, share: Share, num_cpus: float) -> Dataset:
         quiet_ray_data()
         options = DataContext.get_current().execution_options
         options.preserve_order = True
-        options.resource_limits = ExecutionResources(cpu=max(num_cpus, PREPARE_CPUS))
-        num_rows = (self.settings.num_steps - first_step) * share.size
-        num_blocks = max(1, num_rows // min(MAX_BLOCK_ROWS, 2 * share.size))
-        numbers = ray.data.range(num_rows, override_num_blocks=num_blocks)
+        options.resource_limits = ExecutionResources(cpu=max(num_cpus, PREPARE_CPUS), object_store_memory=AHEAD_BYTES)
+        num_rows, block_rows = (end_step - first_step) * share.size, min(MAX_BLOCK_ROWS, 2 * share.size)
+        rows = [range(start, min(start + block_rows, num_rows)) for start in range(0, num_rows, block_rows)]
+        # Tables, where ray.data.range would be a stage of its own, which half of the cores are kept for.
+        numbers = ray.data.from_arrow([pa.table({"row": some}) for some in rows])
         prepare = partial(self._prepare, first_step=first_step, share=share)
         return numbers.map_batches(prepare, batch_size=None, batch_format="pyarrow", num_cpus=PREPARE_CPUS)
 
     def _prepare(self, numbers: pa.Table, first_step: int, share: Share) -> pa.Table:
         torch.set_num_threads(1)
-        places = (share.position(row, first_step, self.settings.batch_size) for row in numbers["id"].to_pylist())
+        places = (share.position(row, first_step, self.settings.batch_size) for row in numbers["row"].to_pylist())
         return pa.Table.from_pylist([_to_row(*self.prepared(place)[2]) for place in places], schema=READY)
 
 

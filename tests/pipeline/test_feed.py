@@ -80,6 +80,16 @@ def test_a_resumed_run_sees_what_was_left(feed: Feed, whole: list[tuple[Tensor, 
         assert objects(targets) == objects(of_expected)
 
 
+def test_a_long_training_comes_in_segments(
+    feed: Feed, whole: list[tuple[Tensor, Targets]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two steps each: three executions for five steps."""
+    monkeypatch.setattr("pipeline.feed.SEGMENT_ROWS", 11)
+    for (images, targets), (expected, of_expected) in zip(seen(feed), whole, strict=True):
+        assert torch.equal(images, expected)
+        assert objects(targets) == objects(of_expected)
+
+
 @pytest.mark.usefixtures("local_cluster")
 def test_more_workers_than_the_cluster_holds() -> None:
     assert scaling_config(ClusterTraining(num_workers=1, batch_size=100)).num_workers == 1
