@@ -131,7 +131,7 @@ class TrainingStep:
 
     def _accumulate(self, images: Tensor, matched: tuple[Tensor, Tensor], num_matched: Tensor) -> Tensor:
         """Forward and backward, part by part: gradients of the whole, and this worker's sums of both losses."""
-        size = math.ceil(len(images) / self._settings.grad_accumulation)
+        size = part_size(len(images), self._settings.grad_accumulation)
         tensors = (images, *matched)
         parts = list(zip(*(tensor.split(size) for tensor in tensors), strict=True))  # type: ignore[no-untyped-call]
         sums = torch.zeros(2, device=self.device)
@@ -164,6 +164,17 @@ class TrainingStep:
         if self.num_workers > 1 and self.device.type == "cuda":
             return nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call, no-any-return]
         return network
+
+
+def part_size(num_images: int, grad_accumulation: int) -> int:
+    """Images a forward pass, but for the last one."""
+    return math.ceil(num_images / grad_accumulation)
+
+
+def smallest_part(num_images: int, grad_accumulation: int) -> int:
+    """Images in the last forward pass."""
+    size = part_size(num_images, grad_accumulation)
+    return num_images % size or size
 
 
 def can_compile(device: torch.device) -> bool:

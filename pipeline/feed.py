@@ -25,7 +25,7 @@ MAX_BLOCK_ROWS = 32
 """Examples that one task prepares: fewer cost more in tasks than in work, more come later."""
 SEGMENT_ROWS = 1024 * MAX_BLOCK_ROWS
 """Examples that one Ray Data execution brings: for each of its blocks Ray takes 2 ms before the first comes."""
-AHEAD_BYTES = 512 * 2**20
+AHEAD_BYTES = 256 * 2**20
 """Of examples that wait, or are in the making, for a worker; without a bound half of the nodes' memory fills up."""
 PREFETCHED_BATCHES = 2
 

@@ -17,7 +17,9 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from torch import Tensor
 
 from model.example import Examples
+from model.order import share_of
 from model.package import ModelPackage
+from model.train import smallest_part
 from pipeline import storage
 from pipeline.cluster import cluster
 from pipeline.errors import SettingError, SsdBatchError, reason
@@ -61,6 +63,8 @@ def train(
     check_same_run(url, settings, data | network)
     with nullcontext() if ray.is_initialized() else cluster(settings.address):
         scaling = scaling_config(settings)
+        if start.record.architecture.batch_norm:
+            check_batch_norm(settings, scaling.max_workers)
         image_size_px = start.record.architecture.image_size_px
         feed = Feed([ray.put(examples)], len(examples), image_size_px, start.record.preprocessing, settings)
         progress = TrainingProgress(settings.num_steps, settings.batch_size, len(examples), sys.stderr)
@@ -124,6 +128,20 @@ def scaling_config(settings: ClusterTraining) -> ScalingConfig:
         use_gpu=num_gpus > 0,
         resources_per_worker={"CPU": WORKER_CPUS} | ({"GPU": 1} if num_gpus else {}),
     )
+
+
+def check_batch_norm(settings: ClusterTraining, num_workers: int) -> None:
+    """Make sure that no forward pass has a single image: the last map is one cell, and one value has no variance.
+
+    Raises:
+        SettingError: one would have.
+    """
+    shares = (share_of(rank, num_workers, settings.batch_size).size for rank in range(num_workers))
+    if min(smallest_part(size, settings.grad_accumulation) for size in shares) < 2:
+        raise SettingError(
+            f"batch_size {settings.batch_size} leaves a worker of {num_workers} with a forward pass of one image (grad_accumulation "
+            f"{settings.grad_accumulation}), and batch norm needs two; take a larger batch"
+        )
 
 
 def run_config(url: str, settings: ClusterTraining) -> RunConfig:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import TextIO
 
+import ray
 from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.progress import LINE_INTERVAL_S, REDRAW_INTERVAL_S
 
@@ -114,7 +116,10 @@ def describe(told: Stepped, num_steps: int, batch_size: int, num_examples: int, 
 @contextmanager
 def shown(progress: TrainingProgress) -> Iterator[Queue]:
     """A queue that workers put into; what comes out is shown, until the end."""
-    queue = Queue(actor_options={"num_cpus": 0})
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = Queue(
+        actor_options={"num_cpus": 0, "scheduling_strategy": here}
+    )  # the loss of another node must not take it
 
     def show() -> None:
         while (told := queue.get()) is not None:

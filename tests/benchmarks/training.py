@@ -33,8 +33,8 @@ from pipeline.training_progress import Begun, Measured, Stepped, TrainingProgres
 from pipeline.training_settings import ClusterTraining
 
 BATCH_SIZE = 16
-NUM_WARM, NUM_MEASURED = 8, 40
-"""Steps."""
+NUM_WARM, NUM_MEASURED = 80, 60
+"""Steps; so many until the examples that were prepared before the first step (feed.AHEAD_BYTES) are used up."""
 
 
 class Watched(TrainingProgress):

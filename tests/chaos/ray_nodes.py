@@ -9,6 +9,7 @@ from tests.chaos.processes import kill_tree
 from tests.conftest import answers, free_port, wait_until
 
 OBJECT_STORE_BYTES = 200 * 2**20
+NODE_CPUS = 2
 
 
 class RayNodes:
@@ -17,9 +18,10 @@ class RayNodes:
     Args:
         folder: for sessions, logs and the token; a short path, because Ray's sockets lie there.
         environment: of all nodes, and thus of their workers.
+        head_cpus: cores of the head; with none, all work is on nodes that may be killed.
     """
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str], head_cpus: int = NODE_CPUS) -> None:
         self._folder = folder
         (folder / "token").write_text("c" * 32)
         self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
@@ -28,18 +30,22 @@ class RayNodes:
         self.address = f"127.0.0.1:{port}"
         self.nodes: list[subprocess.Popen[bytes]] = []
         head = ("--head", "--port", port, "--include-dashboard", "false")
-        self._head = self._start(*head)
+        self._head = self._start(head_cpus, *head)
         wait_until(lambda: answers(port))
 
     def add(self) -> None:
-        self.nodes.append(self._start("--address", self.address))
+        self.nodes.append(self._start(NODE_CPUS, "--address", self.address))
 
     def replace(self, rng: random.Random) -> None:
         """Kill all processes of a node that is not the head, and start another one."""
-        victim = self.nodes.pop(rng.randrange(len(self.nodes)))
+        self.kill(rng.choice(self.nodes))
+        self.add()
+
+    def kill(self, victim: "subprocess.Popen[bytes]") -> None:
+        """All processes of a node."""
+        self.nodes.remove(victim)
         kill_tree(victim.pid)
         victim.wait()
-        self.add()
 
     def pids(self) -> list[int]:
         return [node.pid for node in (self._head, *self.nodes)]
@@ -49,11 +55,11 @@ class RayNodes:
             kill_tree(node.pid)
             node.wait()
 
-    def _start(self, *arguments: object) -> "subprocess.Popen[bytes]":
+    def _start(self, num_cpus: int, *arguments: object) -> "subprocess.Popen[bytes]":
         self._num_started += 1
         name = self._folder / f"n{self._num_started}"
         command = [
-            Path(sys.executable).with_name("ray"), "start", "--block", "--num-cpus", 2, "--temp-dir", name,
+            Path(sys.executable).with_name("ray"), "start", "--block", "--num-cpus", num_cpus, "--temp-dir", name,
             "--node-ip-address", "127.0.0.1", "--object-store-memory", OBJECT_STORE_BYTES,
             "--min-worker-port", 0, "--max-worker-port", 0, "--disable-usage-stats", *arguments,
         ]  # fmt: skip

@@ -1,18 +1,22 @@
-"""The command is killed and run again: it goes on, and ends with the same weights, bit for bit."""
+"""A training's processes and nodes are killed: it goes on, and ends with the same weights."""
 
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from jobs.demo.pictures import draw_picture
+from tests.chaos.processes import below, kill_tree
+from tests.chaos.ray_nodes import RayNodes
+from tests.e2e import command
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a busy machine starts Ray in a minute
 
@@ -44,16 +48,13 @@ def data(tmp_path_factory: pytest.TempPathFactory, labelled) -> Path:
 class Training:
     """The command as a process group of its own."""
 
-    def __init__(self, data: Path, output: Path, *more: object) -> None:
+    def __init__(self, data: Path, output: Path, *more: object, environment: dict[str, str] | None = None) -> None:
         self.output = output
         arguments = (
             "--data", data, "--output", output, "--name", "run", "--width", 0.05, "--batch-size", 2, "--num-steps", 40,
             "--checkpoint-every-steps", 5, "--json", *more,
         )  # fmt: skip
-        command = [sys.executable, "-m", "jobs", "train", *map(str, arguments)]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
+        self.process = command.start("train", *arguments, environment=environment)
 
     @property
     def num_registered(self) -> int:
@@ -80,8 +81,8 @@ class Training:
 def start(data: Path) -> Iterator[Callable[..., Training]]:
     started: list[Training] = []
 
-    def start(output: Path, *more: object) -> Training:
-        started.append(Training(data, output, *more))
+    def start(output: Path, *more: object, environment: dict[str, str] | None = None) -> Training:
+        started.append(Training(data, output, *more, environment=environment))
         return started[-1]
 
     yield start
@@ -127,37 +128,56 @@ def test_a_worker_is_killed(start: Callable[..., Training], tmp_path: Path, undi
     """The command itself goes on."""
     training = start(tmp_path)
     training.wait_for_checkpoint()
-    os.kill(training_worker(training.process.pid), signal.SIGKILL)
+    os.kill(*training_workers(training.process.pid), signal.SIGKILL)
     told = assert_done(training)
     assert "the training resumes after step " in told
     assert (tmp_path / "model.safetensors").read_bytes() == undisturbed
 
 
-def training_worker(driver: int) -> int:
-    """The process of the one training worker below a driver."""
-    tree = {driver}
-    while True:
-        children = {int(pid) for pid in all_processes() if parent(pid) in tree} | tree
-        if children == tree:
-            break
-        tree = children
-    (found,) = [pid for pid in tree if "TrainWorker" in command_line(pid)]
-    return found
+def test_all_is_killed(start: Callable[..., Training], tmp_path: Path, undisturbed: bytes) -> None:
+    """Driver, Ray and all its workers at once."""
+    first = start(tmp_path)
+    first.wait_for_checkpoint()
+    kill_tree(first.process.pid)
+    first.end()
+    assert "the training resumes after step " in assert_done(start(tmp_path))
+    assert (tmp_path / "model.safetensors").read_bytes() == undisturbed
 
 
-def all_processes() -> list[str]:
-    return [name for name in os.listdir("/proc") if name.isdigit()]
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[RayNodes]:
+    """A head without cores, and two nodes."""
+    with TemporaryDirectory(prefix="n") as folder:  # Ray's sockets want a short path
+        nodes = RayNodes(Path(folder), os.environ | {"PYTHONPATH": str(Path.cwd())}, head_cpus=0)
+        nodes.add()
+        nodes.add()
+        yield nodes
+        nodes.stop()
 
 
-def parent(pid: str) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return -1
+def test_a_node_is_killed(start: Callable[..., Training], tmp_path: Path, nodes: RayNodes) -> None:
+    """With a worker of two on it: the command goes on, with what is left and what joins."""
+    together = ("--num-workers", 2, "--batch-size", 4, "--address", nodes.address)
+    alone = start(tmp_path / "alone", *together, environment=nodes.environment)
+    assert "the training begins: 2 workers" in assert_done(alone)
+
+    struck = start(tmp_path / "struck", *together, environment=nodes.environment)
+    struck.wait_for_checkpoint()
+    nodes.kill(next(node for node in nodes.nodes if training_workers(node.pid)))
+    nodes.add()
+    assert "the training resumes after step " in assert_done(struck)
+    expected, found = (load_file(training.output / "model.safetensors") for training in (alone, struck))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=0.02, rtol=0.05)
 
 
-def command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
+def test_one_of_two_workers_is_killed(start: Callable[..., Training], tmp_path: Path) -> None:
+    training = start(tmp_path, "--num-workers", 2, "--batch-size", 4)
+    training.wait_for_checkpoint()
+    os.kill(training_workers(training.process.pid)[1], signal.SIGKILL)
+    assert "the training resumes after step " in assert_done(training)
+
+
+def training_workers(pid: int) -> list[int]:
+    """Ray Train's workers below a driver or a node."""
+    return [worker for worker, name in below(pid).items() if "ray::RayTrainWorker" in name]

@@ -10,10 +10,10 @@ from jobs.demo.train import DrawnExamples
 from model.config import Architecture, Preprocessing
 from model.package import ModelPackage, PackageRecord
 from pipeline.dataset import read_clean
-from pipeline.errors import SsdBatchError
+from pipeline.errors import SettingError, SsdBatchError
 from pipeline.examples import LabelledExamples
 from pipeline.train_loop import new_network
-from pipeline.training import train
+from pipeline.training import check_batch_norm, train
 from pipeline.training_settings import ClusterTraining
 
 pytestmark = [
@@ -72,3 +72,14 @@ def test_an_image_that_can_not_be_read_ends_it_in_one_line(labelled: Any, tmp_pa
     ) as found:
         train(ModelPackage(RECORD, {}), examples, examples, settings, str(tmp_path / "run"), {})
     assert "\n" not in str(found.value)
+
+
+def test_batch_norm_needs_two_images_a_pass() -> None:
+    """Five images of two workers: two and three; in two passes each, one and one, and two and one."""
+    settings = SETTINGS.model_copy(update={"batch_size": 5})
+    check_batch_norm(settings, 2)
+    check_batch_norm(settings.model_copy(update={"batch_size": 8, "grad_accumulation": 2}), 2)
+    with pytest.raises(SettingError, match="batch_size 5 leaves a worker of 2 with a forward pass of one image"):
+        check_batch_norm(settings.model_copy(update={"grad_accumulation": 2}), 2)
+    with pytest.raises(SettingError, match="batch_size 5 leaves a worker of 3"):
+        check_batch_norm(settings, 3)
