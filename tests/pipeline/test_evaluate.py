@@ -29,7 +29,7 @@ pytestmark = [
 ]
 
 MODEL = read_package(str(PACKAGE))
-NUM_PICTURES = 12
+NUM_PICTURES = 10
 TWO = DetectionSettings(num_detectors=2, batch_size=4)
 
 
