@@ -202,11 +202,10 @@ def list_models(url: str, as_json: bool) -> None:
 @spec_options(EvaluateSettings)
 @json_option
 def evaluate(spec: Path | None, as_json: bool, **flags: Any) -> None:
-    """Measure a model package on labelled images: mAP as COCO and as Pascal VOC define it."""
+    """Measure a model package on labelled images, on a cluster: mAP as COCO and as Pascal VOC define it."""
     from jobs.evaluate import evaluate_on_data
 
-    settings = load_settings(EvaluateSettings, spec, flags)
-    metrics = evaluate_on_data(settings.model, settings.data, settings.split).metrics.summary()
+    metrics = evaluate_on_data(load_settings(EvaluateSettings, spec, flags)).metrics.summary()
     click.echo(json.dumps(metrics) if as_json else json.dumps(metrics, indent=2))
 
 

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
-from model.detector import Detector
+from jobs.settings import EvaluateSettings
 from model.example import Examples
 from model.metrics import Metrics, measure
 from model.package import ModelPackage
 from model.postprocess import Detections
 from pipeline.dataset import read_clean
+from pipeline.evaluate import detect_all
 from pipeline.examples import LabelledExamples
 from pipeline.packages import read_package
-from pipeline.train_loop import detect
+from pipeline.settings import DetectionSettings
 
 
 @dataclass(frozen=True)
@@ -24,22 +23,21 @@ class Evaluation:
     found: Sequence[Detections]
 
 
-def evaluate_on_data(model: str, data: Sequence[str], split: str) -> Evaluation:
-    """Measure the package at a URL on a split of data sets; see `evaluate`.
+def evaluate_on_data(settings: EvaluateSettings) -> Evaluation:
+    """Measure a package on a split of data sets; see `evaluate`.
 
     Raises:
         SettingError: the package or the data can't be used, or the data has classes that the package lacks.
     """
-    package = read_package(model)
-    return evaluate(package, LabelledExamples(read_clean(data, split), package.record.class_names))
+    package = read_package(settings.model)
+    examples = LabelledExamples(read_clean(settings.data, settings.split), package.record.class_names)
+    return evaluate(package, examples, settings)
 
 
-def evaluate(package: ModelPackage, examples: Examples) -> Evaluation:
-    """Detect in each image and compare with what stands in it.
+def evaluate(package: ModelPackage, examples: Examples, settings: DetectionSettings) -> Evaluation:
+    """Detect in each image and compare with what stands in it; raises as `pipeline.evaluate.detect_all`.
 
-    Images pass the same decoder, resize and detector as in a run.
+    Images pass the same decoder, resize and detectors as in a run.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    detector = Detector(package, device)
-    found, truths = zip(*(detect(detector, examples, index) for index in range(len(examples))), strict=True)
+    found, truths = detect_all(package, examples, settings)
     return Evaluation(measure(found, truths, package.record.class_names), found)

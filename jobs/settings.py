@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from model.config import Architecture, Frozen, Kind
 from pipeline.aliases import check_alias
+from pipeline.settings import DetectionSettings
 from pipeline.training_settings import ClusterTraining
 
 
@@ -45,7 +46,7 @@ class TrainSettings(ClusterTraining):
         return {"scales": self.scales} if self.scales else {}
 
 
-class EvaluateSettings(Frozen):
+class EvaluateSettings(DetectionSettings):
     """What is measured, on what."""
 
     model: Annotated[str, Field(min_length=1)]

@@ -18,10 +18,11 @@ Command = Callable[..., Any]
 
 
 def spec_options(model: type[BaseModel]) -> Callable[[Command], Command]:
-    """Give a click command `--spec` and a flag for each field of a model."""
+    """Give a click command `--spec` and a flag for each field of a model, first those that must be given."""
 
     def decorate(command: Command) -> Command:
-        for name, field in reversed(model.model_fields.items()):
+        fields = sorted(model.model_fields.items(), key=lambda item: not item[1].is_required())
+        for name, field in reversed(fields):
             command = _option(name, field)(command)
         help_text = "YAML file with any of the settings below; flags override it."
         return click.option("--spec", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=help_text)(

@@ -13,12 +13,14 @@ from model.config import Architecture, Kind, Preprocessing
 from model.example import Examples
 from model.package import ModelPackage, PackageRecord
 from model.ssd import SSD
+from pipeline.cluster import cluster
 from pipeline.dataset import read_clean
 from pipeline.errors import SettingError
 from pipeline.examples import LabelledExamples
 from pipeline.labelled import class_names
 from pipeline.packages import check_free, read_start, write_package
-from pipeline.training import train
+from pipeline.settings import DetectionSettings
+from pipeline.training import check_same_run, train
 from pipeline.training_settings import ClusterTraining
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -66,11 +68,13 @@ def train_on_data(settings: TrainSettings) -> dict[str, Any]:
         if settings.init
         else from_scratch(settings.width, settings.architecture, **settings.default_boxes)
     )
-    provenance = {"data": list(settings.data), "split": settings.train_split}
+    provenance = {"data": list(settings.data), "split": settings.train_split} | start.provenance
     runs = settings.storage or f"{settings.output.rstrip('/')}/{RUNS_FOLDER}"
     run = Run(settings.name, settings, f"{runs.rstrip('/')}/{settings.name}", {"data": examples.digest})
-    package = train_from(start, examples, held_out, names, run, provenance)
-    return finish(package, held_out, settings.output, f"{' '.join(settings.data)} {settings.val_split}")
+    begun = begin(start, names, run)
+    with cluster(settings.address):
+        package = train_from(begun, examples, held_out, run, provenance)
+        return finish(package, held_out, settings.output, f"{' '.join(settings.data)} {settings.val_split}")
 
 
 def from_scratch(width: float, kind: Kind = "ssd300_vgg16", **default_boxes: Any) -> Start:
@@ -115,27 +119,34 @@ def from_package(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
     return Start(architecture, package.record.preprocessing, weights, {"init": package.digest})
 
 
-def train_from(
-    start: Start,
-    examples: Examples,
-    held_out: Examples,
-    labels: tuple[str, ...],
-    run: Run,
-    provenance: dict[str, Any],
-) -> ModelPackage:
-    """Train a network on the cluster; raises as `pipeline.training.train`."""
-    started = time.monotonic()
+def begin(start: Start, labels: tuple[str, ...], run: Run) -> ModelPackage:
+    """The model to be, with the weights that it starts from; needs no cluster.
+
+    Raises:
+        SettingError: the run was begun with other settings, or its folder can't be used.
+    """
     record = PackageRecord(
         name=run.name, architecture=start.architecture, class_names=labels, preprocessing=start.preprocessing
     )
-    trained = train(ModelPackage(record, start.weights), examples, held_out, run.settings, run.url, run.data)
-    provenance |= start.provenance | {
+    begun = ModelPackage(record, start.weights)
+    network = record.architecture.model_dump(mode="json") | {"start": begun.digest}
+    check_same_run(run.url, run.settings, run.data | network)
+    return begun
+
+
+def train_from(
+    begun: ModelPackage, examples: Examples, held_out: Examples, run: Run, provenance: dict[str, Any]
+) -> ModelPackage:
+    """Train a network on the cluster that we are in; raises as `pipeline.training.train`."""
+    started = time.monotonic()
+    trained = train(begun, examples, held_out, run.settings, run.url)
+    provenance |= {
         "settings": run.settings.model_dump(mode="json"),
         "torch": torch.__version__,
         "seconds": round(time.monotonic() - started),
     }
     weights = {key: _stored(tensor) for key, tensor in trained.items()}
-    return ModelPackage(record.model_copy(update={"provenance": provenance}), weights)
+    return ModelPackage(begun.record.model_copy(update={"provenance": provenance}), weights)
 
 
 def _stored(tensor: torch.Tensor) -> torch.Tensor:
@@ -144,7 +155,7 @@ def _stored(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def finish(package: ModelPackage, held_out: Examples, url: str, data: str) -> dict[str, Any]:
-    """Measure a package on held-out examples and write it with its metrics; the metrics."""
-    metrics = {"data": data} | evaluate(package, held_out).metrics.summary()
+    """Measure a package on held-out examples, on the cluster that we are in, and write it with its metrics; the metrics."""
+    metrics = {"data": data} | evaluate(package, held_out, DetectionSettings()).metrics.summary()
     write_package(ModelPackage(package.record.model_copy(update={"metrics": metrics}), package.weights), url)
     return metrics

@@ -26,12 +26,17 @@ DETECTOR_CPUS = 0.5
 def cluster(address: str) -> Iterator[None]:
     """Ray, for the time of a run. Its nodes are told where S3 is, and use credentials of their own.
 
+    Inside of another, which a run and what follows it share, this is that one.
+
     Args:
         address: "local" for a small cluster of our own, "auto" for the one this machine belongs to, or host:port.
 
     Raises:
         SettingError: no cluster answers there.
     """
+    if ray.is_initialized():
+        yield
+        return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray's own default is for ever: an image that takes all memory would be tried without end.
@@ -72,17 +77,17 @@ def num_detectors_that_fit() -> int:
     return max(1, int((num_cores - num_nodes) / DETECTOR_CPUS))
 
 
-def wait_until_they_fit(num_detectors: int, patience_s: float) -> None:
+def wait_until_they_fit(num_detectors: int, address: str) -> None:
     """Make sure that the cluster has cores for so many detectors, and for reading beside them.
 
     Args:
         num_detectors: 0 takes what there is.
-        patience_s: how long nodes are waited for.
+        address: the cluster's; nodes of one that is not our own are waited for.
 
     Raises:
         SettingError: it has not.
     """
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + (0 if address == "local" else JOIN_TIMEOUT_S)
     while num_detectors > (fitting := num_detectors_that_fit()):
         if time.monotonic() > deadline:
             raise SettingError(

@@ -169,16 +169,13 @@ class Run:
 
     def _detect(self, plan: Plan, seen: list[str]) -> Summary:
         """Hold the table, send what is planned through the cluster, commit, and check the table at the end."""
-        import ray
-
-        from pipeline.cluster import JOIN_TIMEOUT_S, cluster, wait_until_they_fit
+        from pipeline.cluster import cluster, wait_until_they_fit
 
         take_over = self._settings.take_over
         if self._table.exists:
             self._fence.wait_until_free(take_over)
-        if not ray.is_initialized():
-            self._stack.enter_context(cluster(self._settings.address))
-        wait_until_they_fit(self._settings.num_detectors, 0 if self._settings.address == "local" else JOIN_TIMEOUT_S)
+        self._stack.enter_context(cluster(self._settings.address))
+        wait_until_they_fit(self._settings.num_detectors, self._settings.address)
         self._table.create(plan.path_columns)
         with self._fence.held(take_over), self._recorded() as record:
             with Committer(self._table, self._fence, self._settings.commit_interval_s) as committer:

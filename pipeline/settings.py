@@ -34,7 +34,23 @@ def check_dates(dates: str) -> str:
     return dates
 
 
-class InferSettings(Frozen):
+class ClusterSettings(Frozen):
+    """Where work is done."""
+
+    address: str = "local"
+    """Ray cluster: an address, "auto" for the one this machine belongs to, "local" for one of its own on this machine."""
+
+
+class DetectionSettings(ClusterSettings):
+    """How the cluster detects, in a run and in an evaluation."""
+
+    num_detectors: Annotated[int, Field(ge=0)] = 0
+    """Detector actors; 0 = one a GPU, or one a core where there is no GPU."""
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Images a forward pass."""
+
+
+class InferSettings(DetectionSettings):
     """Every knob of a run."""
 
     input: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -59,10 +75,6 @@ class InferSettings(Frozen):
     """Never mind max_planned this time."""
     path_columns: Annotated[str, AfterValidator(check_setting)] = HIVE
     """Columns from folders: "hive" takes names like camera=7/ by themselves; a template such as "{site}/cam-{camera:int}/{date}" stands for the folders above the file; "none" takes none."""
-    batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
-    """Images a forward pass."""
-    num_detectors: Annotated[int, Field(ge=0)] = 0
-    """Detector actors; 0 = one a GPU, or one a core where there is no GPU."""
     max_pixels: Annotated[int, Field(ge=1)] = 200_000_000
     """Pictures of more pixels are failures, and not decoded."""
     max_attempts: Annotated[int, Field(ge=1)] = 3
@@ -75,8 +87,6 @@ class InferSettings(Frozen):
     """Seconds between commits: what a crash can lose. A run that does not commit for three of them is held for dead."""
     take_over: bool = False
     """Take the table from another run at once, even from one that lives: that one stops."""
-    address: str = "local"
-    """Ray cluster: an address, "auto" for the one this machine belongs to, "local" for one of its own on this machine."""
     full_plan: bool = False
     """Look up all that is listed in the table, also what is older than the last complete run of the same S3 inputs and model."""
     dry_run: bool = False

@@ -3,9 +3,10 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import ray
@@ -32,6 +33,27 @@ MAX_RETRIES = 1
 MIN_LOST_BLOCKS, LOST_SHARE = 32, 0.01
 """The pass goes on while no more blocks than this, or than this share of all, are lost with processes that die; and so many
 images may then kill a process of their own. Beyond, something is broken."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How images are spread over the cluster.
+
+    num_detectors: actors; block_rows: images that a task reads and a call of an actor detects; max_lost: blocks.
+    """
+
+    num_detectors: int
+    block_rows: int
+    max_lost: int
+
+
+class Stages(NamedTuple):
+    """Both stages, as `pipeline.missing.Alone` takes them."""
+
+    decode: Callable[[pa.Table], pa.Table]
+    decode_options: dict[str, Any]
+    detector: dict[str, Any]
+    detector_options: dict[str, Any]
 
 
 def results(
@@ -65,63 +87,98 @@ def results(
     Raises:
         SsdBatchError: processes keep dying; what was yielded stands, and another run does the rest.
     """
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    has_gpus = resources.get("GPU", 0) >= 1
-    num_detectors = num_detectors or min(int(resources["GPU" if has_gpus else "CPU"]), num_detectors_that_fit())
-    num_detectors = max(1, min(num_detectors, num_planned))
-    # Small runs are cut finer, so that all detectors have work from the start to the end.
-    block_rows = max(1, min(MAX_BLOCK_ROWS, num_planned // (4 * num_detectors)))
-    max_lost = max(MIN_LOST_BLOCKS, int(LOST_SHARE * num_planned / block_rows))
-    stages = (
-        partial(fetch_and_decode, image_size_px=package.record.architecture.image_size_px, max_pixels=max_pixels),
-        {"num_cpus": DECODE_CPUS},
-        {
-            "package_files": [ray.put(package.to_files())],
-            "batch_size": batch_size,
-            "constants": constants,
-            "schema": schema,
-        },
-        {"num_cpus": DETECTOR_CPUS, "num_gpus": 1 if has_gpus else None},
-    )
+    spread = spread_over_cluster(num_planned, num_detectors)
+    decode = partial(fetch_and_decode, image_size_px=package.record.architecture.image_size_px, max_pixels=max_pixels)
+    stages = make_stages(decode, package, batch_size, constants, schema)
     returned = Returned()
-    try:
-        detections = _in_blocks(work_url, block_rows, num_detectors, max_lost, *stages)
-        for rows in detections.iter_batches(batch_size=None, batch_format="pyarrow"):
-            returned.add(rows)
-            yield rows
-    except RayError as error:
-        logger.error("the pass over all images stopped: %s", reason(error))
+    for rows in in_blocks(partial(_planned, work_url), spread, stages):
+        returned.add(rows)
+        yield rows
     num_missing = num_planned - len(returned)
     if not num_missing:
         return
     # All of them, when the pass went on to its end; when it stopped, the first ones, which have the culprits.
-    num_alone = min(num_missing, max_lost * block_rows)
+    num_alone = min(num_missing, spread.max_lost * spread.block_rows)
     logger.info("%s images did not come back; running %s alone", f"{num_missing:,}", f"{num_alone:,}")
-    yield from run_alone(islice(returned.missing(work_url), num_alone), Alone(*stages), num_detectors, max_lost)
+    missing = islice(returned.missing(work_url), num_alone)
+    yield from run_alone(missing, Alone(*stages), spread.num_detectors, spread.max_lost)
     if num_missing > num_alone:
         raise SsdBatchError(
             f"processes died, and {num_missing - num_alone:,} images did not come back; run again for these"
         )
 
 
-def _in_blocks(
-    work_url: str,
-    block_rows: int,
-    num_detectors: int,
-    max_lost: int,
+def spread_over_cluster(num_images: int, num_detectors: int) -> Spread:
+    """As many actors as asked for; 0 = one a GPU, or one a core where there is no GPU."""
+    num_detectors = num_detectors or min(_num_gpus() or _num_cores(), num_detectors_that_fit())
+    num_detectors = max(1, min(num_detectors, num_images))
+    # Small runs are cut finer, so that all detectors have work from the start to the end.
+    block_rows = max(1, min(MAX_BLOCK_ROWS, num_images // (4 * num_detectors)))
+    return Spread(num_detectors, block_rows, max(MIN_LOST_BLOCKS, int(LOST_SHARE * num_images / block_rows)))
+
+
+def _num_gpus() -> int:
+    return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+
+
+def _num_cores() -> int:
+    return int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
+
+
+def make_stages(
+    decode: Callable[[pa.Table], pa.Table],
+    package: ModelPackage,
+    batch_size: int,
+    constants: dict[str, Any],
+    schema: pa.Schema,
+) -> Stages:
+    """Rows to rows with `pipeline.fetch.PIXELS`, as `decode` makes them, and these to rows of a schema with detections."""
+    detector = {
+        "package_files": [ray.put(package.to_files())],
+        "batch_size": batch_size,
+        "constants": constants,
+        "schema": schema,
+    }
+    detector_options = {"num_cpus": DETECTOR_CPUS, "num_gpus": 1 if _num_gpus() else None}
+    return Stages(decode, {"num_cpus": DECODE_CPUS}, detector, detector_options)
+
+
+def in_blocks(source: Callable[[int], Dataset], spread: Spread, stages: Stages) -> Iterator[pa.Table]:
+    """Both stages over all images, in no set order.
+
+    Blocks are lost with processes that die; where more are than `max_lost`, it ends early, and says so.
+
+    Args:
+        source: makes the rows, in blocks of so many.
+        spread: over the cluster.
+        stages: both.
+    """
+    DataContext.get_current().max_errored_blocks = spread.max_lost
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # It prints a traceback for each lost block.
+    try:
+        detections = _through(source(spread.block_rows), spread, *stages)
+        yield from detections.iter_batches(batch_size=None, batch_format="pyarrow")
+    except RayError as error:
+        logger.error("the pass over all images stopped: %s", reason(error))
+
+
+def _planned(work_url: str, block_rows: int) -> Dataset:
+    fs, path = storage.filesystem(work_url)
+    work = ray.data.read_parquet(path, filesystem=fs, num_cpus=DECODE_CPUS)
+    return work.repartition(target_num_rows_per_block=block_rows)
+
+
+def _through(
+    rows: Dataset,
+    spread: Spread,
     decode: Callable[[pa.Table], pa.Table],
     decode_options: dict[str, Any],
     detector: dict[str, Any],
     detector_options: dict[str, Any],
 ) -> Dataset:
-    """Both stages over all images; blocks are lost with processes that die, and more than `max_lost` are an error."""
-    DataContext.get_current().max_errored_blocks = max_lost
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # It prints a traceback for each lost block.
-    fs, path = storage.filesystem(work_url)
-    work = ray.data.read_parquet(path, filesystem=fs, num_cpus=DECODE_CPUS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RayDeprecationWarning)  # Ray 2.60 has no other place for these options yet.
-        images = work.repartition(target_num_rows_per_block=block_rows).map_batches(
+        images = rows.map_batches(
             decode, batch_size=None, batch_format="pyarrow", max_retries=MAX_RETRIES, **decode_options
         )
         return images.map_batches(
@@ -129,9 +186,9 @@ def _in_blocks(
             fn_constructor_kwargs=detector,
             batch_size=None,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=num_detectors),
+            compute=ActorPoolStrategy(size=spread.num_detectors),
             # Ray waits for ever once all its actors are gone for good: before that, more blocks than allowed are lost.
-            max_restarts=(1 + MAX_RETRIES) * (1 + max_lost),
+            max_restarts=(1 + MAX_RETRIES) * (1 + spread.max_lost),
             max_task_retries=MAX_RETRIES,
             **detector_options,
         )

@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -21,7 +20,6 @@ from model.order import share_of
 from model.package import ModelPackage
 from model.train import smallest_part
 from pipeline import storage
-from pipeline.cluster import cluster
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.feed import PREPARE_CPUS, Feed
 from pipeline.train_loop import SCORE, WORKER_CPUS, Task, learn, read_state
@@ -39,53 +37,56 @@ def train(
     held_out: Examples,
     settings: ClusterTraining,
     url: str,
-    data: dict[str, Any],
 ) -> dict[str, Tensor]:
-    """Train a network on the cluster, showing how it goes on standard error; a run that was stopped goes on.
+    """Train a network on the cluster that we are in, showing how it goes on standard error; a stopped run goes on.
 
     Args:
         start: record of the model to be, and tensors to start from; what they leave out starts at random.
         examples: labelled images, of any sizes.
         held_out: others, that checkpoints are measured on.
         settings: the recipe, and how the cluster follows it.
-        url: folder of the run, with its checkpoints; all nodes must reach it.
-        data: what is learned from, so that a run does not go on with something else.
+        url: folder of the run, with its checkpoints, which has passed `check_same_run`; all nodes must reach it.
 
     Returns:
         The network's tensors by name: the last, or where checkpoints are measured, the best.
 
     Raises:
-        SettingError: the cluster is too small, or the run was begun with other settings.
+        SettingError: the cluster is too small.
         SsdBatchError: workers keep failing, or the loss is no number any more.
     """
     url = storage.absolute(url).rstrip("/")
-    network = start.record.architecture.model_dump(mode="json") | {"start": start.digest}
-    check_same_run(url, settings, data | network)
-    with nullcontext() if ray.is_initialized() else cluster(settings.address):
-        scaling = scaling_config(settings)
-        if start.record.architecture.batch_norm:
-            check_batch_norm(settings, scaling.max_workers)
-        image_size_px = start.record.architecture.image_size_px
-        feed = Feed([ray.put(examples)], len(examples), image_size_px, start.record.preprocessing, settings)
-        progress = TrainingProgress(settings.num_steps, settings.batch_size, len(examples), sys.stderr)
-        with shown(progress) as told:
-            task = Task(settings, feed, [ray.put(start)], [ray.put(held_out)], url, told)
-            trainer = TorchTrainer(partial(learn, task), scaling_config=scaling, run_config=run_config(url, settings))
-            try:
-                result = cast(Result, trainer.fit())
-            except TrainingFailedError as error:
-                raise SsdBatchError(f"the training failed: {why(error)}; what was checkpointed stays") from error
-        if result.return_value:
-            raise SsdBatchError(f"{result.return_value}; a lower learning rate or a longer warm-up may help")
-        return read_state(chosen(result, settings))["network"]  # type: ignore[no-any-return]
+    scaling = scaling_config(settings)
+    if start.record.architecture.batch_norm:
+        check_batch_norm(settings, scaling.max_workers)
+    image_size_px = start.record.architecture.image_size_px
+    feed = Feed([ray.put(examples)], len(examples), image_size_px, start.record.preprocessing, settings)
+    progress = TrainingProgress(settings.num_steps, settings.batch_size, len(examples), sys.stderr)
+    with shown(progress) as told:
+        task = Task(settings, feed, [ray.put(start)], [ray.put(held_out)], url, told)
+        trainer = TorchTrainer(partial(learn, task), scaling_config=scaling, run_config=run_config(url, settings))
+        try:
+            result = cast(Result, trainer.fit())
+        except TrainingFailedError as error:
+            raise SsdBatchError(f"the training failed: {why(error)}; what was checkpointed stays") from error
+    if result.return_value:
+        raise SsdBatchError(f"{result.return_value}; a lower learning rate or a longer warm-up may help")
+    return read_state(chosen(result, settings))["network"]  # type: ignore[no-any-return]
 
 
 def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) -> None:
     """Make sure that a run goes on with what it was begun with; the first time, and at a restart, write that down.
 
+    Needs no cluster.
+
+    Args:
+        url: folder of the run.
+        settings: what it is asked to go on with.
+        data: what is learned from, and which network learns it.
+
     Raises:
         SettingError: naming the settings that differ, or the storage that can't be written.
     """
+    url = storage.absolute(url).rstrip("/")
     mine = settings.model_dump(mode="json", include=ClusterTraining.model_fields.keys() - RESUMABLE) | data
     file = f"{url}/{SETTINGS_FILE}"
     try:

@@ -5,9 +5,10 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from model.config import TrainingSettings
+from pipeline.settings import ClusterSettings
 
 
-class ClusterTraining(TrainingSettings):
+class ClusterTraining(TrainingSettings, ClusterSettings):
     """The recipe, and how the cluster follows it."""
 
     num_workers: Annotated[int, Field(ge=0)] = 0
@@ -24,8 +25,6 @@ class ClusterTraining(TrainingSettings):
     """Times that a run goes on from its last checkpoint after a worker has failed or died."""
     restart: bool = False
     """Begin anew where an earlier run of this name was stopped, and forget its checkpoints."""
-    address: str = "local"
-    """Ray cluster: an address, "auto" for the one this machine belongs to, "local" for one of its own on this machine."""
 
     @model_validator(mode="after")
     def _workers_in_order(self) -> "ClusterTraining":

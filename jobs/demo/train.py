@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from jobs.demo.pictures import CLASS_NAMES, LabelledPicture, draw_picture
-from jobs.train import Run, finish, from_scratch, train_from
+from jobs.train import Run, begin, finish, from_scratch, train_from
 from model.example import Example, plain_truth
+from pipeline.cluster import cluster
 from pipeline.training_settings import ClusterTraining
 
 PACKAGE = Path(__file__).parent / "model"
@@ -45,8 +46,12 @@ def main() -> None:
     held_out = DrawnExamples(HELD_OUT_SEED, NUM_HELD_OUT)
     run = Run("demo-shapes", SETTINGS, RUN, {"data": data})
     provenance = {"command": "python -m jobs.demo.train", "data": data}
-    package = train_from(from_scratch(WIDTH), DrawnExamples(0, NUM_PICTURES), held_out, CLASS_NAMES, run, provenance)
-    print(finish(package, held_out, str(PACKAGE), f"jobs.demo.pictures, {NUM_HELD_OUT} seeds from {HELD_OUT_SEED}"))
+    begun = begin(from_scratch(WIDTH), CLASS_NAMES, run)
+    with cluster(SETTINGS.address):
+        package = train_from(begun, DrawnExamples(0, NUM_PICTURES), held_out, run, provenance)
+        measured_on = f"jobs.demo.pictures, {NUM_HELD_OUT} seeds from {HELD_OUT_SEED}"
+        metrics = finish(package, held_out, str(PACKAGE), measured_on)
+    print(metrics)
 
 
 if __name__ == "__main__":

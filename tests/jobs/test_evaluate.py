@@ -1,16 +1,31 @@
 """The demo's package on pictures that it was not trained on."""
 
+from pathlib import Path
+
 import pytest
 
 from jobs.demo.train import PACKAGE, DrawnExamples
 from jobs.evaluate import evaluate, evaluate_on_data
+from jobs.settings import EvaluateSettings
 from pipeline.errors import SettingError
 from pipeline.packages import read_package
+from pipeline.settings import DetectionSettings
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("local_cluster"),
+]
+
+
+def settings(data: Path) -> EvaluateSettings:
+    return EvaluateSettings(model=str(PACKAGE), data=(str(data),), split="train")
 
 
 def test_both_figures_at_half_overlap_agree() -> None:
     """COCO's recalls are 101 and VOC's all: so few objects move it by a step or two."""
-    summary = evaluate(read_package(str(PACKAGE)), DrawnExamples(3_000_000, 40)).metrics.summary()
+    package, examples = read_package(str(PACKAGE)), DrawnExamples(3_000_000, 40)
+    summary = evaluate(package, examples, DetectionSettings()).metrics.summary()
     assert summary["num_images"] == 40
     assert summary["map50"] == pytest.approx(summary["voc_map_all"], abs=0.01)
     assert summary["voc_map_all"] > 0.9
@@ -20,12 +35,11 @@ def test_both_figures_at_half_overlap_agree() -> None:
 def test_classes_that_the_package_lacks_stop_it(labelled, tmp_path) -> None:
     data = labelled.coco(tmp_path, {"image_id": 1, "category_id": 7, "bbox": [1, 1, 5, 5]})
     with pytest.raises(SettingError, match="class 'dog' is none of circle, square"):
-        evaluate_on_data(str(PACKAGE), [str(data)], "train")
+        evaluate_on_data(settings(data))
 
 
 def test_data_in_cocos_layout(labelled, tmp_path) -> None:
     """Without objects: nothing can be missed."""
-    summary = evaluate_on_data(
-        str(PACKAGE), [str(labelled.coco(tmp_path, names=("a.jpg", "b.jpg")))], "train"
-    ).metrics.summary()
+    data = labelled.coco(tmp_path, names=("a.jpg", "b.jpg"))
+    summary = evaluate_on_data(settings(data)).metrics.summary()
     assert (summary["num_images"], summary["map"]) == (2, None)

@@ -8,7 +8,7 @@ import torch
 
 from jobs.demo.pictures import CLASS_NAMES, draw_picture
 from jobs.evaluate import evaluate_on_data
-from jobs.settings import TrainSettings
+from jobs.settings import EvaluateSettings, TrainSettings
 from jobs.train import train_on_data
 from model.config import Architecture, Preprocessing
 from model.package import ModelPackage, PackageRecord
@@ -55,8 +55,8 @@ def test_a_training_leaves_a_package_with_its_metrics(voc: Path, tmp_path: Path)
     assert package.record.provenance["settings"]["seed"] == 5
     assert (metrics["num_images"], set(metrics["per_class"]) <= set(CLASS_NAMES)) == (3, True)
 
-    again = evaluate_on_data(str(tmp_path / "model"), [str(voc)], "val").metrics.summary()
-    assert again.items() <= metrics.items()
+    held_out = EvaluateSettings(model=str(tmp_path / "model"), data=(str(voc),), split="val")
+    assert evaluate_on_data(held_out).metrics.summary().items() <= metrics.items()
 
 
 def test_a_training_of_ssd512(voc: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def test_a_machine_of_one_core_is_taken_for_two(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(multiprocessing, "cpu_count", lambda: 1)
     with cluster("local"):
         assert ray.cluster_resources()["CPU"] == 2
-        wait_until_they_fit(0, patience_s=0)
-        wait_until_they_fit(2, patience_s=0)
+        wait_until_they_fit(0, "local")
+        wait_until_they_fit(2, "local")
         with pytest.raises(SettingError, match="num_detectors: of 3 the cluster as it is takes 2"):
-            wait_until_they_fit(3, patience_s=0.1)
+            wait_until_they_fit(3, "local")

@@ -34,7 +34,7 @@ SETTINGS = ClusterTraining(num_steps=4, batch_size=4, warmup_steps=0, learning_r
 def trained(url: Path, **settings: Any) -> dict[str, torch.Tensor]:
     start = ModelPackage(RECORD, {})
     changed = SETTINGS.model_copy(update=settings)
-    return train(start, DrawnExamples(0, 8), DrawnExamples(100, 3), changed, str(url), {})
+    return train(start, DrawnExamples(0, 8), DrawnExamples(100, 3), changed, str(url))
 
 
 def test_two_workers_end_where_one_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +70,7 @@ def test_an_image_that_can_not_be_read_ends_it_in_one_line(labelled: Any, tmp_pa
     with pytest.raises(
         SsdBatchError, match=r"^the training failed: .*b\.jpg: .*; what was checkpointed stays$"
     ) as found:
-        train(ModelPackage(RECORD, {}), examples, examples, settings, str(tmp_path / "run"), {})
+        train(ModelPackage(RECORD, {}), examples, examples, settings, str(tmp_path / "run"))
     assert "\n" not in str(found.value)
 
 
