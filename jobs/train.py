@@ -134,7 +134,7 @@ def train_from(
         "torch": torch.__version__,
         "seconds": round(time.monotonic() - started),
     }
-    weights = {key: _stored(tensor) for key, tensor in trained.items()}
+    weights = {key: _stored(tensor) for key, tensor in trained.weights.items()}
     return ModelPackage(record.model_copy(update={"provenance": provenance}), weights)
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from pipeline import storage
 from pipeline.cluster import cluster
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.feed import PREPARE_CPUS, Feed
+from pipeline.history import History
 from pipeline.train_loop import SCORE, WORKER_CPUS, Task, learn, read_state
 from pipeline.training_progress import TrainingProgress, shown
 from pipeline.training_settings import RESUMABLE, ClusterTraining
@@ -31,6 +33,18 @@ OUR_ERROR = re.compile(r"^pipeline\.\S+Error: (.+)$", re.MULTILINE)
 """A line of a traceback, as Ray hands on those of its tasks: as text."""
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What came out of a training.
+
+    weights: the network's tensors by name, of the last step, or where checkpoints are measured, of the best;
+    history: of all steps.
+    """
+
+    weights: dict[str, Tensor]
+    history: History
+
+
 def train(
     start: ModelPackage,
     examples: Examples,
@@ -38,7 +52,7 @@ def train(
     settings: ClusterTraining,
     url: str,
     data: dict[str, Any],
-) -> dict[str, Tensor]:
+) -> Trained:
     """Train a network on the cluster, showing how it goes on standard error; a run that was stopped goes on.
 
     Args:
@@ -48,9 +62,6 @@ def train(
         settings: the recipe, and how the cluster follows it.
         url: folder of the run, with its checkpoints; all nodes must reach it.
         data: what is learned from, so that a run does not go on with something else.
-
-    Returns:
-        The network's tensors by name: the last, or where checkpoints are measured, the best.
 
     Raises:
         SettingError: the cluster is too small, or the run was begun with other settings.
@@ -73,7 +84,7 @@ def train(
                 raise SsdBatchError(f"the training failed: {why(error)}; what was checkpointed stays") from error
         if result.return_value:
             raise SsdBatchError(f"{result.return_value}; a lower learning rate or a longer warm-up may help")
-        return read_state(chosen(result, settings))["network"]  # type: ignore[no-any-return]
+        return what_came_out(result, settings)
 
 
 def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) -> None:
@@ -149,9 +160,16 @@ def _storage(url: str) -> dict[str, Any]:
     return {"storage_path": fs._strip_protocol(path), "storage_filesystem": pyarrow.fs.PyFileSystem(handler)}
 
 
+def what_came_out(result: Result, settings: ClusterTraining) -> Trained:
+    """The weights of one checkpoint, and the history that the last one has."""
+    assert result.checkpoint is not None  # the last step leaves one
+    weights = read_state(chosen(result, settings))["network"]
+    return Trained(weights, History.from_state(read_state(result.checkpoint)["history"]))
+
+
 def chosen(result: Result, settings: ClusterTraining) -> ray.train.Checkpoint:
     """The checkpoint that becomes the package."""
-    assert result.checkpoint is not None  # the last step leaves one
+    assert result.checkpoint is not None
     measured = [pair for pair in result.best_checkpoints or () if SCORE in pair[1]]
     if not settings.validate_every_steps or not measured:
         return result.checkpoint

@@ -37,7 +37,12 @@ class Measured:
     """A checkpoint was measured on the held-out images."""
 
     step: int
+    map: float
     map50: float
+
+
+Told = Begun | Stepped | Measured
+"""What the first worker tells."""
 
 
 class TrainingProgress:
@@ -58,7 +63,7 @@ class TrainingProgress:
         self._shown_s = 0.0
         self._first: tuple[float, int] | None = None
 
-    def show(self, told: Begun | Stepped | Measured) -> None:
+    def show(self, told: Told) -> None:
         """What a worker told."""
         match told:
             case Begun():
