@@ -206,7 +206,7 @@ def evaluate(spec: Path | None, as_json: bool, **flags: Any) -> None:
     from jobs.evaluate import evaluate_on_data
 
     settings = load_settings(EvaluateSettings, spec, flags)
-    metrics = evaluate_on_data(settings.model, settings.data, settings.split).metrics.summary()
+    metrics = evaluate_on_data(settings.model, settings.data, settings.split, settings.page).metrics.summary()
     click.echo(json.dumps(metrics) if as_json else json.dumps(metrics, indent=2))
 
 

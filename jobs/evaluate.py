@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from jobs.page import write_page
+from jobs.training_page import render
 from model.detector import Detector
 from model.example import Examples
 from model.metrics import Metrics, measure
@@ -24,14 +26,22 @@ class Evaluation:
     found: Sequence[Detections]
 
 
-def evaluate_on_data(model: str, data: Sequence[str], split: str) -> Evaluation:
-    """Measure the package at a URL on a split of data sets; see `evaluate`.
+def evaluate_on_data(model: str, data: Sequence[str], split: str, page: str | None = None) -> Evaluation:
+    """Measure the package at a URL on a split of data sets; see `evaluate`. Write a page about it, where one is named.
 
     Raises:
-        SettingError: the package or the data can't be used, or the data has classes that the package lacks.
+        SettingError: the package or the data can't be used, the data has classes that the package lacks, or the page
+            can't be written.
     """
     package = read_package(model)
-    return evaluate(package, LabelledExamples(read_clean(data, split), package.record.class_names))
+    examples = LabelledExamples(read_clean(data, split), package.record.class_names)
+    if page:  # What can't be written is told before an hour of detecting.
+        write_page(page, "This evaluation has not ended.", "page")
+    evaluation = evaluate(package, examples)
+    if page:
+        name = f"{' '.join(data)} {split}"
+        write_page(page, render(package, evaluation.metrics, evaluation.found, examples, name), "page")
+    return evaluation
 
 
 def evaluate(package: ModelPackage, examples: Examples) -> Evaluation:

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
-from jobs.evaluate import evaluate
+from jobs.evaluate import Evaluation, evaluate
+from jobs.page import write_page
 from jobs.settings import TrainSettings
+from jobs.training_page import render
 from model.config import Architecture, Kind, Preprocessing
 from model.example import Examples
 from model.package import ModelPackage, PackageRecord
@@ -16,8 +18,10 @@ from model.ssd import SSD
 from pipeline.dataset import read_clean
 from pipeline.errors import SettingError
 from pipeline.examples import LabelledExamples
+from pipeline.history import History
 from pipeline.labelled import class_names
 from pipeline.packages import check_free, read_start, write_package
+from pipeline.storage import without_secrets
 from pipeline.training import train
 from pipeline.training_settings import ClusterTraining
 
@@ -25,6 +29,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """With batch norm and fresh weights there is no Caffe range to keep to; this brings inputs near unit spread."""
 RUNS_FOLDER = "_runs"
 """Beside the package: a folder a run, with its checkpoints."""
+PAGE_FILE = "training.html"
+"""Beside the package, too."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Run:
 
 
 def train_on_data(settings: TrainSettings) -> dict[str, Any]:
-    """Train on a split of labelled images, measure on another, write the package; its metrics.
+    """Train on a split of labelled images, measure on another, write the package and a page about it; its metrics.
 
     Raises:
         SettingError: the data or the package to start from can't be used, or no package could be written at the end.
@@ -69,8 +75,12 @@ def train_on_data(settings: TrainSettings) -> dict[str, Any]:
     provenance = {"data": list(settings.data), "split": settings.train_split}
     runs = settings.storage or f"{settings.output.rstrip('/')}/{RUNS_FOLDER}"
     run = Run(settings.name, settings, f"{runs.rstrip('/')}/{settings.name}", {"data": examples.digest})
-    package = train_from(start, examples, held_out, names, run, provenance)
-    return finish(package, held_out, settings.output, f"{' '.join(settings.data)} {settings.val_split}")
+    package, history = train_from(start, examples, held_out, names, run, provenance)
+    measured_on = f"{' '.join(settings.data)} {settings.val_split}"
+    package, evaluation = finish(package, held_out, settings.output, measured_on)
+    page = render(package, evaluation.metrics, evaluation.found, held_out, measured_on, history)
+    write_page(f"{settings.output.rstrip('/')}/{PAGE_FILE}", page, "output")
+    return package.record.metrics
 
 
 def from_scratch(width: float, kind: Kind = "ssd300_vgg16", **default_boxes: Any) -> Start:
@@ -122,8 +132,8 @@ def train_from(
     labels: tuple[str, ...],
     run: Run,
     provenance: dict[str, Any],
-) -> ModelPackage:
-    """Train a network on the cluster; raises as `pipeline.training.train`."""
+) -> tuple[ModelPackage, History]:
+    """Train a network on the cluster: the package, and how it went; raises as `pipeline.training.train`."""
     started = time.monotonic()
     record = PackageRecord(
         name=run.name, architecture=start.architecture, class_names=labels, preprocessing=start.preprocessing
@@ -135,7 +145,7 @@ def train_from(
         "seconds": round(time.monotonic() - started),
     }
     weights = {key: _stored(tensor) for key, tensor in trained.weights.items()}
-    return ModelPackage(record.model_copy(update={"provenance": provenance}), weights)
+    return ModelPackage(record.model_copy(update={"provenance": provenance}), weights), trained.history
 
 
 def _stored(tensor: torch.Tensor) -> torch.Tensor:
@@ -143,8 +153,10 @@ def _stored(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.cpu().half() if tensor.is_floating_point() else tensor.cpu()
 
 
-def finish(package: ModelPackage, held_out: Examples, url: str, data: str) -> dict[str, Any]:
-    """Measure a package on held-out examples and write it with its metrics; the metrics."""
-    metrics = {"data": data} | evaluate(package, held_out).metrics.summary()
-    write_package(ModelPackage(package.record.model_copy(update={"metrics": metrics}), package.weights), url)
-    return metrics
+def finish(package: ModelPackage, held_out: Examples, url: str, data: str) -> tuple[ModelPackage, Evaluation]:
+    """Measure a package on held-out examples and write it with its metrics."""
+    evaluation = evaluate(package, held_out)
+    metrics = {"data": without_secrets(data)} | evaluation.metrics.summary()
+    package = ModelPackage(package.record.model_copy(update={"metrics": metrics}), package.weights)
+    write_package(package, url)
+    return package, evaluation

@@ -45,8 +45,10 @@ def main() -> None:
     held_out = DrawnExamples(HELD_OUT_SEED, NUM_HELD_OUT)
     run = Run("demo-shapes", SETTINGS, RUN, {"data": data})
     provenance = {"command": "python -m jobs.demo.train", "data": data}
-    package = train_from(from_scratch(WIDTH), DrawnExamples(0, NUM_PICTURES), held_out, CLASS_NAMES, run, provenance)
-    print(finish(package, held_out, str(PACKAGE), f"jobs.demo.pictures, {NUM_HELD_OUT} seeds from {HELD_OUT_SEED}"))
+    package, _ = train_from(from_scratch(WIDTH), DrawnExamples(0, NUM_PICTURES), held_out, CLASS_NAMES, run, provenance)
+    measured_on = f"jobs.demo.pictures, {NUM_HELD_OUT} seeds from {HELD_OUT_SEED}"
+    _, evaluation = finish(package, held_out, str(PACKAGE), measured_on)
+    print(evaluation.metrics.summary())
 
 
 if __name__ == "__main__":
