@@ -9,6 +9,7 @@ import torch
 
 from jobs.evaluate import Evaluation, evaluate
 from jobs.page import write_page
+from jobs.provenance import provenance, public
 from jobs.settings import TrainSettings
 from jobs.training_page import render
 from model.config import Architecture, Kind, Preprocessing
@@ -72,10 +73,15 @@ def train_on_data(settings: TrainSettings) -> dict[str, Any]:
         if settings.init
         else from_scratch(settings.width, settings.architecture, **settings.default_boxes)
     )
-    provenance = {"data": list(settings.data), "split": settings.train_split}
     runs = settings.storage or f"{settings.output.rstrip('/')}/{RUNS_FOLDER}"
     run = Run(settings.name, settings, f"{runs.rstrip('/')}/{settings.name}", {"data": examples.digest})
-    package, history = train_from(start, examples, held_out, names, run, provenance)
+    origin = {
+        "data": list(settings.data),
+        "split": settings.train_split,
+        "num_images": len(images),
+        "data_digest": run.data["data"],
+    }
+    package, history = train_from(start, examples, held_out, names, run, origin)
     measured_on = f"{' '.join(settings.data)} {settings.val_split}"
     package, evaluation = finish(package, held_out, settings.output, measured_on)
     page = render(package, evaluation.metrics, evaluation.found, held_out, measured_on, history)
@@ -131,7 +137,7 @@ def train_from(
     held_out: Examples,
     labels: tuple[str, ...],
     run: Run,
-    provenance: dict[str, Any],
+    origin: dict[str, Any],
 ) -> tuple[ModelPackage, History]:
     """Train a network on the cluster: the package, and how it went; raises as `pipeline.training.train`."""
     started = time.monotonic()
@@ -139,13 +145,10 @@ def train_from(
         name=run.name, architecture=start.architecture, class_names=labels, preprocessing=start.preprocessing
     )
     trained = train(ModelPackage(record, start.weights), examples, held_out, run.settings, run.url, run.data)
-    provenance |= start.provenance | {
-        "settings": run.settings.model_dump(mode="json"),
-        "torch": torch.__version__,
-        "seconds": round(time.monotonic() - started),
-    }
+    told = provenance(run.settings, trained.history, time.monotonic() - started)
+    origin = public(origin) | start.provenance | told
     weights = {key: _stored(tensor) for key, tensor in trained.weights.items()}
-    return ModelPackage(record.model_copy(update={"provenance": provenance}), weights), trained.history
+    return ModelPackage(record.model_copy(update={"provenance": origin}), weights), trained.history
 
 
 def _stored(tensor: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,9 @@ def test_points_are_where_they_are() -> None:
 
 
 def test_it_is_well_formed_and_names_its_lines() -> None:
-    svg = line_chart("a & b", [Line("<cat>", [(0, 0), (1, 1)]), Line("dog", [(0.5, 0.5)]), Line("none", [])], UNIT, UNIT)
+    svg = line_chart(
+        "a & b", [Line("<cat>", [(0, 0), (1, 1)]), Line("dog", [(0.5, 0.5)]), Line("none", [])], UNIT, UNIT
+    )
     root = ElementTree.fromstring(svg)
     assert root.attrib["aria-label"] == "a & b"
     texts = [element.text for element in root.iter() if element.tag == "text"]
