@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from pipeline.history import History
 from pipeline.labelled import class_names
 from pipeline.packages import check_free, read_start, write_package
 from pipeline.storage import without_secrets
+from pipeline.tracking import Tracker, tracked
 from pipeline.training import train
 from pipeline.training_settings import ClusterTraining
 
@@ -81,9 +83,12 @@ def train_on_data(settings: TrainSettings) -> dict[str, Any]:
         "num_images": len(images),
         "data_digest": run.data["data"],
     }
-    package, history = train_from(start, examples, held_out, names, run, origin)
     measured_on = f"{' '.join(settings.data)} {settings.val_split}"
-    package, evaluation = finish(package, held_out, settings.output, measured_on)
+    with tracked(settings, run.name, run.url, public(settings.model_dump(mode="json"))) as trackers:
+        package, history = train_from(start, examples, held_out, names, run, origin, trackers)
+        package, evaluation = finish(package, held_out, settings.output, measured_on)
+        for tracker in trackers:
+            tracker.finish(package.record.metrics)
     page = render(package, evaluation.metrics, evaluation.found, held_out, measured_on, history)
     write_page(f"{settings.output.rstrip('/')}/{PAGE_FILE}", page, "output")
     return package.record.metrics
@@ -138,13 +143,14 @@ def train_from(
     labels: tuple[str, ...],
     run: Run,
     origin: dict[str, Any],
+    trackers: Sequence[Tracker] = (),
 ) -> tuple[ModelPackage, History]:
     """Train a network on the cluster: the package, and how it went; raises as `pipeline.training.train`."""
     started = time.monotonic()
     record = PackageRecord(
         name=run.name, architecture=start.architecture, class_names=labels, preprocessing=start.preprocessing
     )
-    trained = train(ModelPackage(record, start.weights), examples, held_out, run.settings, run.url, run.data)
+    trained = train(ModelPackage(record, start.weights), examples, held_out, run.settings, run.url, run.data, trackers)
     told = provenance(run.settings, trained.history, time.monotonic() - started)
     origin = public(origin) | start.provenance | told
     weights = {key: _stored(tensor) for key, tensor in trained.weights.items()}

@@ -175,7 +175,9 @@ def _picture(mistake: Mistake, found: Detections, examples: LabelledExamples, cl
         boxes.append(found.boxes_xyxy[mistake.detection].tolist())
         texts.append(f"{class_names[int(found.labels[mistake.detection]) - 1]} {mistake.score:.2f}")
         colours.append(FOUND)
-    return picture(uri, np.array(boxes).reshape(-1, 4), texts, storage.without_secrets(uri), colours)
+    what = " found as ".join(filter(None, texts))
+    caption = f"{what} in {storage.without_secrets(uri)}"
+    return picture(uri, np.array(boxes).reshape(-1, 4), texts, caption, colours)
 
 
 def _origin(record: PackageRecord) -> str:

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,7 @@ from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.feed import PREPARE_CPUS, Feed
 from pipeline.history import History
 from pipeline.train_loop import SCORE, WORKER_CPUS, Task, learn, read_state
-from pipeline.training_progress import TrainingProgress, shown
+from pipeline.training_progress import Told, TrainingProgress, heard
 from pipeline.training_settings import RESUMABLE, ClusterTraining
 
 SETTINGS_FILE = "settings.json"
@@ -52,6 +53,7 @@ def train(
     settings: ClusterTraining,
     url: str,
     data: dict[str, Any],
+    listeners: Sequence[Callable[[Told], None]] = (),
 ) -> Trained:
     """Train a network on the cluster, showing how it goes on standard error; a run that was stopped goes on.
 
@@ -62,6 +64,7 @@ def train(
         settings: the recipe, and how the cluster follows it.
         url: folder of the run, with its checkpoints; all nodes must reach it.
         data: what is learned from, so that a run does not go on with something else.
+        listeners: hear what the progress shows, from a thread of their own.
 
     Raises:
         SettingError: the cluster is too small, or the run was begun with other settings.
@@ -75,7 +78,7 @@ def train(
         image_size_px = start.record.architecture.image_size_px
         feed = Feed([ray.put(examples)], len(examples), image_size_px, start.record.preprocessing, settings)
         progress = TrainingProgress(settings.num_steps, settings.batch_size, len(examples), sys.stderr)
-        with shown(progress) as told:
+        with heard([progress.show, *listeners]) as told:
             task = Task(settings, feed, [ray.put(start)], [ray.put(held_out)], url, told)
             trainer = TorchTrainer(partial(learn, task), scaling_config=scaling, run_config=run_config(url, settings))
             try:

@@ -24,6 +24,10 @@ class ClusterTraining(TrainingSettings):
     """Times that a run goes on from its last checkpoint after a worker has failed or died."""
     restart: bool = False
     """Begin anew where an earlier run of this name was stopped, and forget its checkpoints."""
+    tensorboard: str | None = None
+    """Folder or URL for TensorBoard's event files, a folder a training; needs the extra tensorboard."""
+    mlflow: str | None = None
+    """URI of an MLflow server, such as http://host:5000, that gets a run; needs the extra mlflow."""
     address: str = "local"
     """Ray cluster: an address, "auto" for the one this machine belongs to, "local" for one of its own on this machine."""
 
@@ -40,6 +44,6 @@ class ClusterTraining(TrainingSettings):
 
 RESUMABLE = frozenset(
     {"num_workers", "min_workers", "checkpoint_every_steps", "validate_every_steps", "keep_checkpoints", "max_failures",
-     "restart", "address", "compile", "grad_accumulation"}
+     "restart", "tensorboard", "mlflow", "address", "compile", "grad_accumulation"}
 )  # fmt: skip
 """Settings that may change between a run's start and its resumption: they do not change what is learned from what."""
