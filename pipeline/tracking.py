@@ -5,7 +5,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,10 +55,11 @@ def tracked(settings: ClusterTraining, name: str, url: str, known: dict[str, Any
     trackers: list[Tracker] = []
     if settings.tensorboard:
         _check_installed("tensorboard", "tensorboard")
-        trackers.append(TensorBoard(settings.tensorboard, settings.batch_size))
+        trackers.append(Guarded("tensorboard", TensorBoard(settings.tensorboard, settings.batch_size), (OSError,)))
     if settings.mlflow:
         _check_installed("mlflow", "mlflow")
-        trackers.append(MLflow(settings.mlflow, settings, name, url, known))
+        server = MLflow(settings.mlflow, settings, name, url, known)
+        trackers.append(Guarded("mlflow", server, server.errors))
     error: BaseException | None = None
     try:
         yield trackers
@@ -73,6 +74,42 @@ def tracked(settings: ClusterTraining, name: str, url: str, known: dict[str, Any
 def _check_installed(setting: str, module: str) -> None:
     if find_spec(module) is None:
         raise SettingError(f"{setting}: the package {module} is not installed; pip install 'ssd-batch[{setting}]'")
+
+
+class Guarded:
+    """A tracker that may fail: that is told once, and the training goes on without it.
+
+    Args:
+        name: of its setting.
+        tracker: itself.
+        errors: how it fails.
+    """
+
+    def __init__(self, name: str, tracker: Tracker, errors: tuple[type[Exception], ...]) -> None:
+        self._name, self._tracker, self._errors = name, tracker, errors
+        self._has_failed = False
+
+    def __call__(self, told: Told) -> None:
+        """As the tracker."""
+        if not self._has_failed:
+            self._try(lambda: self._tracker(told))
+
+    def finish(self, metrics: dict[str, Any]) -> None:
+        """As the tracker."""
+        if not self._has_failed:
+            self._try(lambda: self._tracker.finish(metrics))
+
+    def close(self, error: BaseException | None) -> None:
+        """As the tracker; one that has failed has things to put away, too."""
+        self._try(lambda: self._tracker.close(error))
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except self._errors as error:
+            if not self._has_failed:
+                print(f"{self._name}: {reason(error)}; the training goes on without it", file=sys.stderr)
+            self._has_failed = True
 
 
 def scalars(told: Stepped | Measured, images_per_s: float | None) -> dict[str, float]:
@@ -129,28 +166,26 @@ class TensorBoard:
 
     def _copy(self) -> None:
         self._copied_s = time.monotonic()
-        if self._beside is None:
-            return
-        try:
+        if self._beside:
             for file in Path(self._beside.name).iterdir():
                 storage.put(file, f"{self._url}/{file.name}")
-        except OSError as error:
-            print(f"tensorboard: {reason(error)}; the training goes on", file=sys.stderr)
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Curves are all it has."""
 
     def close(self, error: BaseException | None) -> None:
         """Write what is left."""
-        if self._writer:
-            self._writer.close()
-            self._copy()
-        if self._beside:
-            self._beside.cleanup()
+        try:
+            if self._writer:
+                self._writer.close()
+                self._copy()
+        finally:
+            if self._beside:
+                self._beside.cleanup()
 
 
 class MLflow:
-    """A run of an MLflow server; one that fails later is told of once, and the training goes on without it.
+    """A run of an MLflow server.
 
     Args:
         uri: the server's.
@@ -165,7 +200,7 @@ class MLflow:
         from mlflow.exceptions import MlflowException
 
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # its own default waits for many minutes
-        self._errors = (MlflowException, OSError)
+        self.errors: tuple[type[Exception], ...] = (MlflowException, OSError)
         self._name, self._file, self._known = name, f"{storage.absolute(url)}/{RUN_ID_FILE}", known
         self._stride, self._num_steps = History.of(settings.num_steps).stride, settings.num_steps
         self._speed = Speed(settings.batch_size)
@@ -173,11 +208,10 @@ class MLflow:
         self._last_steps: dict[str, int] = {}
         self._unsent: list[Any] = []
         self._sent_s = time.monotonic()
-        self._is_heard = True
         try:
             self._client = MlflowClient(uri)
             self._experiment_id = self._find_experiment()
-        except self._errors as error:
+        except self.errors as error:
             raise SettingError(f"mlflow {storage.without_secrets(uri)!r} can't be used: {reason(error)}") from error
 
     def _find_experiment(self) -> str:
@@ -189,7 +223,7 @@ class MLflow:
         """As many steps as a history has points."""
         images_per_s = self._speed(told)
         if isinstance(told, Begun):
-            self._try(self._take_up)
+            self._take_up()
         elif isinstance(told, Measured) or told.step % self._stride == 0 or told.step == self._num_steps:
             self._log(scalars(told, images_per_s), told.step)
 
@@ -200,7 +234,7 @@ class MLflow:
         try:
             self._run_id = storage.read(self._file).decode()
             held = self._client.get_run(self._run_id).data.metrics
-        except (FileNotFoundError, self._errors[0]):  # it is another server's
+        except (FileNotFoundError, self.errors[0]):  # it is another server's
             return self._begin()
         self._client.update_run(self._run_id, status="RUNNING")
         for name in held:
@@ -220,13 +254,14 @@ class MLflow:
 
         now_ms = int(time.time() * 1000)
         fresh = {name: value for name, value in values.items() if step > self._last_steps.get(name, -1)}
+        self._last_steps |= dict.fromkeys(fresh, step)
         self._unsent += [Metric(name, value, now_ms, step) for name, value in fresh.items()]
         if len(self._unsent) >= MAX_METRICS_A_REQUEST or time.monotonic() - self._sent_s > SEND_INTERVAL_S:
-            self._try(self._send)
+            self._send()
 
     def _send(self) -> None:
         self._sent_s = time.monotonic()
-        if self._unsent and self._run_id:
+        if self._unsent:
             self._client.log_batch(self._run_id, metrics=self._unsent)
             self._unsent = []
 
@@ -240,15 +275,6 @@ class MLflow:
     def close(self, error: BaseException | None) -> None:
         """Send what is left, and say how it ended."""
         status = "FINISHED" if error is None else "FAILED" if isinstance(error, Exception) else "KILLED"
-        self._try(self._send)
         if self._run_id:
-            self._try(lambda: self._client.set_terminated(self._run_id, status))
-
-    def _try(self, action: Any) -> None:
-        if not self._is_heard:
-            return
-        try:
-            action()
-        except self._errors as error:
-            self._is_heard = False
-            print(f"mlflow: {reason(error)}; the training goes on without it", file=sys.stderr)
+            self._send()
+            self._client.set_terminated(self._run_id, status)

@@ -82,5 +82,5 @@ def test_images_that_can_not_be_read_are_left_out(examples: LabelledExamples) ->
 
 
 def test_a_place_that_can_not_be_written() -> None:
-    with pytest.raises(SettingError, match="page '/dev/null/page.html' can't be written"):
+    with pytest.raises(SettingError, match=r"page '/dev/null/page\.html' can't be written"):
         write_page("/dev/null/page.html", "", "page")

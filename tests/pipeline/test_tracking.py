@@ -47,11 +47,12 @@ def read_events(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 @pytest.mark.parametrize("scheme", ["", "memory://"])
 def test_tensorboard_has_each_step_once(tmp_path: Path, scheme: str) -> None:
-    """Stopped after step 4, taken up after step 2: on a disk, and by URL."""
+    """Stopped after step 4, taken up after step 2, and again after step 3: on a disk, and by URL."""
     url = f"{scheme}{tmp_path}/events"
     settings = SETTINGS.model_copy(update={"tensorboard": url})
     run(tmp_path, settings, Begun(0, 1, "cpu", False), *steps(1, 4))
-    run(tmp_path, settings, Begun(2, 1, "cpu", False), *steps(3, 6), Measured(6, 0.25, 0.75))
+    a_worker_died = (*steps(3, 5), Begun(3, 1, "cpu", False), *steps(4, 6))
+    run(tmp_path, settings, Begun(2, 1, "cpu", False), *a_worker_died, Measured(6, 0.25, 0.75))
     for name in tracking.storage.names(url):
         if scheme:
             (tmp_path / name).write_bytes(tracking.storage.read(f"{url}/{name}"))
@@ -79,7 +80,8 @@ def test_mlflow_goes_on_in_the_same_run(tmp_path: Path, mlflow_store: str) -> No
     assert stopped.info.status == "KILLED"
 
     begun = Begun(2, 1, "cpu", False)
-    run(tmp_path, settings, begun, *steps(3, 6), Measured(6, 0.25, 0.75), metrics=METRICS)
+    a_worker_died = (*steps(3, 5), Begun(3, 1, "cpu", False), *steps(4, 6))
+    run(tmp_path, settings, begun, *a_worker_died, Measured(6, 0.25, 0.75), metrics=METRICS)
     (done,) = client.search_runs([experiment.experiment_id])
     assert (done.info.run_id, done.info.run_name, done.info.status) == (stopped.info.run_id, "blood", "FINISHED")
     assert done.data.params == {"seed": "3"}
