@@ -1,36 +1,20 @@
 """What `data check` found, as one HTML page with pictures and without a network."""
 
-import base64
-import io
 from collections.abc import Sequence
 from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from jobs.draw import thumbnail
+from jobs.page import document, picture, table
 from model.config import Architecture
-from pipeline import storage
 from pipeline.box_sizes import MATCH_IOU, QUANTILES
 from pipeline.data_check import DataReport, SplitReport
-from pipeline.decode import DecodeError, decode
 from pipeline.findings import KINDS, Finding, Mark
 
 NUM_PICTURES, NUM_NAMED = 6, 50
 """Of each finding."""
-SIDE_PX = 280
 NUM_BINS = 20
-
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin: 2rem 0 .3rem; overflow-wrap: anywhere }
-table { border-collapse: collapse; margin: .6rem 0 } th, td { padding: .15rem .9rem .15rem 0; text-align: left; border-bottom: 1px solid #ddd }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
-.error { color: #b3261e } .note { color: #666 } .sound { color: #1b7a3d }
-.sheet { display: flex; flex-wrap: wrap; gap: .8rem } figure { margin: 0; width: 280px } img { display: block; max-width: 100% }
-figcaption, details { font-size: 12px; color: #555; overflow-wrap: anywhere } svg { display: block; margin: .4rem 0 }
-"""
 
 
 def render(report: DataReport, data: Sequence[str], architecture: Architecture) -> str:
@@ -40,29 +24,17 @@ def render(report: DataReport, data: Sequence[str], architecture: Architecture) 
         if report.is_sound
         else ("error", "The errors below would spoil a training.")
     )
-    return "\n".join(
-        (
-            '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Data check</title>',
-            f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>',
-            f"<h1>Data check</h1><p>{escape(', '.join(data))}</p>",
+    return document(
+        "Data check",
+        [
+            f"<p>{escape(', '.join(data))}</p>",
             f'<p class="{verdict[0]}"><b>{verdict[1]}</b></p>',
             _overview(report.findings),
             *(_finding(finding, number) for number, finding in enumerate(report.findings)),
             _classes(report.splits),
             _sizes(report.splits, architecture),
-            "</html>",
-        )
+        ],
     )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of escaped cells; all columns but the first are numbers, or as short."""
-
-    def cells(tag: str, row: Sequence[str]) -> str:
-        return f"<{tag}>{row[0]}</{tag}>" + "".join(f'<{tag} class="number">{cell}</{tag}>' for cell in row[1:])
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f"<table><tr>{cells('th', header)}</tr>{body}</table>"
 
 
 def _overview(findings: Sequence[Finding]) -> str:
@@ -70,12 +42,12 @@ def _overview(findings: Sequence[Finding]) -> str:
         (f'<a href="#f{number}" class="{f.level}">{f.level}: {escape(KINDS[f.kind][1])}</a>', escape(f.split), f"{f.count:,}")
         for number, f in enumerate(findings)
     ]  # fmt: skip
-    return _table(("finding", "split", "how many"), rows) if rows else "<p>No findings.</p>"
+    return table(("finding", "split", "how many"), rows) if rows else "<p>No findings.</p>"
 
 
 def _finding(finding: Finding, number: int) -> str:
     level, title = KINDS[finding.kind]
-    shown = [picture for mark in finding.marks[:NUM_PICTURES] if (picture := _picture(mark))]
+    shown = [figure for mark in finding.marks[:NUM_PICTURES] if (figure := _picture(mark))]
     named = [": ".join(filter(None, (mark.uri, mark.why))) for mark in finding.marks[:NUM_NAMED]]
     more = f"<br>… of {len(finding.marks):,}" if len(finding.marks) > NUM_NAMED else ""
     return (
@@ -89,18 +61,8 @@ def _picture(mark: Mark) -> str | None:
     """A figure; None of what can't be shown."""
     if not mark.uri:
         return None
-    try:
-        pixels = decode(storage.read(mark.uri))
-    except (OSError, DecodeError):
-        return None
-    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-    encoded = io.BytesIO()
-    thumbnail(image, mark.boxes_xyxy, mark.texts, SIDE_PX).save(encoded, "JPEG", quality=75)
-    source = base64.b64encode(encoded.getvalue()).decode()
     caption = ": ".join(filter(None, (mark.uri.rpartition("/")[2], mark.why)))
-    return (
-        f'<figure><img src="data:image/jpeg;base64,{source}" alt=""><figcaption>{escape(caption)}</figcaption></figure>'
-    )
+    return picture(mark.uri, mark.boxes_xyxy, mark.texts, caption)
 
 
 def _classes(splits: dict[str, SplitReport]) -> str:
@@ -108,7 +70,7 @@ def _classes(splits: dict[str, SplitReport]) -> str:
     rows = [(escape(name), *(f"{split.class_counts.get(name, 0):,}" for split in splits.values())) for name in names]
     rows += [("<b>objects</b>", *(f"{split.num_objects:,}" for split in splits.values()))]
     rows += [("<b>images</b>", *(f"{split.num_images:,}" for split in splits.values()))]
-    return "<h2>Objects of each class</h2>" + _table(("", *map(escape, splits)), rows)
+    return "<h2>Objects of each class</h2>" + table(("", *map(escape, splits)), rows)
 
 
 def _sizes(splits: dict[str, SplitReport], architecture: Architecture) -> str:
@@ -124,7 +86,7 @@ def _sizes(splits: dict[str, SplitReport], architecture: Architecture) -> str:
         cells = [(label, *(f"{split.sizes[key][quantile]:g}" for quantile in QUANTILES)) for label, key in rows.items()]
         share = split.sizes["share_below_half"]
         parts.append(
-            _table((escape(name), *QUANTILES), cells)
+            table((escape(name), *QUANTILES), cells)
             + f"<p>Without a default box that overlaps them by {MATCH_IOU}: {share:.1%} of the objects.</p>"
             + _histogram(split.overlaps)
         )

@@ -5,11 +5,10 @@ from typing import Any
 
 from jobs.check_page import render
 from jobs.import_model import read_class_names
+from jobs.page import write_page
 from jobs.settings import DataCheckSettings
 from model.config import Architecture
-from pipeline import storage
 from pipeline.data_check import DataReport, check_data
-from pipeline.errors import SettingError, reason
 from pipeline.findings import KINDS, Finding
 from pipeline.packages import read_package
 
@@ -24,19 +23,12 @@ def check(settings: DataCheckSettings) -> dict[str, Any]:
         SettingError: the data, the model or the class names can't be read, or the page can't be written.
     """
     known, architecture = _expected(settings)
-    _write(settings.output, "This data check has not ended.")  # What can't be written is told before hours of reading.
+    if settings.output:  # What can't be written is told before hours of reading.
+        write_page(settings.output, "This data check has not ended.", "output")
     report = check_data(settings.data, settings.split, known, architecture)
-    _write(settings.output, render(report, settings.data, architecture))
+    if settings.output:
+        write_page(settings.output, render(report, settings.data, architecture), "output")
     return _as_json(report, settings.output)
-
-
-def _write(output: str | None, page: str) -> None:
-    if output is None:
-        return
-    try:
-        storage.write(storage.absolute(output), page.encode())
-    except OSError as error:
-        raise SettingError(f"output {output!r} can't be written: {reason(error)}") from error
 
 
 def _expected(settings: DataCheckSettings) -> tuple[Sequence[str] | None, Architecture]:

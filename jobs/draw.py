@@ -37,14 +37,21 @@ def draw_detections(image: Image.Image, detections: Iterable[dict[str, Any]], mi
     return drawn
 
 
-def thumbnail(image: Image.Image, boxes_xyxy: NDArray[np.float64], texts: Sequence[str], side_px: int) -> Image.Image:
+def thumbnail(
+    image: Image.Image,
+    boxes_xyxy: NDArray[np.float64],
+    texts: Sequence[str],
+    side_px: int,
+    colours: Sequence[str] | None = None,
+) -> Image.Image:
     """A small picture with boxes drawn in, on gray where they reach beyond it.
 
     Args:
         image: as a viewer shows it.
         boxes_xyxy: (N, 4) in its pixels; those that are no numbers are not drawn, those without area still seen.
-        texts: what to write at each.
+        texts: what to write at each; where nothing, the box is thin.
         side_px: the longer side that comes out.
+        colours: of each; one and the same unless given.
     """
     is_drawn = np.isfinite(boxes_xyxy).all(axis=1)
     boxes, size = boxes_xyxy[is_drawn], np.array(image.size, dtype=np.float64)
@@ -53,8 +60,9 @@ def thumbnail(image: Image.Image, boxes_xyxy: NDArray[np.float64], texts: Sequen
     scale = side_px / (high - low).max()
     drawn = Image.new("RGB", _pair(np.maximum((high - low) * scale, 1)), "#bbbbbb")
     drawn.paste(image.convert("RGB").resize(_pair(np.maximum(size * scale, 1))), _pair(-low * scale))
-    for text, box in zip(np.array(texts, dtype=object)[is_drawn], (boxes - np.tile(low, 2)) * scale, strict=True):
-        _draw_box(drawn, box, text)
+    each = colours or [COLOURS[0]] * len(texts)
+    for index, box in zip(np.flatnonzero(is_drawn).tolist(), (boxes - np.tile(low, 2)) * scale, strict=True):
+        _draw_box(drawn, box, texts[index], each[index])
     return drawn
 
 
@@ -62,11 +70,13 @@ def _pair(values: NDArray[np.float64]) -> tuple[int, int]:
     return int(values[0]), int(values[1])
 
 
-def _draw_box(image: Image.Image, box_xyxy: NDArray[np.float64], text: str) -> None:
+def _draw_box(image: Image.Image, box_xyxy: NDArray[np.float64], text: str, colour: str) -> None:
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=11)
     centre, half = (box_xyxy[:2] + box_xyxy[2:]) / 2, np.maximum(np.abs(box_xyxy[2:] - box_xyxy[:2]), MIN_DRAWN_PX) / 2
-    pen.rectangle((_pair(centre - half), _pair(centre + half)), outline=COLOURS[0], width=2)
+    pen.rectangle((_pair(centre - half), _pair(centre + half)), outline=colour, width=2 if text else 1)
+    if not text:
+        return
     left, top = _pair(centre - half)
     corner = (min(max(left, 0), image.width - 12), min(max(top - 13, 0), image.height - 12))
-    pen.rectangle(pen.textbbox(corner, text, font=font), fill=COLOURS[0])
+    pen.rectangle(pen.textbbox(corner, text, font=font), fill=colour)
     pen.text(corner, text, fill="white", font=font)

@@ -55,6 +55,8 @@ class EvaluateSettings(DetectionSettings):
     """Labelled images: a folder or URL in Pascal VOC's or COCO's layout, or a VOCdevkit; may be given several times."""
     split: Annotated[str, Field(min_length=1)] = "test"
     """Images to measure on: a file of ImageSets/Main, or annotations/instances_<split>.json."""
+    page: str | None = None
+    """Page to write, with curves and the worst mistakes as pictures: one HTML file, by path or URL."""
 
 
 class DataCheckSettings(Frozen):

@@ -2,13 +2,17 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from jobs.evaluate import evaluate
+from jobs.evaluate import Evaluation, evaluate
+from jobs.page import write_page
+from jobs.provenance import provenance, public
 from jobs.settings import TrainSettings
+from jobs.training_page import render
 from model.config import Architecture, Kind, Preprocessing
 from model.example import Examples
 from model.package import ModelPackage, PackageRecord
@@ -17,9 +21,12 @@ from pipeline.cluster import cluster
 from pipeline.dataset import read_clean
 from pipeline.errors import SettingError
 from pipeline.examples import LabelledExamples
+from pipeline.history import History
 from pipeline.labelled import class_names
 from pipeline.packages import check_free, read_start, write_package
 from pipeline.settings import DetectionSettings
+from pipeline.storage import without_secrets
+from pipeline.tracking import Tracker, tracked
 from pipeline.training import check_same_run, train
 from pipeline.training_settings import ClusterTraining
 
@@ -27,6 +34,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """With batch norm and fresh weights there is no Caffe range to keep to; this brings inputs near unit spread."""
 RUNS_FOLDER = "_runs"
 """Beside the package: a folder a run, with its checkpoints."""
+PAGE_FILE = "training.html"
+"""Beside the package, too."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class Run:
 
 
 def train_on_data(settings: TrainSettings) -> dict[str, Any]:
-    """Train on a split of labelled images, measure on another, write the package; its metrics.
+    """Train on a split of labelled images, measure on another, write the package and a page about it; its metrics.
 
     Raises:
         SettingError: the data or the package to start from can't be used, or no package could be written at the end.
@@ -68,13 +77,25 @@ def train_on_data(settings: TrainSettings) -> dict[str, Any]:
         if settings.init
         else from_scratch(settings.width, settings.architecture, **settings.default_boxes)
     )
-    provenance = {"data": list(settings.data), "split": settings.train_split} | start.provenance
     runs = settings.storage or f"{settings.output.rstrip('/')}/{RUNS_FOLDER}"
     run = Run(settings.name, settings, f"{runs.rstrip('/')}/{settings.name}", {"data": examples.digest})
+    origin = start.provenance | {
+        "data": list(settings.data),
+        "split": settings.train_split,
+        "num_images": len(images),
+        "data_digest": run.data["data"],
+    }
+    measured_on = f"{' '.join(settings.data)} {settings.val_split}"
     begun = begin(start, names, run)
-    with cluster(settings.address):
-        package = train_from(begun, examples, held_out, run, provenance)
-        return finish(package, held_out, settings.output, f"{' '.join(settings.data)} {settings.val_split}")
+    with tracked(settings, run.name, run.url, public(settings.model_dump(mode="json"))) as trackers:
+        with cluster(settings.address):
+            package, history = train_from(begun, examples, held_out, run, origin, trackers)
+            package, evaluation = finish(package, held_out, settings.output, measured_on)
+        for tracker in trackers:
+            tracker.finish(package.record.metrics)
+    page = render(package, evaluation.metrics, evaluation.found, held_out, measured_on, history)
+    write_page(f"{settings.output.rstrip('/')}/{PAGE_FILE}", page, "output")
+    return package.record.metrics
 
 
 def from_scratch(width: float, kind: Kind = "ssd300_vgg16", **default_boxes: Any) -> Start:
@@ -135,18 +156,19 @@ def begin(start: Start, labels: tuple[str, ...], run: Run) -> ModelPackage:
 
 
 def train_from(
-    begun: ModelPackage, examples: Examples, held_out: Examples, run: Run, provenance: dict[str, Any]
-) -> ModelPackage:
-    """Train a network on the cluster that we are in; raises as `pipeline.training.train`."""
+    begun: ModelPackage,
+    examples: Examples,
+    held_out: Examples,
+    run: Run,
+    origin: dict[str, Any],
+    trackers: Sequence[Tracker] = (),
+) -> tuple[ModelPackage, History]:
+    """Train a network on the cluster that we are in: the package, and how it went; raises as `pipeline.training.train`."""
     started = time.monotonic()
-    trained = train(begun, examples, held_out, run.settings, run.url)
-    provenance |= {
-        "settings": run.settings.model_dump(mode="json"),
-        "torch": torch.__version__,
-        "seconds": round(time.monotonic() - started),
-    }
-    weights = {key: _stored(tensor) for key, tensor in trained.items()}
-    return ModelPackage(begun.record.model_copy(update={"provenance": provenance}), weights)
+    trained = train(begun, examples, held_out, run.settings, run.url, trackers)
+    origin = public(origin) | provenance(run.settings, trained.history, time.monotonic() - started)
+    weights = {key: _stored(tensor) for key, tensor in trained.weights.items()}
+    return ModelPackage(begun.record.model_copy(update={"provenance": origin}), weights), trained.history
 
 
 def _stored(tensor: torch.Tensor) -> torch.Tensor:
@@ -154,8 +176,10 @@ def _stored(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.cpu().half() if tensor.is_floating_point() else tensor.cpu()
 
 
-def finish(package: ModelPackage, held_out: Examples, url: str, data: str) -> dict[str, Any]:
-    """Measure a package on held-out examples, on the cluster that we are in, and write it with its metrics; the metrics."""
-    metrics = {"data": data} | evaluate(package, held_out, DetectionSettings()).metrics.summary()
-    write_package(ModelPackage(package.record.model_copy(update={"metrics": metrics}), package.weights), url)
-    return metrics
+def finish(package: ModelPackage, held_out: Examples, url: str, data: str) -> tuple[ModelPackage, Evaluation]:
+    """Measure a package on held-out examples, on the cluster that we are in, and write it with its metrics."""
+    evaluation = evaluate(package, held_out, DetectionSettings())
+    metrics = {"data": without_secrets(data)} | evaluation.metrics.summary()
+    package = ModelPackage(package.record.model_copy(update={"metrics": metrics}), package.weights)
+    write_package(package, url)
+    return package, evaluation

@@ -24,6 +24,20 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Matched:
+    """One image's detections of one label, in their order.
+
+    indices: (D,) int64, which of the image's detections; scores: (D,); outcome: (D,) int64, 1 right, 0 wrong, -1 not
+    counted; objects: (D,) int64, which of the image's objects it finds, -1 where none.
+    """
+
+    indices: Tensor
+    scores: Tensor
+    outcome: Tensor
+    objects: Tensor
+
+
+@dataclass(frozen=True)
 class AveragePrecision:
     """One class: area under its curve, by both of VOC's rules; NaN, and a curve without entries, without objects."""
 
@@ -58,8 +72,8 @@ def _one_label(found: Sequence[Detections], truths: Sequence[Truth], label: int,
     if num_objects == 0:
         nothing = torch.zeros(0, dtype=torch.float64)
         return AveragePrecision(float("nan"), float("nan"), 0, Curve(nothing, nothing, nothing))
-    outcomes = [_outcomes(f, t, label, match_iou) for f, t in zip(found, truths, strict=True)]
-    curve = _curve(torch.cat([scores for scores, _ in outcomes]), torch.cat([o for _, o in outcomes]), num_objects)
+    matched = [match_label(f, t, label, match_iou) for f, t in zip(found, truths, strict=True)]
+    curve = _curve(torch.cat([m.scores for m in matched]), torch.cat([m.outcome for m in matched]), num_objects)
     # The best precision at this recall or any higher one: curves are read from the right.
     best = curve.precision.flip(0).cummax(0).values.flip(0) if len(curve.precision) else curve.precision
     steps = torch.diff(curve.recall, prepend=torch.zeros(1, dtype=torch.float64))
@@ -71,32 +85,31 @@ def _one_label(found: Sequence[Detections], truths: Sequence[Truth], label: int,
 
 
 def _curve(scores: Tensor, outcomes: Tensor, num_objects: int) -> Curve:
-    """The curve of a label's detections in all images, given what `_outcomes` says of each."""
+    """The curve of a label's detections in all images, given what `match_label` says of each."""
     order = scores.argsort(descending=True, stable=True)
     order = order[outcomes[order] >= 0]
     num_right = outcomes[order].double().cumsum(0)
     return Curve(num_right / num_objects, num_right / torch.arange(1, len(order) + 1), scores[order].double())
 
 
-def _outcomes(found: Detections, truth: Truth, label: int, match_iou: float) -> tuple[Tensor, Tensor]:
-    """Scores (D,) of one image's detections of a label, and what each is: 1 right, 0 wrong, -1 not counted."""
-    mine, theirs = found.labels == label, truth.labels == label
+def match_label(found: Detections, truth: Truth, label: int, match_iou: float = 0.5) -> Matched:
+    """Match one image's detections of a label with its objects, by the rule of `average_precisions`."""
+    mine, is_theirs = (found.labels == label).nonzero().flatten(), truth.labels == label
     scores, boxes = found.scores[mine], found.boxes_xyxy[mine]
-    in_crowd = (pairwise_covered(boxes, truth.boxes_xyxy[theirs & truth.is_crowd]) > match_iou).any(dim=1)
-    outcome = -in_crowd.long()
-    theirs = theirs & ~truth.is_crowd
-    is_difficult = truth.is_difficult[theirs]
-    if len(scores) == 0 or len(is_difficult) == 0:
-        return scores, outcome
+    in_crowd = (pairwise_covered(boxes, truth.boxes_xyxy[is_theirs & truth.is_crowd]) > match_iou).any(dim=1)
+    matched = Matched(mine, scores, -in_crowd.long(), torch.full_like(mine, -1))
+    theirs = (is_theirs & ~truth.is_crowd).nonzero().flatten()
+    if len(mine) == 0 or len(theirs) == 0:
+        return matched
     best_iou, best_object = pairwise_iou(boxes, truth.boxes_xyxy[theirs]).max(dim=1)
     taken: set[int] = set()
     for index in scores.argsort(descending=True, stable=True).tolist():
-        chosen = int(best_object[index])
+        chosen = int(theirs[best_object[index]])
         if best_iou[index] <= match_iou:
             continue
-        if is_difficult[chosen]:
-            outcome[index] = -1
+        if truth.is_difficult[chosen]:
+            matched.outcome[index] = -1
         elif chosen not in taken:
-            outcome[index] = 1
+            matched.outcome[index], matched.objects[index] = 1, chosen
             taken.add(chosen)
-    return scores, outcome
+    return matched

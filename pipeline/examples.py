@@ -43,9 +43,9 @@ class LabelledExamples(Sequence[Example]):
         return len(self._uris)
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
-        uri = str(self._uris[index])
+        uri = self.uri(index)
         try:
-            return Example(decode(storage.read(uri)), self._truth(index), uri)
+            return Example(decode(storage.read(uri)), self.truth(index), uri)
         except (OSError, DecodeError) as error:
             raise DataError(f"{uri}: {reason(error)}") from error
 
@@ -57,6 +57,11 @@ class LabelledExamples(Sequence[Example]):
             digest.update(np.ascontiguousarray(array).view(np.uint8).data)
         return digest.hexdigest()
 
-    def _truth(self, index: int) -> Truth:
+    def uri(self, index: int) -> str:
+        """Where an image is, without reading it."""
+        return str(self._uris[index])
+
+    def truth(self, index: int) -> Truth:
+        """What stands in an image, without reading it."""
         mine = slice(self._ends[index - 1] if index else 0, self._ends[index])
         return Truth(**{name: torch.tensor(array[mine]) for name, array in self._objects.items()})

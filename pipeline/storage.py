@@ -4,6 +4,7 @@ A local file's URI is its absolute path; an object's is scheme://bucket/key with
 """
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,12 @@ def absolute(url: str) -> str:
     if scheme == "file":
         return absolute("/" + rest.lstrip("/"))
     return f"s3://{rest}" if scheme in ("s3a", "s3n") else url
+
+
+def without_secrets(url: str) -> str:
+    """A URL as it may be written down: without a password, and of HTTP without user and query, where tokens stand."""
+    url = re.sub(r"(://)[^/@\s]*:[^/@\s]*@", r"\1", url)
+    return re.sub(r"(https?://)(?:[^/@?#\s]*@)?([^?#\s]*)[?#]?\S*", r"\1\2", url)
 
 
 def is_local(url: str) -> bool:

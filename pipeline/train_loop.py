@@ -25,7 +25,8 @@ from model.ssd import SSD
 from model.train import NotFiniteError, TrainingStep, learning_rate
 from pipeline import storage
 from pipeline.feed import Feed
-from pipeline.training_progress import Begun, Measured, Stepped
+from pipeline.history import History
+from pipeline.training_progress import Begun, Measured, Stepped, Told
 from pipeline.training_settings import ClusterTraining
 
 STATE_FILE = "state.pt"
@@ -72,6 +73,7 @@ class Worker:
         self._num_workers: int = context.get_world_size()
         self._device = ray.train.torch.get_device()
         torch.set_num_threads(max(1, num_cores() // context.get_local_world_size()))
+        self._history = History.of(self._settings.num_steps)
         start = ray.get(task.start[0])
         self._record = start.record
         self._step = TrainingStep(
@@ -88,6 +90,7 @@ class Worker:
             state = read_state(checkpoint)
             num_done = state["step"]
             self._step.load(state)
+            self._history = History.from_state(state["history"])
         is_eager = self._settings.compile and not self._step.is_compiled
         self._tell(Begun(num_done, self._num_workers, self._device.type, is_eager))
         return num_done
@@ -124,7 +127,8 @@ class Worker:
             ray.train.report(metrics)
             return
         with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder:
-            torch.save({"step": num_done} | self._step.state(), f"{folder}/{STATE_FILE}")
+            state = {"step": num_done, "history": self._history.state()} | self._step.state()
+            torch.save(state, f"{folder}/{STATE_FILE}")
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def _measure(self, num_done: int) -> dict[str, Any]:
@@ -141,7 +145,7 @@ class Worker:
         found, truths = zip(*(pair for pairs in everyone for pair in pairs), strict=True)
         summary = measure(found, truths, self._record.class_names).summary()
         metrics = {name: summary[name] or 0.0 for name in ("map", SCORE)}
-        self._tell(Measured(num_done, metrics[SCORE]))
+        self._tell(Measured(num_done, metrics["map"], metrics[SCORE]))
         return metrics
 
     def _keep_batch(self, step: int) -> str:
@@ -151,8 +155,9 @@ class Worker:
             storage.write(url, json.dumps(describe_batch(self._task.feed, step), indent=2).encode())
         return url
 
-    def _tell(self, message: Begun | Stepped | Measured) -> None:
+    def _tell(self, message: Told) -> None:
         if self._rank == 0:
+            self._history.add(message)
             self._task.told.put(message)
 
 
@@ -170,7 +175,7 @@ def new_network(start: ModelPackage, seed: int) -> SSD:
 
 
 def read_state(checkpoint: ray.train.Checkpoint) -> dict[str, Any]:
-    """What a checkpoint holds: the steps that are done, network and optimizer; numbers alone, no code."""
+    """What a checkpoint holds: the steps that are done and their history, network and optimizer; no code."""
     with checkpoint.as_directory() as folder:
         state: dict[str, Any] = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
     return state

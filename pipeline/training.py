@@ -3,6 +3,8 @@
 import json
 import re
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -22,13 +24,26 @@ from model.train import smallest_part
 from pipeline import storage
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.feed import PREPARE_CPUS, Feed
+from pipeline.history import History
 from pipeline.train_loop import SCORE, WORKER_CPUS, Task, learn, read_state
-from pipeline.training_progress import TrainingProgress, shown
+from pipeline.training_progress import Told, TrainingProgress, heard
 from pipeline.training_settings import RESUMABLE, ClusterTraining
 
 SETTINGS_FILE = "settings.json"
 OUR_ERROR = re.compile(r"^pipeline\.\S+Error: (.+)$", re.MULTILINE)
 """A line of a traceback, as Ray hands on those of its tasks: as text."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out of a training.
+
+    weights: the network's tensors by name, of the last step, or where checkpoints are measured, of the best;
+    history: of all steps.
+    """
+
+    weights: dict[str, Tensor]
+    history: History
 
 
 def train(
@@ -37,7 +52,8 @@ def train(
     held_out: Examples,
     settings: ClusterTraining,
     url: str,
-) -> dict[str, Tensor]:
+    listeners: Sequence[Callable[[Told], None]] = (),
+) -> Trained:
     """Train a network on the cluster that we are in, showing how it goes on standard error; a stopped run goes on.
 
     Args:
@@ -46,9 +62,7 @@ def train(
         held_out: others, that checkpoints are measured on.
         settings: the recipe, and how the cluster follows it.
         url: folder of the run, with its checkpoints, which has passed `check_same_run`; all nodes must reach it.
-
-    Returns:
-        The network's tensors by name: the last, or where checkpoints are measured, the best.
+        listeners: hear what the progress shows, from a thread of their own.
 
     Raises:
         SettingError: the cluster is too small.
@@ -61,7 +75,7 @@ def train(
     image_size_px = start.record.architecture.image_size_px
     feed = Feed([ray.put(examples)], len(examples), image_size_px, start.record.preprocessing, settings)
     progress = TrainingProgress(settings.num_steps, settings.batch_size, len(examples), sys.stderr)
-    with shown(progress) as told:
+    with heard([progress.show, *listeners]) as told:
         task = Task(settings, feed, [ray.put(start)], [ray.put(held_out)], url, told)
         trainer = TorchTrainer(partial(learn, task), scaling_config=scaling, run_config=run_config(url, settings))
         try:
@@ -70,7 +84,7 @@ def train(
             raise SsdBatchError(f"the training failed: {why(error)}; what was checkpointed stays") from error
     if result.return_value:
         raise SsdBatchError(f"{result.return_value}; a lower learning rate or a longer warm-up may help")
-    return read_state(chosen(result, settings))["network"]  # type: ignore[no-any-return]
+    return what_came_out(result, settings)
 
 
 def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) -> None:
@@ -168,9 +182,16 @@ def _storage(url: str) -> dict[str, Any]:
     return {"storage_path": fs._strip_protocol(path), "storage_filesystem": pyarrow.fs.PyFileSystem(handler)}
 
 
+def what_came_out(result: Result, settings: ClusterTraining) -> Trained:
+    """The weights of one checkpoint, and the history that the last one has."""
+    assert result.checkpoint is not None  # the last step leaves one
+    weights = read_state(chosen(result, settings))["network"]
+    return Trained(weights, History.from_state(read_state(result.checkpoint)["history"]))
+
+
 def chosen(result: Result, settings: ClusterTraining) -> ray.train.Checkpoint:
     """The checkpoint that becomes the package."""
-    assert result.checkpoint is not None  # the last step leaves one
+    assert result.checkpoint is not None
     measured = [pair for pair in result.best_checkpoints or () if SCORE in pair[1]]
     if not settings.validate_every_steps or not measured:
         return result.checkpoint

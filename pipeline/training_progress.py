@@ -1,7 +1,7 @@
 """How far a training is: told by its first worker, shown by the driver."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Thread
@@ -39,7 +39,38 @@ class Measured:
     """A checkpoint was measured on the held-out images."""
 
     step: int
+    map: float
     map50: float
+
+
+Told = Begun | Stepped | Measured
+"""What the first worker tells."""
+
+
+class Speed:
+    """Images/s since the first step that was told, so that start-up does not count.
+
+    Args:
+        batch_size: images a step.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._first: tuple[float, int] | None = None
+
+    def __call__(self, told: Told) -> float | None:
+        """After what is told now; None where two steps have not been told yet."""
+        match told:
+            case Begun():
+                self._first = None
+            case Stepped():
+                return self._since_first(told.step, time.monotonic())
+        return None
+
+    def _since_first(self, step: int, now_s: float) -> float | None:
+        self._first = self._first or (now_s, step)
+        since_s, before = self._first
+        return (step - before) * self._batch_size / (now_s - since_s) if step > before and now_s > since_s else None
 
 
 class TrainingProgress:
@@ -58,18 +89,18 @@ class TrainingProgress:
         self._is_terminal = stream.isatty()
         self._interval_s = REDRAW_INTERVAL_S if self._is_terminal else LINE_INTERVAL_S
         self._shown_s = 0.0
-        self._first: tuple[float, int] | None = None
+        self._speed = Speed(batch_size)
 
-    def show(self, told: Begun | Stepped | Measured) -> None:
+    def show(self, told: Told) -> None:
         """What a worker told."""
+        images_per_s = self._speed(told)
         match told:
             case Begun():
-                self._first = None
                 self._write(self._beginning(told))
             case Measured():
                 self._write(f"step {told.step:,}: map50 {told.map50:.4f} on the held-out images")
             case Stepped():
-                self._show_step(told, time.monotonic())
+                self._show_step(told, images_per_s, time.monotonic())
 
     def _beginning(self, told: Begun) -> str:
         begins = f"resumes after step {told.step:,} of {self._num_steps:,}" if told.step else "begins"
@@ -78,20 +109,13 @@ class TrainingProgress:
         )
         return f"the training {begins}: {told.num_workers} workers, {told.device}{eager}"
 
-    def _show_step(self, told: Stepped, now_s: float) -> None:
-        self._first = self._first or (now_s, told.step)
+    def _show_step(self, told: Stepped, images_per_s: float | None, now_s: float) -> None:
         is_last = told.step == self._num_steps
         if now_s - self._shown_s < self._interval_s and not is_last:
             return
         self._shown_s = now_s
-        line = describe(told, self._num_steps, self._batch_size, self._num_examples, self._rate(told.step, now_s))
+        line = describe(told, self._num_steps, self._batch_size, self._num_examples, images_per_s)
         self._write(line, stays=is_last)
-
-    def _rate(self, step: int, now_s: float) -> float | None:
-        """Images/s since the first step, so that start-up does not count."""
-        assert self._first is not None
-        since_s, before = self._first
-        return (step - before) * self._batch_size / (now_s - since_s) if step > before and now_s > since_s else None
 
     def _write(self, line: str, stays: bool = True) -> None:
         if self._is_terminal:
@@ -114,18 +138,18 @@ def describe(told: Stepped, num_steps: int, batch_size: int, num_examples: int, 
 
 
 @contextmanager
-def shown(progress: TrainingProgress) -> Iterator[Queue]:
-    """A queue that workers put into; what comes out is shown, until the end."""
+def heard(listeners: Sequence[Callable[[Told], None]]) -> Iterator[Queue]:
+    """A queue that workers put into; what comes out is handed to each listener, until the end."""
+    # On this node: the loss of another must not take it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    queue = Queue(
-        actor_options={"num_cpus": 0, "scheduling_strategy": here}
-    )  # the loss of another node must not take it
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
-    def show() -> None:
+    def hear() -> None:
         while (told := queue.get()) is not None:
-            progress.show(told)
+            for listener in listeners:
+                listener(told)
 
-    thread = Thread(target=show, name="training progress", daemon=True)
+    thread = Thread(target=hear, name="training progress", daemon=True)
     thread.start()
     try:
         yield queue

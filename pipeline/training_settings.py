@@ -25,6 +25,10 @@ class ClusterTraining(TrainingSettings, ClusterSettings):
     """Times that a run goes on from its last checkpoint after a worker has failed or died."""
     restart: bool = False
     """Begin anew where an earlier run of this name was stopped, and forget its checkpoints."""
+    tensorboard: str | None = None
+    """Folder or URL for TensorBoard's event files, a folder a training; needs the extra tensorboard."""
+    mlflow: str | None = None
+    """URI of an MLflow server, such as http://host:5000, that gets a run; needs the extra mlflow."""
 
     @model_validator(mode="after")
     def _workers_in_order(self) -> "ClusterTraining":
@@ -39,6 +43,6 @@ class ClusterTraining(TrainingSettings, ClusterSettings):
 
 RESUMABLE = frozenset(
     {"num_workers", "min_workers", "checkpoint_every_steps", "validate_every_steps", "keep_checkpoints", "max_failures",
-     "restart", "address", "compile", "grad_accumulation"}
+     "restart", "tensorboard", "mlflow", "address", "compile", "grad_accumulation"}
 )  # fmt: skip
 """Settings that may change between a run's start and its resumption: they do not change what is learned from what."""

@@ -48,10 +48,10 @@ def main() -> None:
     provenance = {"command": "python -m jobs.demo.train", "data": data}
     begun = begin(from_scratch(WIDTH), CLASS_NAMES, run)
     with cluster(SETTINGS.address):
-        package = train_from(begun, DrawnExamples(0, NUM_PICTURES), held_out, run, provenance)
+        package, _ = train_from(begun, DrawnExamples(0, NUM_PICTURES), held_out, run, provenance)
         measured_on = f"jobs.demo.pictures, {NUM_HELD_OUT} seeds from {HELD_OUT_SEED}"
-        metrics = finish(package, held_out, str(PACKAGE), measured_on)
-    print(metrics)
+        _, evaluation = finish(package, held_out, str(PACKAGE), measured_on)
+    print(evaluation.metrics.summary())
 
 
 if __name__ == "__main__":

@@ -43,3 +43,10 @@ def test_the_picture_grows_for_boxes_beyond_it_up_to_a_half():
 
 def test_a_picture_of_one_row():
     assert drawn([0, 0, 1000, 1], size_px=(1000, 1)).size == (200, 1)
+
+
+def test_each_box_has_its_colour_and_without_a_text_is_thin():
+    boxes = np.array([[10, 20, 40, 40], [60, 20, 90, 40]], dtype=np.float64)
+    image = thumbnail(Image.new("RGB", (100, 50), "white"), boxes, ["cat", ""], 100, ["#ff0000", "#0000ff"])
+    assert [image.getpixel((left, 30)) for left in (10, 11, 12)] == [(255, 0, 0), (255, 0, 0), (255, 255, 255)]
+    assert [image.getpixel((left, 30)) for left in (60, 61)] == [(0, 0, 255), (255, 255, 255)]

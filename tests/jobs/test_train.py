@@ -48,15 +48,28 @@ def settings(voc: Path, output: Path, **more: object) -> TrainSettings:
 
 
 def test_a_training_leaves_a_package_with_its_metrics(voc: Path, tmp_path: Path) -> None:
-    metrics = train_on_data(settings(voc, tmp_path / "model", seed=5))
+    metrics = train_on_data(settings(voc, tmp_path / "model", seed=5, tensorboard=str(tmp_path / "events")))
     package = read_package(str(tmp_path / "model"))
     assert set(package.record.class_names) <= set(CLASS_NAMES)
     assert json.loads(json.dumps(metrics)) == package.record.metrics
-    assert package.record.provenance["settings"]["seed"] == 5
+    origin = package.record.provenance
+    assert (origin["settings"]["seed"], origin["num_steps"], origin["num_workers"], origin["devices"]) == (
+        5,
+        2,
+        [1],
+        ["cpu"],
+    )
+    assert (origin["data"], origin["split"], origin["num_images"]) == ([str(voc)], "train", 9)
+    page = (tmp_path / "model/training.html").read_text()
+    assert all(text in page for text in (package.digest, 'aria-label="Loss"', "Worst mistakes", origin["data_digest"]))
+    assert len(list((tmp_path / "events").glob("events.out.tfevents.*"))) == 1
     assert (metrics["num_images"], set(metrics["per_class"]) <= set(CLASS_NAMES)) == (3, True)
 
-    held_out = EvaluateSettings(model=str(tmp_path / "model"), data=(str(voc),), split="val")
+    held_out = EvaluateSettings(
+        model=str(tmp_path / "model"), data=(str(voc),), split="val", page=str(tmp_path / "page.html")
+    )
     assert evaluate_on_data(held_out).metrics.summary().items() <= metrics.items()
+    assert 'aria-label="Loss"' not in (tmp_path / "page.html").read_text()
 
 
 def test_a_training_of_ssd512(voc: Path, tmp_path: Path) -> None:

@@ -19,6 +19,23 @@ ODD_KEYS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("url", "written"),
+    [
+        ("/data/a?b@c:d.jpg", "/data/a?b@c:d.jpg"),
+        ("s3://bucket/a@b:c?d#e.jpg", "s3://bucket/a@b:c?d#e.jpg"),
+        ("https://user:secret@host/a.jpg?sig=secret#x", "https://host/a.jpg"),
+        ("http://token@host:5000/a", "http://host:5000/a"),
+        ("postgresql://user:secret@host/db", "postgresql://host/db"),
+        ("abfs://container@account.dfs/a.jpg", "abfs://container@account.dfs/a.jpg"),
+        ("filecache::https://user:secret@host/a?x zip://b", "filecache::https://host/a zip://b"),
+        ("sqlite:///runs.db", "sqlite:///runs.db"),
+    ],
+)
+def test_what_is_written_down_of_a_url(url: str, written: str) -> None:
+    assert storage.without_secrets(url) == written
+
+
 def walk(url: str) -> dict[str, StoredObject]:
     return {entry.uri: entry for page in storage.walk(storage.absolute(url)) for entry in page}
 

@@ -13,7 +13,8 @@ from pipeline.dataset import read_clean
 from pipeline.errors import SettingError, SsdBatchError
 from pipeline.examples import LabelledExamples
 from pipeline.train_loop import new_network
-from pipeline.training import check_batch_norm, train
+from pipeline.training import Trained, check_batch_norm, train
+from pipeline.training_progress import Begun
 from pipeline.training_settings import ClusterTraining
 
 pytestmark = [
@@ -31,7 +32,7 @@ RECORD = PackageRecord(
 SETTINGS = ClusterTraining(num_steps=4, batch_size=4, warmup_steps=0, learning_rate=0.001, seed=2)
 
 
-def trained(url: Path, **settings: Any) -> dict[str, torch.Tensor]:
+def trained(url: Path, **settings: Any) -> Trained:
     start = ModelPackage(RECORD, {})
     changed = SETTINGS.model_copy(update=settings)
     return train(start, DrawnExamples(0, 8), DrawnExamples(100, 3), changed, str(url))
@@ -40,7 +41,7 @@ def trained(url: Path, **settings: Any) -> dict[str, torch.Tensor]:
 def test_two_workers_end_where_one_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """But for the noise of bfloat16: the weights have moved much further than they lie apart."""
     start = new_network(ModelPackage(RECORD, {}), SETTINGS.seed).state_dict()
-    one, two = (trained(tmp_path / str(count), num_workers=count) for count in (1, 2))
+    one, two = (trained(tmp_path / str(count), num_workers=count).weights for count in (1, 2))
     moved = torch.cat([(one[name] - start[name]).flatten() for name in start]).norm()
     apart = torch.cat([(one[name] - two[name]).flatten() for name in start]).norm()
     assert apart < 0.05 * moved
@@ -59,7 +60,12 @@ def test_checkpoints_are_measured_and_the_best_are_kept(tmp_path: Path, capsys: 
 
     again = trained(tmp_path / "run", num_workers=1, validate_every_steps=1, keep_checkpoints=1)
     assert "the training resumes after step 4 of 4" in capsys.readouterr().err
-    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert all(torch.equal(first.weights[name], again.weights[name]) for name in first.weights)
+    assert first.history == again.history
+    assert (
+        [told.step for told in first.history.stepped] == [told.step for told in first.history.measured] == [1, 2, 3, 4]
+    )
+    assert first.history.begun == [Begun(0, 2, "cpu", False)]
 
 
 def test_an_image_that_can_not_be_read_ends_it_in_one_line(labelled: Any, tmp_path: Path) -> None:

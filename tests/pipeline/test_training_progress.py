@@ -46,7 +46,7 @@ def test_what_else_is_told() -> None:
     stream = io.StringIO()
     progress = TrainingProgress(num_steps=60, batch_size=4, num_examples=10, stream=stream)
     progress.show(Begun(40, 1, "cpu", True))
-    progress.show(Measured(50, 0.81234))
+    progress.show(Measured(50, 0.5, 0.81234))
     assert stream.getvalue().splitlines() == [
         "the training resumes after step 40 of 60: 1 workers, cpu; compile: no C++ compiler (g++, or CXX) was found, "
         "so it goes without",

@@ -1,0 +1,50 @@
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from jobs.chart import Axis, Line, line_chart, top_of
+
+UNIT = Axis("x", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (0, 1500, [0, 500, 1000, 1500]),
+        (0, 0.02, [0, 0.005, 0.01, 0.015, 0.02]),
+        (3, 7, [3, 4, 5, 6, 7]),
+    ],
+)
+def test_ticks_are_round_numbers(low: float, high: float, expected: list[float]) -> None:
+    assert Axis("", low, high).ticks() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "top"), [([0.93], 1), ([12.3, 7], 15), ([0.02], 0.02), ([], 1), ([0.0], 1), ([float("nan"), 4], 4)]
+)
+def test_the_top_holds_all_values(values: list[float], top: float) -> None:
+    assert top_of(values) == pytest.approx(top)
+
+
+def test_points_are_where_they_are() -> None:
+    """The frame is 494 by 190 pixels, its upper left corner at (54, 10)."""
+    svg = line_chart("chart", [Line("a", [(0, 0), (0.5, 1), (1, 0.5)])], UNIT, UNIT)
+    assert re.findall(r'polyline points="([^"]+)"', svg) == ["54.0,200.0 301.0,10.0 548.0,105.0"]
+
+
+def test_it_is_well_formed_and_names_its_lines() -> None:
+    svg = line_chart(
+        "a & b", [Line("<cat>", [(0, 0), (1, 1)]), Line("dog", [(0.5, 0.5)]), Line("none", [])], UNIT, UNIT
+    )
+    root = ElementTree.fromstring(svg)
+    assert root.attrib["aria-label"] == "a & b"
+    texts = [element.text for element in root.iter() if element.tag == "text"]
+    assert [text for text in texts if text in ("<cat>", "dog", "none")] == ["<cat>", "dog", "none"]
+    assert svg.count("<circle") == 1
+
+
+def test_what_is_outside_is_not_drawn() -> None:
+    svg = line_chart("", [Line("a", [(0, 0), (0.5, 9), (0.75, float("nan")), (1, 1)])], UNIT, UNIT)
+    assert re.findall(r'polyline points="([^"]+)"', svg) == ["54.0,200.0 548.0,10.0"]
