@@ -1,15 +1,18 @@
 """One training worker's examples, streamed by Ray Data: read, decoded, augmented and resized by tasks of the cluster."""
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 import torch
-from ray.data import DataContext, Dataset, ExecutionResources
+from ray.data import DataContext, ExecutionResources
 from torch import Tensor
 
 from model.config import Preprocessing, TrainingSettings
@@ -22,12 +25,12 @@ from pipeline.cluster import quiet_ray_data
 PREPARE_CPUS = 0.4
 """Share of a core that Ray books for a task; see `pipeline.stream`."""
 MAX_BLOCK_ROWS = 32
-"""Examples that one task prepares: fewer cost more in tasks than in work, more come later."""
-SEGMENT_ROWS = 1024 * MAX_BLOCK_ROWS
-"""Examples that one Ray Data execution brings: for each of its blocks Ray takes 2 ms before the first comes."""
-AHEAD_BYTES = 256 * 2**20
-"""Of examples that wait, or are in the making, for a worker; without a bound half of the nodes' memory fills up."""
-PREFETCHED_BATCHES = 2
+"""Examples that one task prepares, or those of one batch where that is larger: fewer cost more in tasks than in work."""
+SEGMENT_BYTES = 256 * 2**20
+"""Examples that one Ray Data execution brings, all of them, before the first is learned from; the next is in the making then.
+
+A running execution spins while what it has made waits, and takes the training half of its cores (seen with Ray 2.60).
+"""
 
 READY = pa.schema(
     [("pixels", pa.large_binary()), ("boxes_xyxy", pa.list_(pa.float32())), ("labels", pa.list_(pa.int64()))]
@@ -56,13 +59,24 @@ class Feed:
             share: the worker's part.
             num_cpus: what its tasks may book.
         """
-        num_steps = max(1, SEGMENT_ROWS // share.size)
+        segments = self._segments(first_step, share)
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            begun = deque(pool.submit(self._prepared_blocks, *some, share, num_cpus) for some in islice(segments, 2))
+            while begun:
+                for block in begun.popleft().result():
+                    yield from self._batches_in(ray.get(block), share)
+                begun += [pool.submit(self._prepared_blocks, *some, share, num_cpus) for some in islice(segments, 1)]
+
+    def _batches_in(self, block: pa.Table, share: Share) -> Iterator[tuple[Tensor, Targets]]:
+        for start in range(0, block.num_rows, share.size):
+            yield to_tensors(block.slice(start, share.size), self.image_size_px)
+
+    def _segments(self, first_step: int, share: Share) -> Iterator[tuple[int, int]]:
+        """First and end step of each."""
+        example_bytes = 3 * self.image_size_px**2
+        num_steps = max(1, SEGMENT_BYTES // (example_bytes * share.size))
         for start in range(first_step, self.settings.num_steps, num_steps):
-            rows = self._stream(start, min(start + num_steps, self.settings.num_steps), share, num_cpus)
-            for table in rows.iter_batches(
-                batch_size=share.size, batch_format="pyarrow", prefetch_batches=PREFETCHED_BATCHES
-            ):
-                yield to_tensors(table, self.image_size_px)
+            yield start, min(start + num_steps, self.settings.num_steps)
 
     def prepared(self, position: int) -> tuple[int, Example, tuple[Tensor, Tensor, Tensor]]:
         """What stands at a position: its index, the example, and what the step learns of it."""
@@ -70,17 +84,24 @@ class Feed:
         example = ray.get(self.examples[0])[index]
         return index, example, Preparation(self.image_size_px, self.preprocessing, self.settings)(example, position)
 
-    def _stream(self, first_step: int, end_step: int, share: Share, num_cpus: float) -> Dataset:
+    def _prepared_blocks(
+        self, first_step: int, end_step: int, share: Share, num_cpus: float
+    ) -> "list[ray.ObjectRef[pa.Table]]":
+        """A segment's examples, on this node: whole batches in each block."""
         quiet_ray_data()
-        options = DataContext.get_current().execution_options
-        options.preserve_order = True
-        options.resource_limits = ExecutionResources(cpu=max(num_cpus, PREPARE_CPUS), object_store_memory=AHEAD_BYTES)
-        num_rows, block_rows = (end_step - first_step) * share.size, min(MAX_BLOCK_ROWS, 2 * share.size)
+        context = DataContext.get_current()
+        context.target_max_block_size = None  # as one would be split, in the middle of a batch
+        context.execution_options.preserve_order = True
+        context.execution_options.resource_limits = ExecutionResources(cpu=max(num_cpus, PREPARE_CPUS))
+        num_rows, block_rows = (end_step - first_step) * share.size, max(1, MAX_BLOCK_ROWS // share.size) * share.size
         rows = [range(start, min(start + block_rows, num_rows)) for start in range(0, num_rows, block_rows)]
         # Tables, where ray.data.range would be a stage of its own, which half of the cores are kept for.
         numbers = ray.data.from_arrow([pa.table({"row": some}) for some in rows])
         prepare = partial(self._prepare, first_step=first_step, share=share)
-        return numbers.map_batches(prepare, batch_size=None, batch_format="pyarrow", num_cpus=PREPARE_CPUS)
+        prepared = numbers.map_batches(prepare, batch_size=None, batch_format="pyarrow", num_cpus=PREPARE_CPUS)
+        blocks: list[ray.ObjectRef[pa.Table]] = prepared.to_arrow_refs()
+        ray.wait(blocks, num_returns=len(blocks), fetch_local=True)
+        return blocks
 
     def _prepare(self, numbers: pa.Table, first_step: int, share: Share) -> pa.Table:
         torch.set_num_threads(1)

@@ -33,8 +33,8 @@ from pipeline.training_progress import Begun, Measured, Stepped, TrainingProgres
 from pipeline.training_settings import ClusterTraining
 
 BATCH_SIZE = 16
-NUM_WARM, NUM_MEASURED = 80, 60
-"""Steps; so many until the examples that were prepared before the first step (feed.AHEAD_BYTES) are used up."""
+NUM_WARM, NUM_MEASURED = 130, 120
+"""Steps; so many until the examples that were prepared before the first step (feed.SEGMENT_BYTES) are used up."""
 
 
 class Watched(TrainingProgress):
@@ -96,7 +96,7 @@ def loop_images_per_s(data: str, width: float, num_workers: int) -> float:
         name="benchmark", architecture=start.architecture, class_names=names, preprocessing=start.preprocessing
     )
     with tempfile.TemporaryDirectory(prefix="ssd-batch-benchmark-") as folder, cluster("local"):
-        training.train(ModelPackage(record, {}), examples, examples, settings_of(num_workers), f"{folder}/run", {})
+        training.train(ModelPackage(record, {}), examples, examples, settings_of(num_workers), f"{folder}/run")
     heard_s = seen[-1].heard_s
     return NUM_MEASURED * BATCH_SIZE / (heard_s[-1] - heard_s[-1 - NUM_MEASURED])
 

@@ -84,7 +84,7 @@ def test_a_long_training_comes_in_segments(
     feed: Feed, whole: list[tuple[Tensor, Targets]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two steps each: three executions for five steps."""
-    monkeypatch.setattr("pipeline.feed.SEGMENT_ROWS", 11)
+    monkeypatch.setattr("pipeline.feed.SEGMENT_BYTES", 11 * 3 * SIZE_PX**2)
     for (images, targets), (expected, of_expected) in zip(seen(feed), whole, strict=True):
         assert torch.equal(images, expected)
         assert objects(targets) == objects(of_expected)
