@@ -73,6 +73,9 @@ def test_crops_are_torchvisions():
     assert ((ours.mean(dim=0) - theirs.mean(dim=0)).abs() < 4 * standard_error).all()
     assert (ours[:, :2] >= 0).all()
     assert (ours[:, :2] + ours[:, 2:4] <= torch.tensor([120, 100])).all()
+    aspect = ours[:, 2] / ours[:, 3]
+    assert (aspect >= 0.5).all()
+    assert (aspect <= 2).all()
 
 
 def test_colours_are_distorted_half_the_time():
