@@ -1,4 +1,4 @@
-"""SSD's training augmentation, from torchvision's `transforms.v2`."""
+"""SSD's geometric training augmentation, from torchvision's `transforms.v2`."""
 
 from typing import Any
 
@@ -9,9 +9,6 @@ from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
 from model.config import Preprocessing
-
-distort_colours = v2.RandomPhotometricDistort(p=0.5)
-"""Photometric distortion, for images of the network's size: on a photograph's own pixels it is most of the work."""
 
 
 class Augmentation:

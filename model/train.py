@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from model.augment import Augmentation, distort_colours, vertical_flip
+from model.augment import Augmentation, vertical_flip
+from model.colours import distort_colours
 from model.config import Architecture, Preprocessing, TrainingSettings
 from model.default_boxes import default_boxes
 from model.detector import fast_dtype

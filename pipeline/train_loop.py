@@ -52,15 +52,15 @@ class Task:
     told: Queue
 
 
-def learn(task: Task) -> str | None:
+def learn(task: Task) -> str:
     """Train from the last checkpoint, or from the start, to the end.
 
     Returns:
-        Why it could not go on: the loss is no number any more. Trying again would come to the same.
+        Empty at the end; else why it could not go on: the loss is no number any more. Trying again would come to the same.
     """
     worker = Worker(task)
     first_step = worker.resume()
-    return worker.learn_from(first_step) if first_step < task.settings.num_steps else None
+    return worker.learn_from(first_step) if first_step < task.settings.num_steps else ""
 
 
 class Worker:
@@ -95,7 +95,7 @@ class Worker:
         self._tell(Begun(num_done, self._num_workers, self._device.type, is_eager))
         return num_done
 
-    def learn_from(self, first_step: int) -> str | None:
+    def learn_from(self, first_step: int) -> str:
         """All steps that are left; returns as `learn`."""
         share = share_of(self._rank, self._num_workers, self._settings.batch_size)
         batches = self._task.feed.batches(first_step, share, self._data_cpus())
@@ -107,7 +107,7 @@ class Worker:
             rate = learning_rate(step, self._settings)
             self._tell(Stepped(step + 1, losses.localization.item(), losses.classification.item(), rate))
             self._save_if_due(step + 1)
-        return None
+        return ""
 
     def _data_cpus(self) -> float:
         """This worker's part of the cores that no training worker books."""

@@ -79,7 +79,9 @@ def train(
         task = Task(settings, feed, [ray.put(start)], [ray.put(held_out)], url, told)
         trainer = TorchTrainer(partial(learn, task), scaling_config=scaling, run_config=run_config(url, settings))
         try:
-            result = cast(Result, trainer.fit())
+            # Ray Train 2.60 asks for a worker's error, then whether it still runs: an error in between is lost, and all seems well.
+            while (result := cast(Result, trainer.fit())).return_value is None:
+                continue
         except TrainingFailedError as error:
             raise SsdBatchError(f"the training failed: {why(error)}; what was checkpointed stays") from error
     if result.return_value:

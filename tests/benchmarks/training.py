@@ -10,12 +10,14 @@ images/s are those between two of its steps, so that start-up does not count.
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 
@@ -33,9 +35,9 @@ from pipeline.training_progress import Begun, Measured, Stepped, TrainingProgres
 from pipeline.training_settings import ClusterTraining
 
 BATCH_SIZE = 16
-NUM_WARM, NUM_MEASURED, NUM_LATER = 70, 124, 124
-"""Steps of the recipe. With feed.SEGMENT_BYTES, 62 are prepared at once, when those before the last 62 are done: measured are two such
-segments, in which two later ones are prepared."""
+NUM_WARM, NUM_MEASURED, NUM_LATER = 62, 124, 124
+"""Steps of the recipe. With feed.SEGMENT_BYTES, 62 are prepared while the 62 before them are learned: measured are two such segments,
+in which two later ones are prepared; then the training is interrupted."""
 NUM_BARE = 60
 """Steps of the bare side, after five."""
 
@@ -51,6 +53,8 @@ class Watched(TrainingProgress):
     def show(self, told: Begun | Stepped | Measured) -> None:
         if isinstance(told, Stepped):
             self.heard_s.append(time.monotonic())
+        if len(self.heard_s) == NUM_WARM + NUM_MEASURED:
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 seen: list[Watched] = []
@@ -97,10 +101,14 @@ def loop_images_per_s(data: str, width: float, num_workers: int) -> float:
     record = PackageRecord(
         name="benchmark", architecture=start.architecture, class_names=names, preprocessing=start.preprocessing
     )
-    with tempfile.TemporaryDirectory(prefix="ssd-batch-benchmark-") as folder, cluster("local"):
+    with (
+        tempfile.TemporaryDirectory(prefix="ssd-batch-benchmark-") as folder,
+        suppress(KeyboardInterrupt),
+        cluster("local"),
+    ):
         training.train(ModelPackage(record, {}), examples, examples, settings_of(num_workers), f"{folder}/run")
-    heard_s = seen[-1].heard_s[: NUM_WARM + NUM_MEASURED]
-    return NUM_MEASURED * BATCH_SIZE / (heard_s[-1] - heard_s[-1 - NUM_MEASURED])
+    heard_s = seen[-1].heard_s
+    return NUM_MEASURED * BATCH_SIZE / (heard_s[NUM_WARM + NUM_MEASURED - 1] - heard_s[NUM_WARM - 1])
 
 
 def in_a_process(side: str, num_cores: int, *arguments: object) -> float:

@@ -1,10 +1,12 @@
 """Trainings on a cluster of this machine: of one worker and of two, measured, and failing."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from jobs.demo.train import DrawnExamples
 from model.config import Architecture, Preprocessing
@@ -78,6 +80,16 @@ def test_an_image_that_can_not_be_read_ends_it_in_one_line(labelled: Any, tmp_pa
     ) as found:
         train(ModelPackage(RECORD, {}), examples, examples, settings, str(tmp_path / "run"))
     assert "\n" not in str(found.value)
+
+
+def test_a_training_whose_workers_error_ray_lost_is_started_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which comes as a result without error, without checkpoint, and without what `learn` returns."""
+    fit, results = TorchTrainer.fit, [SimpleNamespace(return_value=None)]
+    monkeypatch.setattr(TorchTrainer, "fit", lambda trainer: results.pop() if results else fit(trainer))
+    assert len(trained(tmp_path / "run").history.stepped) == 4
+    assert "step 4 of 4" in capsys.readouterr().err
 
 
 def test_batch_norm_needs_two_images_a_pass() -> None:
