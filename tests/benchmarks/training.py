@@ -103,7 +103,7 @@ def loop_images_per_s(data: str, width: float, num_workers: int) -> float:
     )
     with (
         tempfile.TemporaryDirectory(prefix="ssd-batch-benchmark-") as folder,
-        suppress(KeyboardInterrupt),
+        suppress(KeyboardInterrupt, SystemExit),
         cluster("local"),
     ):
         training.train(ModelPackage(record, {}), examples, examples, settings_of(num_workers), f"{folder}/run")
