@@ -46,6 +46,8 @@ def cluster(address: str) -> Iterator[None]:
         options |= {"include_dashboard": False}
         # Ray's C++ core warns on the terminal of its own argument passing at each run (ray-project/ray#53727).
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        # After a second without work Ray ends processes beyond one a core, and a training's next examples cost them anew.
+        os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
     else:
         if address != "auto":
             _check_reachable(address)

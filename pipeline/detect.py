@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from model.detector import Detector
+from model.memory import keep_freed_memory
 from model.package import ModelPackage
 from model.postprocess import Detections
 from pipeline.fetch import failure
@@ -36,6 +37,7 @@ class DetectorActor:
         schema: pa.Schema,
     ) -> None:
         torch.set_num_threads(1)
+        keep_freed_memory()
         device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
         self._detector = Detector(ModelPackage.from_files(*ray.get(package_files)), device)
         self._class_names = np.array(["", *self._detector.record.class_names])

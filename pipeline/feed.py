@@ -1,7 +1,7 @@
 """One training worker's examples, streamed by Ray Data: read, decoded, augmented and resized by tasks of the cluster."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from model.config import Preprocessing, TrainingSettings
 from model.example import Example, Examples
 from model.loss import Targets
 from model.order import Share, index_at
-from model.train import Preparation, pad_targets
+from model.train import Preparation, Ready, pad_targets
 from pipeline.cluster import quiet_ray_data
 
 PREPARE_CPUS = 0.4
@@ -27,7 +27,7 @@ PREPARE_CPUS = 0.4
 MAX_BLOCK_ROWS = 32
 """Examples that one task prepares, or those of one batch where that is larger: fewer cost more in tasks than in work."""
 SEGMENT_BYTES = 256 * 2**20
-"""Examples that one Ray Data execution brings, all of them, before the first is learned from; the next is in the making then.
+"""Examples that one Ray Data execution brings, all of them, before the first is learned from.
 
 A running execution spins while what it has made waits, and takes the training half of its cores (seen with Ray 2.60).
 """
@@ -51,17 +51,23 @@ class Feed:
     preprocessing: Preprocessing
     settings: TrainingSettings
 
-    def batches(self, first_step: int, share: Share, num_cpus: float) -> Iterator[tuple[Tensor, Targets]]:
+    def batches(
+        self, first_step: int, share: Share, num_cpus: float, is_ahead: bool
+    ) -> Iterator[tuple[Tensor, Targets]]:
         """A worker's part of each batch from a step on: images (B, 3, S, S) uint8, and their objects.
 
         Args:
             first_step: of those that are left.
             share: the worker's part.
             num_cpus: what its tasks may book.
+            is_ahead: make a segment while the one before is learned from. Where both need the same cores they had better take
+                turns: a thread that waits for its core lets all threads of the step wait.
         """
-        segments = self._segments(first_step, share)
+        segments, num_begun = self._segments(first_step, share), 2 if is_ahead else 1
         with ThreadPoolExecutor(max_workers=1) as pool:
-            begun = deque(pool.submit(self._prepared_blocks, *some, share, num_cpus) for some in islice(segments, 2))
+            begun = deque(
+                pool.submit(self._prepared_blocks, *some, share, num_cpus) for some in islice(segments, num_begun)
+            )
             while begun:
                 for block in begun.popleft().result():
                     yield from self._batches_in(ray.get(block), share)
@@ -78,11 +84,13 @@ class Feed:
         for start in range(first_step, self.settings.num_steps, num_steps):
             yield start, min(start + num_steps, self.settings.num_steps)
 
-    def prepared(self, position: int) -> tuple[int, Example, tuple[Tensor, Tensor, Tensor]]:
-        """What stands at a position: its index, the example, and what the step learns of it."""
-        index = index_at(position, self.num_examples, self.settings.seed)
-        example = ray.get(self.examples[0])[index]
-        return index, example, Preparation(self.image_size_px, self.preprocessing, self.settings)(example, position)
+    def prepared(self, positions: Iterable[int]) -> Iterator[tuple[int, Example, Ready]]:
+        """What stands at each position: its index, the example, and what the step learns of it."""
+        examples = ray.get(self.examples[0])
+        prepare = Preparation(self.image_size_px, self.preprocessing, self.settings)
+        for position in positions:
+            index = index_at(position, self.num_examples, self.settings.seed)
+            yield index, (example := examples[index]), prepare(example, position)
 
     def _prepared_blocks(
         self, first_step: int, end_step: int, share: Share, num_cpus: float
@@ -105,8 +113,9 @@ class Feed:
 
     def _prepare(self, numbers: pa.Table, first_step: int, share: Share) -> pa.Table:
         torch.set_num_threads(1)
-        places = (share.position(row, first_step, self.settings.batch_size) for row in numbers["row"].to_pylist())
-        return pa.Table.from_pylist([_to_row(*self.prepared(place)[2]) for place in places], schema=READY)
+        positions = (share.position(row, first_step, self.settings.batch_size) for row in numbers["row"].to_pylist())
+        rows = [_to_row(*ready) for _, _, ready in self.prepared(positions)]
+        return pa.Table.from_pylist(rows, schema=READY)
 
 
 def _to_row(image: Tensor, boxes_xyxy: Tensor, labels: Tensor) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import distributed
 
 from model.detector import Detector
 from model.example import Examples, Truth
+from model.memory import keep_freed_memory
 from model.metrics import measure
 from model.order import share_of
 from model.package import ModelPackage
@@ -72,6 +73,7 @@ class Worker:
         self._rank: int = context.get_world_rank()
         self._num_workers: int = context.get_world_size()
         self._device = ray.train.torch.get_device()
+        keep_freed_memory()
         torch.set_num_threads(max(1, num_cores() // context.get_local_world_size()))
         self._history = History.of(self._settings.num_steps)
         start = ray.get(task.start[0])
@@ -98,7 +100,8 @@ class Worker:
     def learn_from(self, first_step: int) -> str:
         """All steps that are left; returns as `learn`."""
         share = share_of(self._rank, self._num_workers, self._settings.batch_size)
-        batches = self._task.feed.batches(first_step, share, self._data_cpus())
+        is_ahead = self._device.type != "cpu"  # else each segment is made with the cores that learn from it
+        batches = self._task.feed.batches(first_step, share, self._data_cpus(), is_ahead)
         for step, (images, targets) in enumerate(batches, start=first_step):
             try:
                 losses = self._step(step, images, targets)
@@ -193,9 +196,8 @@ def detect(detector: Detector, examples: Examples, index: int) -> tuple[Detectio
 def describe_batch(feed: Feed, step: int) -> dict[str, Any]:
     """Which images a step takes, and their objects as they come out of the augmentation, in shares of the image."""
     batch_size = feed.settings.batch_size
-    images = []
-    for position in range(step * batch_size, (step + 1) * batch_size):
-        index, example, (_, boxes_xyxy, labels) = feed.prepared(position)
-        image = {"index": index, "uri": example.uri, "boxes_xyxy": boxes_xyxy.tolist(), "labels": labels.tolist()}
-        images.append(image)
+    images = [
+        {"index": index, "uri": example.uri, "boxes_xyxy": boxes_xyxy.tolist(), "labels": labels.tolist()}
+        for index, example, (_, boxes_xyxy, labels) in feed.prepared(range(step * batch_size, (step + 1) * batch_size))
+    ]
     return {"step": step, "learning_rate": learning_rate(step, feed.settings), "images": images}

@@ -23,6 +23,7 @@ import torch
 
 from jobs.train import from_scratch
 from model.example import Examples
+from model.memory import keep_freed_memory
 from model.package import ModelPackage, PackageRecord
 from model.ssd import SSD
 from model.train import Preparation, TrainingStep, pad_targets
@@ -36,8 +37,8 @@ from pipeline.training_settings import ClusterTraining
 
 BATCH_SIZE = 16
 NUM_WARM, NUM_MEASURED, NUM_LATER = 62, 124, 124
-"""Steps of the recipe. With feed.SEGMENT_BYTES, 62 are prepared while the 62 before them are learned: measured are two such segments,
-in which two later ones are prepared; then the training is interrupted."""
+"""Steps of the recipe. With feed.SEGMENT_BYTES, 62 are prepared at once: measured is the preparing of two such segments and the learning
+from as many; then the training is interrupted."""
 NUM_BARE = 60
 """Steps of the bare side, after five."""
 
@@ -79,6 +80,7 @@ def labelled(data: str) -> tuple[Examples, tuple[str, ...]]:
 def bare_images_per_s(data: str, width: float) -> float:
     """The step alone, over and over on one batch, with a thread a core."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    keep_freed_memory()
     examples, names = labelled(data)
     start, settings = from_scratch(width), settings_of(1)
     prepare = Preparation(start.architecture.image_size_px, start.preprocessing, settings)

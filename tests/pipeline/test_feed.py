@@ -35,9 +35,11 @@ def feed(local_cluster) -> Feed:
     return Feed([ray.put(examples)], len(examples), SIZE_PX, Preprocessing(), SETTINGS)
 
 
-def seen(feed: Feed, first_step: int = 0, rank: int = 0, num_workers: int = 1) -> list[tuple[Tensor, Targets]]:
+def seen(
+    feed: Feed, first_step: int = 0, rank: int = 0, num_workers: int = 1, is_ahead: bool = False
+) -> list[tuple[Tensor, Targets]]:
     share = share_of(rank, num_workers, SETTINGS.batch_size)
-    return list(feed.batches(first_step, share, num_cpus=0.5))
+    return list(feed.batches(first_step, share, num_cpus=0.5, is_ahead=is_ahead))
 
 
 def objects(targets: Targets) -> list[list[list[float]]]:
@@ -54,8 +56,7 @@ def test_all_batches_in_order(feed: Feed, whole: list[tuple[Tensor, Targets]]) -
     assert [images.shape for images, _ in whole] == [(5, 3, SIZE_PX, SIZE_PX)] * SETTINGS.num_steps
     assert all(images.is_contiguous(memory_format=torch.channels_last) for images, _ in whole)
     indexes = []
-    for position in range(25):
-        index, example, (image, boxes, labels) = feed.prepared(position)
+    for position, (index, example, (image, boxes, labels)) in enumerate(feed.prepared(range(25))):
         images, targets = whole[position // 5]
         assert torch.equal(images[position % 5], image)
         assert objects(targets)[position % 5] == boxes.tolist()
@@ -80,12 +81,13 @@ def test_a_resumed_run_sees_what_was_left(feed: Feed, whole: list[tuple[Tensor, 
         assert objects(targets) == objects(of_expected)
 
 
+@pytest.mark.parametrize("is_ahead", [False, True])
 def test_a_long_training_comes_in_segments(
-    feed: Feed, whole: list[tuple[Tensor, Targets]], monkeypatch: pytest.MonkeyPatch
+    feed: Feed, whole: list[tuple[Tensor, Targets]], monkeypatch: pytest.MonkeyPatch, is_ahead: bool
 ) -> None:
     """Of two steps each: three executions for five steps."""
     monkeypatch.setattr("pipeline.feed.SEGMENT_BYTES", 11 * 3 * SIZE_PX**2)
-    for (images, targets), (expected, of_expected) in zip(seen(feed), whole, strict=True):
+    for (images, targets), (expected, of_expected) in zip(seen(feed, is_ahead=is_ahead), whole, strict=True):
         assert torch.equal(images, expected)
         assert objects(targets) == objects(of_expected)
 
