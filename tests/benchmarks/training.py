@@ -3,8 +3,9 @@
     python -m tests.benchmarks.training loop DATA 3         DATA: labelled images in Pascal VOC's layout; 3 rounds
     python -m tests.benchmarks.training workers DATA 3
 
-Each round runs both sides, one after the other, on the same cores: the recipe of jobs/bccd.yaml unless --width says another. The loop's
-images/s are those between two of its steps, so that start-up does not count.
+Each round runs all sides, one after the other, on the same cores: the recipe of jobs/bccd.yaml unless --width says another. The bare step
+is run twice: as torch runs it, and with memory kept (model.memory) as the loop keeps it. The loop's images/s are those between two of its
+steps, so that start-up does not count.
 """
 
 import argparse
@@ -77,10 +78,11 @@ def labelled(data: str) -> tuple[Examples, tuple[str, ...]]:
     return LabelledExamples(images, names), names
 
 
-def bare_images_per_s(data: str, width: float) -> float:
-    """The step alone, over and over on one batch, with a thread a core."""
+def bare_images_per_s(data: str, width: float, is_kept: bool) -> float:
+    """The step alone, over and over on one batch, with a thread a core; freed memory is kept, or not."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    keep_freed_memory()
+    if is_kept:
+        keep_freed_memory()
     examples, names = labelled(data)
     start, settings = from_scratch(width), settings_of(1)
     prepare = Preparation(start.architecture.image_size_px, start.preprocessing, settings)
@@ -123,7 +125,7 @@ def in_a_process(side: str, num_cores: int, *arguments: object) -> float:
 
 
 def compare(data: str, width: float, sides: Sequence[tuple[str, int, int]], num_rounds: int) -> None:
-    """Print both sides' images/s of each round, and the second side's as ratio to the first's.
+    """Print all sides' images/s of each round, and the last side's as ratios to the others'.
 
     Args:
         data: folder.
@@ -131,28 +133,33 @@ def compare(data: str, width: float, sides: Sequence[tuple[str, int, int]], num_
         sides: name, cores and workers of each.
         num_rounds: how often.
     """
-    ratios = []
+    rounds = []
     for _ in range(num_rounds):
-        first, second = (in_a_process(name, cores, data, workers, "--width", width) for name, cores, workers in sides)
-        ratios.append(second / first)
-        print(f"{first:8.2f} {second:8.2f} images/s   ratio {ratios[-1]:.3f}", flush=True)
-    print(f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), width {width}")
+        *others, last = (in_a_process(name, cores, data, workers, "--width", width) for name, cores, workers in sides)
+        rounds.append([last / other for other in others])
+        print("images/s", *(f"{some:.2f}" for some in (*others, last)), *(f"ratio {ratio:.3f}" for ratio in rounds[-1]))
+    for (name, cores, workers), ratios in zip(sides[:-1], zip(*rounds, strict=True), strict=True):
+        print(
+            f"{sides[-1][0]} to {name} of {workers} on {cores}: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), "
+            f"width {width}"
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("loop", "workers", "bare-side", "loop-side"))
+    parser.add_argument("what", choices=("loop", "workers", "bare-side", "kept-side", "loop-side"))
     parser.add_argument("data")
     parser.add_argument("number", type=int, help="rounds; of a side, workers")
     parser.add_argument("--width", type=float, default=0.25)
     options = parser.parse_args()
     match options.what:
         case "loop":
-            compare(options.data, options.width, (("bare-side", 2, 1), ("loop-side", 2, 1)), options.number)
+            sides = (("bare-side", 2, 1), ("kept-side", 2, 1), ("loop-side", 2, 1))
+            compare(options.data, options.width, sides, options.number)
         case "workers":
             compare(options.data, options.width, (("loop-side", 1, 1), ("loop-side", 2, 2)), options.number)
-        case "bare-side":
-            print(json.dumps(bare_images_per_s(options.data, options.width)))
+        case "bare-side" | "kept-side":
+            print(json.dumps(bare_images_per_s(options.data, options.width, options.what == "kept-side")))
         case "loop-side":
             print(json.dumps(loop_images_per_s(options.data, options.width, options.number)))
 
