@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from jobs.job_commands import logs, spec, status, stop, submit
 from jobs.settings import DataCheckSettings, EvaluateSettings, ImportSettings, PublishSettings, TrainSettings
 from jobs.spec import load_settings, spec_options
 from pipeline.errors import SsdBatchError
@@ -218,6 +219,10 @@ def demo(output: Path) -> None:
     from jobs.demo.run import demo as run
 
     run(output)
+
+
+for command in (submit, status, logs, stop, spec):
+    cli.add_command(command)
 
 
 def main() -> None:
