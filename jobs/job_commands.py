@@ -31,13 +31,23 @@ ADDRESS = click.option(
 @click.command()
 @SPEC
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
-@click.option("--date", "day", type=click.DateTime(["%Y-%m-%d"]), help="Of the night; today where the schedule is, unless given.")
-@click.option("--wait", is_flag=True, help="Show what the job prints until it ends, and try again what may pass; exit as it does.")
+@click.option(
+    "--date", "day", type=click.DateTime(["%Y-%m-%d"]), help="Of the night; today where the schedule is, unless given."
+)
+@click.option(
+    "--wait", is_flag=True, help="Show what the job prints until it ends, and try again what may pass; exit as it does."
+)
 @setting_options(JobSettings)
 @JSON
 @click.pass_context
 def submit(
-    context: click.Context, spec: Path, flags: tuple[str, ...], day: datetime | None, wait: bool, as_json: bool, **job_flags: Any
+    context: click.Context,
+    spec: Path,
+    flags: tuple[str, ...],
+    day: datetime | None,
+    wait: bool,
+    as_json: bool,
+    **job_flags: Any,
 ) -> None:
     """Give a cluster the job of a SPEC, once a night; FLAGS after -- are the command's own, and override the spec."""
     from jobs.submit import JobServer, load_job, submit_and_wait

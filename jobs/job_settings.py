@@ -61,7 +61,7 @@ class JobSettings(Frozen):
     """A larger package, zipped, is refused: data that should not be shipped."""
     image: str | None = None
     """Container image that the job runs in, with ssd-batch installed, on clusters whose nodes have podman."""
-    env_vars: Annotated[dict[str, str], AfterValidator(_check_no_secret)] = {}
+    env_vars: Annotated[dict[str, str], AfterValidator(_check_no_secret)] = Field(default_factory=dict)
     """Environment variables of all its processes; no secrets."""
     driver_cpus: Annotated[float, Field(ge=0)] = 0.0
     """Cores booked for the job's driver, which is on the head node where this is 0."""

@@ -79,7 +79,9 @@ def load_settings(model: type[Settings], path: Path | None, flags: dict[str, Any
     if path:
         spec = read_spec(path)
         if spec.kind and KINDS[spec.kind] is not model:
-            raise SettingError(f"kind: {str(path)!r} is a spec for {spec.kind}; run ssd-batch {spec.kind} --spec {path}")
+            raise SettingError(
+                f"kind: {str(path)!r} is a spec for {spec.kind}; run ssd-batch {spec.kind} --spec {path}"
+            )
         values |= spec.settings
     return check_settings(model, values | given(flags))
 

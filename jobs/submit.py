@@ -23,13 +23,13 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from jobs.job_settings import KINDS, JobSettings
 from jobs.spec import Spec, check_settings, given, kind_of
 from pipeline import storage
-from pipeline.errors import HeldError, OvertakenError, SettingError, SsdBatchError, reason
+from pipeline.errors import HeldError, SettingError, SsdBatchError, reason
 from pipeline.settings import InferSettings
 
 WRITTEN = ("table", "output", "storage", "page", "tensorboard")
 """Settings that say where something is written: on a cluster, a relative path would be in a folder that goes with the job."""
-NOT_AGAIN = (SettingError.exit_code, HeldError.exit_code, OvertakenError.exit_code)
-"""Exit codes after which another attempt would end in the same way, or take from who overtook."""
+NOT_AGAIN = (2, 3, 4, 5)
+"""Exit codes after which another attempt would end in the same way, or take from who overtook; see `pipeline.errors`."""
 POLL_S = 1.0
 SILENCE_S = 120.0
 """A job server that does not answer for so long is given up; its head node may be starting again."""
@@ -281,9 +281,7 @@ def ended(details: JobDetails) -> Ended:
     return Ended(details.submission_id or "", str(details.status), 0 if succeeded else details.driver_exit_code or 1)
 
 
-def submit_and_wait(
-    server: JobServer, job: Job, announce: Callable[[str], None], show: Callable[[str], None]
-) -> Ended:
+def submit_and_wait(server: JobServer, job: Job, announce: Callable[[str], None], show: Callable[[str], None]) -> Ended:
     """Attempts of a night, one after the other, until one succeeds or another would be no use.
 
     Args:
@@ -299,7 +297,9 @@ def submit_and_wait(
         end = server.follow(submission_id, show)
         if is_final(end) or number == job.job.max_attempts:
             break
-        announce(f"{submission_id} {end.status.lower()} with exit code {end.exit_code}; the next attempt in {backoff_s:g} s")
+        announce(
+            f"{submission_id} {end.status.lower()} with exit code {end.exit_code}; the next attempt in {backoff_s:g} s"
+        )
         time.sleep(backoff_s)
         backoff_s *= 2
     return end
@@ -331,9 +331,13 @@ def pack(working_dir: Path, settings: JobSettings, folder: Path) -> Path:
         SettingError: there is no code in it, or it is too large.
     """
     if not (working_dir / "jobs/__main__.py").is_file():
-        raise SettingError(f"working_dir: {str(working_dir)!r} is no working tree of ssd-batch: jobs/__main__.py is missing")
+        raise SettingError(
+            f"working_dir: {str(working_dir)!r} is no working tree of ssd-batch: jobs/__main__.py is missing"
+        )
     package = folder / "working_dir.zip"
-    create_package(str(working_dir), package, include_gitignore=True, excludes=[".git", *settings.excludes], logger=None)
+    create_package(
+        str(working_dir), package, include_gitignore=True, excludes=[".git", *settings.excludes], logger=None
+    )
     if package.stat().st_size > settings.max_package_mib * MIB:
         with zipfile.ZipFile(package) as content:
             largest = sorted(content.infolist(), key=lambda file: file.compress_size, reverse=True)[:NUM_NAMED]
