@@ -39,9 +39,7 @@ ADDRESS = click.option(
 )
 @setting_options(JobSettings)
 @JSON
-@click.pass_context
 def submit(
-    context: click.Context,
     spec: Path,
     flags: tuple[str, ...],
     day: datetime | None,
@@ -53,7 +51,7 @@ def submit(
     from jobs.submit import JobServer, load_job, submit_and_wait
 
     checked = read_spec(spec)
-    job = load_job(checked, day.date() if day else None, own_flags(context, kind_of(checked), flags), job_flags)
+    job = load_job(checked, day.date() if day else None, own_flags(kind_of(checked), flags), job_flags)
     server = JobServer(job.job.address)
     if not wait:
         submission_id = server.submit(job)
@@ -64,11 +62,11 @@ def submit(
     sys.exit(end.exit_code)
 
 
-def own_flags(context: click.Context, kind: str, flags: tuple[str, ...]) -> dict[str, Any]:
+def own_flags(kind: str, flags: tuple[str, ...]) -> dict[str, Any]:
     """Flags of another command, as it would understand them."""
-    assert context.parent is not None
-    assert isinstance(context.parent.command, click.Group)
-    command = context.parent.command.commands[kind]
+    group = click.get_current_context().find_root().command
+    assert isinstance(group, click.Group)
+    command = group.commands[kind]
     given = command.make_context(kind, list(flags)).params
     return {name: value for name, value in given.items() if name in KINDS[kind].model_fields}
 

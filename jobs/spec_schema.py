@@ -11,8 +11,9 @@ from jobs.job_settings import KINDS, JobSettings
 
 def spec_schema() -> dict[str, Any]:
     """Of a spec of any kind; what may be a list may be one value of it, too."""
+    create: Any = create_model  # its types have no place for a kind that is not known beforehand
     specs = [
-        create_model(
+        create(
             f"{kind.title()}Spec",
             __base__=settings,
             __doc__=f"Settings of ssd-batch {kind}.",
@@ -21,7 +22,8 @@ def spec_schema() -> dict[str, Any]:
         )
         for kind, settings in KINDS.items()
     ]
-    schema = TypeAdapter(Annotated[reduce(or_, specs), Field(discriminator="kind")]).json_schema()
+    any_of_them: Any = Annotated[reduce(or_, specs), Field(discriminator="kind")]
+    schema: dict[str, Any] = TypeAdapter(any_of_them).json_schema()
     for definition in schema["$defs"].values():
         for name, field in definition.get("properties", {}).items():
             if field.get("type") == "array" and "items" in field:
