@@ -38,8 +38,9 @@ class RayNodes:
         self._head = self._start(head_cpus, "--head", "--port", port, *dashboard)
         wait_until(lambda: answers(dashboard_port if has_job_server else port))
 
-    def add(self) -> None:
-        self.nodes.append(self._start(NODE_CPUS, "--address", self.address))
+    def add(self, num_gpus: int = 0) -> None:
+        """A node; GPUs are in name only."""
+        self.nodes.append(self._start(NODE_CPUS, "--address", self.address, "--num-gpus", num_gpus))
 
     def replace(self, rng: random.Random) -> None:
         """Kill all processes of a node that is not the head, and start another one."""
