@@ -12,7 +12,7 @@ YIQ = torch.tensor([LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)]
 
 
 def distort_colours(image: Tensor) -> Tensor:
-    """Brightness, contrast, saturation, hue and the order of channels, each changed half the time.
+    """Brightness, contrast, saturation and hue, each changed half the time; the order of channels never, as in the authors' own settings.
 
     Ranges are those of torchvision's `RandomPhotometricDistort`, and so are brightness, contrast and saturation until a value
     leaves 0 to 255, which is cut off once, at the end. Hue turns in YIQ, where torchvision turns it in HSV: grey keeps its
@@ -24,22 +24,17 @@ def distort_colours(image: Tensor) -> Tensor:
     Returns:
         The same shape. Randomness is torch's global generator.
 
-    Source: Liu et al. 2016, section 2.2 "Data augmentation".
+    Source: Liu et al. 2016, section 2.2 "Data augmentation", and the authors' Caffe scripts.
     """
     brightness, contrast, saturation = _drawn(0.875, 1.125), _drawn(0.5, 1.5), _drawn(0.5, 1.5)
-    turns = _drawn(-0.05, 0.05, unchanged=0.0)
-    order = torch.randperm(3) if _is_half() else torch.arange(3)
-    return changed_colours(image, brightness, contrast, saturation, turns, order)
+    return changed_colours(image, brightness, contrast, saturation, turns=_drawn(-0.05, 0.05, unchanged=0.0))
 
 
-def changed_colours(
-    image: Tensor, brightness: float, contrast: float, saturation: float, turns: float, order: Tensor
-) -> Tensor:
-    """(3, H, W) uint8 RGB, with factors as of torchvision's `adjust_…` (1 = unchanged), the hue turned (0 to 1 = once around),
-    and channels in another order."""
+def changed_colours(image: Tensor, brightness: float, contrast: float, saturation: float, turns: float) -> Tensor:
+    """(3, H, W) uint8 RGB, with factors as of torchvision's `adjust_…` (1 = unchanged), and the hue turned (1 = once around)."""
     pixels = image.permute(1, 2, 0).reshape(-1, 3).float()
     mean_grey = brightness * torch.dot(pixels.mean(dim=0), YIQ[0])
-    matrix = brightness * contrast * _around_grey(saturation, turns)[order]
+    matrix = brightness * contrast * _around_grey(saturation, turns)
     changed = torch.addmm((1 - contrast) * mean_grey, matrix, pixels.T)
     return changed.round_().clamp_(0, 255).to(torch.uint8).view(image.shape)
 
