@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The project itself, without what it needs.
+#
+#   project.sh SOURCE    the working tree; it stays as it is
+#
+# PYTHON is installed into (python3).
+set -euo pipefail
+
+PYTHON=${PYTHON:-python3}
+BUILD=$(mktemp -d)
+trap 'rm -rf "$BUILD"' EXIT
+
+cp -r "$1"/{pyproject.toml,README.md,LICENSE,model,pipeline,jobs} "$BUILD"
+"$PYTHON" -m pip install --quiet --no-compile --no-deps --root-user-action ignore "$BUILD"
+cd "$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+rm ssd_batch-*.dist-info/direct_url.json # names the folder it was built in
+"$PYTHON" -m compileall -q --invalidation-mode unchecked-hash model pipeline jobs
