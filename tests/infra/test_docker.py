@@ -17,7 +17,11 @@ DOCKERFILE = (ROOT / "infra/docker/Dockerfile").read_text()
 
 def run(script: str, *arguments: object, **environment: str) -> str:
     done = subprocess.run(
-        [STEPS / script, *map(str, arguments)], env=os.environ | environment, capture_output=True, text=True, check=False
+        [STEPS / script, *map(str, arguments)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -60,9 +64,7 @@ def test_the_user_is_the_one_that_pods_run_as(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_dependencies_are_those_of_the_constraints(tmp_path: Path) -> None:
     """Two small ones in place of the project's, which take minutes; make install takes these, by the same pip and constraints."""
-    (tmp_path / "pyproject.toml").write_text(
-        '[project]\nname = "small"\ndependencies = ["click>=8"]\noptional-dependencies.kubernetes = ["six"]\n'
-    )
+    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["click>=8", "six"]\n')
     shutil.copy(ROOT / "constraints.txt", tmp_path)
     python = python_in(tmp_path / "venv")
     run("dependencies.sh", tmp_path, PYTHON=str(python))
@@ -79,7 +81,9 @@ def test_the_project_is_installed_twice_with_the_same_bytes(tmp_path: Path) -> N
         python = python_in(tmp_path / "venv")
         run("project.sh", ROOT, PYTHON=str(python))
         (site,) = (tmp_path / "venv/lib").glob("python3*/site-packages")
-        found.append({name: digest for name, digest in contents(site).items() if not name.startswith(("pip", "setuptools"))})
+        found.append(
+            {name: digest for name, digest in contents(site).items() if not name.startswith(("pip", "setuptools"))}
+        )
         assert (tmp_path / "venv/bin/ssd-batch").exists()
         shutil.rmtree(tmp_path / "venv")
     assert found[0] == found[1]
@@ -95,5 +99,14 @@ def test_the_context_has_what_the_steps_read_and_no_more() -> None:
     ignored = (ROOT / "infra/docker/Dockerfile.dockerignore").read_text().splitlines()
     assert ignored[0] == "*"
     named = {line.removeprefix("!") for line in ignored if line.startswith("!")}
-    assert named == {"pyproject.toml", "constraints.txt", "README.md", "LICENSE", "model", "pipeline", "jobs", "infra/docker/steps"}
+    assert named == {
+        "pyproject.toml",
+        "constraints.txt",
+        "README.md",
+        "LICENSE",
+        "model",
+        "pipeline",
+        "jobs",
+        "infra/docker/steps",
+    }
     assert all((ROOT / name).exists() for name in named)

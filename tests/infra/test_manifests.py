@@ -98,7 +98,9 @@ def test_a_wrong_value_is_found(field: str, value: Any) -> None:
 
 
 def test_kuberay_schedules_the_same_job_as_kubernetes() -> None:
-    by_kubernetes, by_kuberay = (rayjob_spec(render(ROOT / "infra/kubernetes/overlays" / name)) for name in ("gpu", "gpu-raycronjob"))
+    by_kubernetes, by_kuberay = (
+        rayjob_spec(render(ROOT / "infra/kubernetes/overlays" / name)) for name in ("gpu", "gpu-raycronjob")
+    )
     assert by_kuberay == {key: value for key, value in by_kubernetes.items() if key != "suspend"}
     assert by_kubernetes["suspend"]
 
@@ -112,14 +114,21 @@ def selects(selector: Manifest, labels: dict[str, str]) -> bool:
 
 
 def ports_of(template: Manifest) -> set[int]:
-    return {port["containerPort"] for container in template["spec"]["containers"] for port in container.get("ports", [])}
+    return {
+        port["containerPort"] for container in template["spec"]["containers"] for port in container.get("ports", [])
+    }
 
 
 def test_network_policies_and_budgets_are_of_pods_that_are_there(manifests: list[Manifest]) -> None:
     templates = pod_templates(manifests)
     policies = [some for some in manifests if some["kind"] == "NetworkPolicy"]
     budgets = [some for some in manifests if some["kind"] == "PodDisruptionBudget"]
-    ways = [(some["spec"]["podSelector"], way["ports"]) for some in policies for way in some["spec"].get("ingress", []) if "ports" in way]
+    ways = [
+        (some["spec"]["podSelector"], way["ports"])
+        for some in policies
+        for way in some["spec"].get("ingress", [])
+        if "ports" in way
+    ]
     ways += [
         (peer["podSelector"], way["ports"])
         for some in policies
@@ -144,7 +153,9 @@ def test_nothing_is_open_that_is_not_said(manifests: list[Manifest]) -> None:
 
 def test_one_image_of_this_version(manifests: list[Manifest]) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    images = {container["image"] for template in pod_templates(manifests) for container in template["spec"]["containers"]}
+    images = {
+        container["image"] for template in pod_templates(manifests) for container in template["spec"]["containers"]
+    }
     assert len(images) == 1
     assert re.fullmatch(rf".+/ssd-batch:{re.escape(version)}-(cpu|cuda)", images.pop())
 
@@ -211,7 +222,9 @@ def test_a_night_ends_before_the_next(manifests: list[Manifest]) -> None:
 
 def test_the_scheduler_may_no_more_than_it_does(manifests: list[Manifest]) -> None:
     for role in (some for some in manifests if some["kind"] == "Role"):
-        assert role["rules"] == [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get", "list"]}]
+        assert role["rules"] == [
+            {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get", "list"]}
+        ]
     assert not any(some["kind"].startswith("ClusterRole") for some in manifests)
 
 
@@ -228,7 +241,14 @@ def test_the_policy_of_s3_is_of_the_nightly_spec() -> None:
     arn = f"arn:aws:s3:::{bucket}"
     table, model = (spec[name].removeprefix(f"s3://{bucket}/") for name in ("table", "model"))
     models = model.removesuffix("/latest")
-    written = {(f"s3:{verb}", f"{arn}/{table}/*") for verb in ("GetObject", "PutObject", "DeleteObject", "AbortMultipartUpload")}
-    assert allowed == {("s3:ListBucket", arn), ("s3:GetObject", f"{arn}/{images}/*"), ("s3:GetObject", f"{arn}/{models}/*")} | written
+    written = {
+        (f"s3:{verb}", f"{arn}/{table}/*")
+        for verb in ("GetObject", "PutObject", "DeleteObject", "AbortMultipartUpload")
+    }
+    assert (
+        allowed
+        == {("s3:ListBucket", arn), ("s3:GetObject", f"{arn}/{images}/*"), ("s3:GetObject", f"{arn}/{models}/*")}
+        | written
+    )
     prefixes = {prefix for name in (images, table, models) for prefix in (name, f"{name}/*")}
     assert set(policy["Statement"][0]["Condition"]["StringLike"]["s3:prefix"]) == prefixes

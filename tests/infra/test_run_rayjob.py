@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from kubernetes import client
 
 from infra.kubernetes.components.cronjob.run_rayjob import RayJobs, exit_code, run
 
@@ -21,7 +21,11 @@ TEMPLATE = {
 }
 SUCCEEDED = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
 STOPPED = {"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED", "message": "Job was intentionally stopped."}
-TOO_LATE = {"jobDeploymentStatus": "Failed", "reason": "DeadlineExceeded", "message": "The RayJob has passed the activeDeadlineSeconds."}
+TOO_LATE = {
+    "jobDeploymentStatus": "Failed",
+    "reason": "DeadlineExceeded",
+    "message": "The RayJob has passed the activeDeadlineSeconds.",
+}
 
 
 def failed(code: int) -> dict[str, str]:
@@ -30,18 +34,26 @@ def failed(code: int) -> dict[str, str]:
 
 
 class Cluster(ThreadingHTTPServer):
-    """Keeps RayJobs; each that is created runs for two looks, and ends as the next of `ends` says."""
+    """Keeps RayJobs; each that is created runs for two looks, and ends as the next of `ends` says.
 
-    def __init__(self) -> None:
+    Answers who brings the account's token of the moment, which changes at each look; of each three, one is that it is busy.
+    """
+
+    def __init__(self, account: Path) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.account = account
         self.rayjobs = {"nightly": TEMPLATE}
         self.ends: list[dict[str, str]] = []
-        self.looks = 0
+        self.looks = self.requests = 0
+        self.renew_token()
+
+    def renew_token(self) -> None:
+        self.token = f"token-{self.requests}"
+        (self.account / "token").write_text(self.token)
 
     @property
     def client(self) -> RayJobs:
-        configuration = client.Configuration(host=f"http://127.0.0.1:{self.server_port}")
-        return RayJobs(client.CustomObjectsApi(client.ApiClient(configuration)), "ssd-batch")
+        return RayJobs("ssd-batch", f"http://127.0.0.1:{self.server_port}", self.account)
 
     def look_at(self, name: str) -> dict:
         rayjob = self.rayjobs[name]
@@ -56,6 +68,9 @@ class Handler(BaseHTTPRequestHandler):
     server: Cluster
 
     def do_GET(self) -> None:
+        self.server.requests += 1
+        if self.server.requests % 3 == 0:
+            return self.answer(503, {})
         url = urlsplit(self.path)
         name = url.path.partition("/namespaces/ssd-batch/rayjobs")[2].strip("/")
         if name:
@@ -70,6 +85,10 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(201, rayjob)
 
     def answer(self, code: int, body: dict) -> None:
+        if self.headers["Authorization"] != f"Bearer {self.server.token}":
+            code, body = 401, {}
+        elif code < 300:
+            self.server.renew_token()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.end_headers()
@@ -80,8 +99,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    with Cluster() as server:
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with Cluster(tmp_path) as server:
         Thread(target=server.serve_forever).start()
         yield server
         server.shutdown()
@@ -97,10 +116,14 @@ def test_a_night_that_succeeds(cluster: Cluster) -> None:
     assert pod(cluster) == 0
     copy = cluster.rayjobs[f"{NIGHT}-1"]
     assert copy["spec"] == {"suspend": False, "entrypoint": "ssd-batch infer"}
-    assert copy["metadata"]["ownerReferences"] == [{"apiVersion": "batch/v1", "kind": "Job", "name": NIGHT, "uid": "uid-1"}]
+    assert copy["metadata"]["ownerReferences"] == [
+        {"apiVersion": "batch/v1", "kind": "Job", "name": NIGHT, "uid": "uid-1"}
+    ]
 
 
-@pytest.mark.parametrize(("end", "code"), [(failed(4), 4), (failed(2), 2), (failed(137), 137), (TOO_LATE, 1), (STOPPED, 1)])
+@pytest.mark.parametrize(
+    ("end", "code"), [(failed(4), 4), (failed(2), 2), (failed(137), 137), (TOO_LATE, 1), (STOPPED, 1)]
+)
 def test_the_exit_code_is_the_commands(cluster: Cluster, end: dict[str, str], code: int) -> None:
     cluster.ends = [end]
     assert pod(cluster) == code

@@ -18,8 +18,7 @@ required() {
   "$PYTHON" - <<'PROGRAM'
 import tomllib
 
-project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-print(*project["dependencies"], *project["optional-dependencies"]["kubernetes"], sep="\n")
+print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")
 PROGRAM
 }
 

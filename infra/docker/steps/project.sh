@@ -10,7 +10,9 @@ PYTHON=${PYTHON:-python3}
 BUILD=$(mktemp -d)
 trap 'rm -rf "$BUILD"' EXIT
 
-cp -r "$1"/{pyproject.toml,README.md,LICENSE,model,pipeline,jobs} "$BUILD"
+cp -r "$1"/{pyproject.toml,constraints.txt,README.md,LICENSE,model,pipeline,jobs} "$BUILD"
+# For what it is built with: older and newer pip.
+export PIP_CONSTRAINT=$BUILD/constraints.txt PIP_BUILD_CONSTRAINT=$BUILD/constraints.txt
 "$PYTHON" -m pip install --quiet --no-compile --no-deps --root-user-action ignore "$BUILD"
 cd "$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 rm ssd_batch-*.dist-info/direct_url.json # names the folder it was built in

@@ -9,43 +9,71 @@ import os
 import re
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
-from kubernetes import client, config
+import requests
+from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
 RayJob = dict[str, Any]
 
+API = "https://kubernetes.default.svc"
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""What Kubernetes tells a pod of its account: its token, and who signs the API server's certificate."""
 NIGHT = "ssd-batch/night"
 """Label of a copy: the Job that it was made for."""
 ENDED = ("Complete", "Failed", "ValidationFailed")
 EXIT_CODE = re.compile(r"Job entrypoint command failed with exit code (\d+)")
 """Ray's message; KubeRay has no field for it."""
-POLL_S = 10.0
-RETRIES = Retry(total=30, backoff_factor=1, backoff_max=30, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=("GET",))
+POLL_S, TIMEOUT_S = 10.0, 30.0
+RETRIES = Retry(
+    total=30, backoff_factor=1, backoff_max=30, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=("GET",)
+)
 """The API server may be away for a quarter of an hour, as while it is upgraded."""
 
 
 class RayJobs:
-    """Those of a namespace, through the Kubernetes API."""
+    """Those of a namespace, through the Kubernetes API.
 
-    def __init__(self, api: client.CustomObjectsApi, namespace: str) -> None:
-        self._api = api
-        self._where = {"group": "ray.io", "version": "v1", "namespace": namespace, "plural": "rayjobs"}
+    Args:
+        namespace: theirs.
+        api: the server's address.
+        account: folder of the pod's account.
+    """
+
+    def __init__(self, namespace: str, api: str = API, account: Path = ACCOUNT) -> None:
+        self._url = f"{api}/apis/ray.io/v1/namespaces/{namespace}/rayjobs"
+        self._account = account
+        self._session = requests.Session()
+        self._session.mount(api, HTTPAdapter(max_retries=RETRIES))
 
     def get(self, name: str) -> RayJob:
         """One of them."""
-        found: RayJob = self._api.get_namespaced_custom_object(**self._where, name=name)
-        return found
+        return self._ask("GET", f"/{name}")
 
     def of_night(self, night: str) -> list[RayJob]:
         """A night's attempts."""
-        found: list[RayJob] = self._api.list_namespaced_custom_object(**self._where, label_selector=f"{NIGHT}={night}")["items"]
+        found: list[RayJob] = self._ask("GET", params={"labelSelector": f"{NIGHT}={night}"})["items"]
         return found
 
     def create(self, rayjob: RayJob) -> None:
         """Make one, which begins to run."""
-        self._api.create_namespaced_custom_object(**self._where, body=rayjob)
+        self._ask("POST", json=rayjob)
+
+    def _ask(self, method: str, path: str = "", **options: Any) -> dict[str, Any]:
+        token = (self._account / "token").read_text()  # each time: Kubernetes renews it within the hour
+        answer = self._session.request(
+            method,
+            self._url + path,
+            headers={"Authorization": f"Bearer {token}"},
+            verify=str(self._account / "ca.crt"),
+            timeout=TIMEOUT_S,
+            **options,
+        )
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
 
 
 def run(rayjobs: RayJobs, name: str, night: str, night_uid: str, poll_s: float = POLL_S) -> int:
@@ -102,10 +130,7 @@ def exit_code(rayjob: RayJob) -> int:
 
 def main() -> None:
     """In the pod."""
-    config.load_incluster_config()
-    configuration = client.Configuration.get_default_copy()
-    configuration.retries = RETRIES
-    rayjobs = RayJobs(client.CustomObjectsApi(client.ApiClient(configuration)), os.environ["NAMESPACE"])
+    rayjobs = RayJobs(os.environ["NAMESPACE"])
     sys.exit(run(rayjobs, sys.argv[1], os.environ["JOB_NAME"], os.environ["JOB_UID"]))
 
 
