@@ -101,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     with Cluster(tmp_path) as server:
-        Thread(target=server.serve_forever).start()
+        Thread(target=server.serve_forever, args=(0.01,)).start()
         yield server
         server.shutdown()
 

@@ -13,7 +13,8 @@ trap 'rm -rf "$BUILD"' EXIT
 cp -r "$1"/{pyproject.toml,constraints.txt,README.md,LICENSE,model,pipeline,jobs} "$BUILD"
 # For what it is built with: older and newer pip.
 export PIP_CONSTRAINT=$BUILD/constraints.txt PIP_BUILD_CONSTRAINT=$BUILD/constraints.txt
-"$PYTHON" -m pip install --quiet --no-compile --no-deps --root-user-action ignore "$BUILD"
+"$PYTHON" -m pip wheel --quiet --no-deps --wheel-dir "$BUILD/wheel" "$BUILD"
+# By its name: from a folder or file, pip would write down where that was.
+"$PYTHON" -m pip install --quiet --no-compile --no-deps --no-index --find-links "$BUILD/wheel" --root-user-action ignore ssd-batch
 cd "$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
-rm ssd_batch-*.dist-info/direct_url.json # names the folder it was built in
 "$PYTHON" -m compileall -q --invalidation-mode unchecked-hash model pipeline jobs
