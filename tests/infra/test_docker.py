@@ -37,7 +37,9 @@ def contents(folder: Path, beginnings: tuple[str, ...]) -> dict[str, str]:
     """Digests of the files whose paths begin so."""
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if name.startswith(beginnings)
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in files.items()
+        if name.startswith(beginnings)
     }
 
 

@@ -11,30 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.kubernetes.check import OVERLAYS, errors_in, render
+from infra.kubernetes.check import errors_in, render
+from tests.infra.conftest import Manifest, rayjob_spec
 
 ROOT = Path(__file__).parents[2]
 GIB, MIB = 2**30, 2**20
 FREE = {"annotations", "data", "labels", "limits", "matchLabels", "nodeSelector", "rayStartParams", "requests"}
 """Whose keys are anyone's: a typo is no error of form."""
 STORE_PER_CORE, LIMIT_PER_CORE = 512 * MIB, 3 * GIB
-
-Manifest = dict[str, Any]
-
-
-@pytest.fixture(scope="module", params=OVERLAYS, ids=lambda overlay: overlay.name)
-def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
-    return render(request.param)
-
-
-def rayjob_spec(manifests: list[Manifest]) -> Manifest:
-    """Of the RayJob, or of the RayCronJob's template."""
-    for manifest in manifests:
-        if manifest["kind"] == "RayJob":
-            return manifest["spec"]
-        if manifest["kind"] == "RayCronJob":
-            return manifest["spec"]["jobTemplate"]
-    raise AssertionError("no RayJob")
 
 
 def pod_templates(manifests: list[Manifest]) -> list[Manifest]:

@@ -2,19 +2,18 @@
 
 import configparser
 import os
-import re
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import yaml
 
-from infra.kubernetes.check import OVERLAYS, render
 from jobs.__main__ import cli
 from pipeline.errors import HeldError, OvertakenError, SettingError
+from tests.infra.conftest import Manifest, rayjob_spec
 
 ROOT = Path(__file__).parents[2]
 SCHEDULE = ROOT / "infra/schedule"
@@ -35,12 +34,7 @@ TIMER, SERVICE = Unit(SCHEDULE / "ssd-batch.timer"), Unit(SCHEDULE / "ssd-batch.
 CRONTAB = [line for line in (SCHEDULE / "crontab").read_text().splitlines() if line and not line.startswith("#")]
 
 
-@pytest.fixture(scope="module", params=[overlay for overlay in OVERLAYS], ids=lambda overlay: overlay.name)
-def manifests(request: pytest.FixtureRequest) -> list[dict]:
-    return render(request.param)
-
-
-def test_kubernetes_keeps_the_schedule(manifests: list[dict]) -> None:
+def test_kubernetes_keeps_the_schedule(manifests: list[Manifest]) -> None:
     (job,) = [some for some in manifests if some["kind"] in ("CronJob", "RayCronJob")]
     assert (job["spec"]["schedule"], job["spec"]["timeZone"]) == (JOB["schedule"], JOB["time_zone"])
 
@@ -68,23 +62,36 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     subprocess.run(["systemd-analyze", "calendar", TIMER["Timer"]["OnCalendar"]], check=True, capture_output=True)
 
 
-def commands() -> dict[str, str]:
-    """All command lines of infra/, without what the shell does around them."""
-    rayjob = next(some for some in render(ROOT / "infra/kubernetes/overlays/cpu") if some["kind"] == "RayJob")
-    lines = {"service": SERVICE["Service"]["ExecStart"], "crontab": CRONTAB[-1], "rayjob": rayjob["spec"]["entrypoint"]}
-    return {name: re.sub(r".*?\bssd-batch (?=[a-z])(.*?)( >>.*)?$", r"\1", line) for name, line in lines.items()}
+def check_command(line: str) -> dict[str, Any]:
+    """The settings that a command line gives, whose paths are those of this tree; raises where the command does not know them."""
+    words = shlex.split(line.replace("/etc/ssd-batch/nightly.yaml", "jobs/nightly.yaml").partition(" >>")[0])
+    (start,) = (
+        index for index, word in enumerate(words) if word.endswith("ssd-batch") and words[index + 1] in cli.commands
+    )
+    name, *flags = words[start + 1 :]
+    return cli.commands[name].make_context(name, flags).params
 
 
-@pytest.mark.parametrize("where", ["service", "crontab", "rayjob"])
-def test_the_commands_exist(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_of_the_schedules_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    name, *flags = shlex.split(commands()[where].replace("/etc/ssd-batch/nightly.yaml", "jobs/nightly.yaml"))
-    command = cli.get_command(click.Context(cli), name)
-    assert command is not None
-    command.make_context(name, flags)
+    for line in (SERVICE["Service"]["ExecStart"], CRONTAB[-1]):
+        assert check_command(line)["wait"]
 
 
-def test_what_would_end_in_the_same_way_is_not_tried_again(manifests: list[dict]) -> None:
+def test_the_command_of_the_rayjob_exists(manifests: list[Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    spec = rayjob_spec(manifests)
+    settings = check_command(spec["entrypoint"])
+    (workers,) = spec["rayClusterSpec"]["workerGroupSpecs"]
+    if has_gpus := "nvidia.com/gpu" in workers["template"]["spec"]["containers"][0]["resources"]["limits"]:
+        assert (settings["min_detectors"], settings["num_detectors"]) == (
+            str(workers["minReplicas"]),
+            str(workers["maxReplicas"]),
+        )
+    assert bool(settings["require_gpu"]) == has_gpus
+
+
+def test_what_would_end_in_the_same_way_is_not_tried_again(manifests: list[Manifest]) -> None:
     assert {int(code) for code in SERVICE["Service"]["RestartPreventExitStatus"].split()} == IN_VAIN
     for cronjob in (some for some in manifests if some["kind"] == "CronJob"):
         rules = cronjob["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
