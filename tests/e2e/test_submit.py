@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,9 +23,11 @@ DAY = "2026-11-25"
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[RayNodes]:
-    """The head without cores: all work is on nodes that may be killed. They have no code of ours but what is shipped."""
+    """The head without cores: all work is on nodes that may be killed. They were started in an environment of Python with all that
+    is needed; our own code is what is shipped."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with tempfile.TemporaryDirectory(prefix="r") as folder:
-        nodes = RayNodes(Path(folder), dict(os.environ), head_cpus=0, has_job_server=True)
+        nodes = RayNodes(Path(folder), os.environ | {"PATH": path}, head_cpus=0, has_job_server=True)
         nodes.add()
         nodes.add()
         yield nodes
@@ -79,10 +82,10 @@ def test_a_night(command: Command, spec: Callable[..., Path], nodes: RayNodes, t
     code, out, err = command("submit", nightly, "--date", DAY, "--json")
     assert (code, last_line(out)) == (0, {"submission_id": f"nightly-{DAY}-1"}), err
     code, _, err = command("submit", nightly, "--date", DAY)
-    assert code == 4
+    assert code == 4, command("logs", f"nightly-{DAY}-1")
     assert f"nightly-{DAY}-1 is " in err
 
-    wait_until(lambda: any((tmp_path / "table").glob("run_date=*/*.parquet")))
+    wait_until(lambda: any((tmp_path / "table").glob("run_date=*/*.parquet")), timeout_s=180)
     nodes.kill(nodes.nodes[0])
     nodes.add()
     code, out, err = command("logs", f"nightly-{DAY}-1", "--follow")
