@@ -143,11 +143,11 @@ def _compare(
     table: ResultTable, packages: Sequence[ModelPackage], keys: Sequence[dict[str, str]], score_thresh: float
 ) -> Comparison:
     against, new = (_rows(table, package, keys, score_thresh) for package in packages)
-    sides = [_side(table, package, found) for package, found in zip(packages, (against, new), strict=True)]
+    old_side, new_side = (_side(table, package, found) for package, found in zip(packages, (against, new), strict=True))
     both = [
         (uri, theirs, mine) for uri, theirs in against.items() if theirs is not None and (mine := new[uri]) is not None
     ]
-    labels = {name: number for number, name in enumerate({**sides[0].per_class, **sides[1].per_class}, start=1)}
+    labels = {name: number for number, name in enumerate({**old_side.per_class, **new_side.per_class}, start=1)}
     differences = count_differences(
         [to_detections(theirs, labels) for _, theirs, _ in both],
         [to_detections(mine, labels) for _, _, mine in both],
@@ -165,7 +165,8 @@ def _compare(
         num_agreeing,
         num_agreeing / len(both) if both else None,
         score_thresh,
-        *sides,
+        old_side,
+        new_side,
         sorted(differing, key=lambda difference: -difference.num_differences)[:NUM_DIFFERING],
     )
 

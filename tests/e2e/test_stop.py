@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.processes import below, kill_tree, wait_until_gone
-from tests.e2e.command import TIMEOUT_S, ask, infer, jpeg, start
+from tests.e2e.command import ask, infer, jpeg, start
 
 pytestmark = pytest.mark.slow
 
@@ -108,8 +108,8 @@ def test_a_signal_commits_what_is_finished(
         send(stopped.pid, number)
         assert stopped.stdout is not None
         assert stopped.stderr is not None
-        rest, out = stopped.stderr.read(), stopped.stdout.read()
-        stopped.wait(TIMEOUT_S)
+        with stopped:
+            rest, out = stopped.stderr.read(), stopped.stdout.read()
     finally:
         kill_tree(stopped.pid)
     assert (stopped.returncode, out) == (exit_code, ""), told + rest
