@@ -97,9 +97,6 @@ def check_settings(model: type[Settings], values: dict[str, Any]) -> Settings:
     for name, field in model.model_fields.items():
         if get_origin(field.annotation) is tuple and isinstance(values.get(name), str):
             values[name] = (values[name],)
-    for name, value in values.items():
-        if any(SECRET_IN_URL.search(text) for text in _texts(value)):
-            raise SettingError(f"{name}: has a password in an URL, which would be in logs and tables; leave it out")
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -110,9 +107,12 @@ def read_spec(path: Path) -> Spec:
     """A spec's parts.
 
     Raises:
-        SettingError: it can't be read, its kind is none, or what it says of the job is wrong.
+        SettingError: it can't be read, has a password, its kind is none, or what it says of the job is wrong.
     """
     values = _read_yaml(path)
+    for name, value in values.items():
+        if any(SECRET_IN_URL.search(text) for text in _texts(value)):
+            raise SettingError(f"{name}: has a password in a URL, which a spec never has; leave it out")
     kind, job = values.pop("kind", None), values.pop("job", {})
     if kind is not None and kind not in KINDS:
         raise SettingError(f"kind: must be one of {', '.join(KINDS)}, not {kind!r}")

@@ -202,9 +202,10 @@ def test_secrets_are_refused_and_not_repeated(text: str, tmp_path: Path) -> None
     assert "hush" not in str(found.value)
 
 
-def test_passwords_in_urls_are_refused_and_not_repeated() -> None:
-    with pytest.raises(SettingError, match=r"^input: has a password in an URL") as found:
-        load_settings(InferSettings, None, {"input": ("s3://key:hush@bucket/photos",), "table": "t", "model": "m"})
+def test_passwords_in_urls_are_refused_and_not_repeated(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text("input: [a, 's3://key:hush@bucket/photos']")
+    with pytest.raises(SettingError, match=r"^input: has a password in a URL") as found:
+        read_spec(tmp_path / "spec.yaml")
     assert "hush" not in str(found.value)
 
 
