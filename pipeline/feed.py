@@ -98,6 +98,7 @@ class Feed:
         """A segment's examples, on this node: whole batches in each block."""
         quiet_ray_data()
         context = DataContext.get_current()
+        context.max_errored_blocks = 0  # where a run in the driver's process has allowed some
         context.target_max_block_size = None  # as one would be split, in the middle of a batch
         context.execution_options.preserve_order = True
         context.execution_options.resource_limits = ExecutionResources(cpu=max(num_cpus, PREPARE_CPUS))

@@ -102,7 +102,7 @@ class Worker:
         share = share_of(self._rank, self._num_workers, self._settings.batch_size)
         is_ahead = self._device.type != "cpu"  # else each segment is made with the cores that learn from it
         batches = self._task.feed.batches(first_step, share, self._data_cpus(), is_ahead)
-        for step, (images, targets) in enumerate(batches, start=first_step):
+        for step, (images, targets) in zip(range(first_step, self._settings.num_steps), batches, strict=True):
             try:
                 losses = self._step(step, images, targets)
             except NotFiniteError as error:
