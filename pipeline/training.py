@@ -142,9 +142,9 @@ def scaling_config(settings: ClusterTraining) -> ScalingConfig:
         raise SettingError(f"batch_size {settings.batch_size} is less than {num_workers} workers; take a larger batch")
     if num_gpus and needed > num_gpus:
         raise SettingError(f"num_workers: {needed} are more than the cluster's {num_gpus} GPUs; take fewer")
-    if needed * (WORKER_CPUS + PREPARE_CPUS) > resources["CPU"]:
+    if needed * (WORKER_CPUS + PREPARE_CPUS) > resources.get("CPU", 0):
         raise SettingError(
-            f"num_workers: {needed} are too many for {resources['CPU']:g} cores: each books {WORKER_CPUS}, and "
+            f"num_workers: {needed} are too many for {resources.get('CPU', 0):g} cores: each books {WORKER_CPUS}, and "
             f"{PREPARE_CPUS} for its examples; take fewer, or give Ray more (ray start --num-cpus)"
         )
     return ScalingConfig(

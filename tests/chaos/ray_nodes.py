@@ -53,6 +53,11 @@ class RayNodes:
         kill_tree(victim.pid)
         victim.wait()
 
+    def wait_until_joined(self) -> None:
+        """All that were started."""
+        logs = [self._folder / f"n{number}.log" for number in range(1, self._num_started + 1)]
+        wait_until(lambda: all("Ray runtime started." in log.read_text() for log in logs))
+
     def pids(self) -> list[int]:
         return [node.pid for node in (self._head, *self.nodes)]
 

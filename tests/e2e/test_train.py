@@ -169,6 +169,7 @@ def nodes() -> Iterator[RayNodes]:
         nodes = RayNodes(Path(folder), os.environ | {"PYTHONPATH": str(Path.cwd())}, head_cpus=0)
         nodes.add()
         nodes.add()
+        nodes.wait_until_joined()
         yield nodes
         nodes.stop()
 

@@ -162,14 +162,14 @@ def test_bytes_in_flight_are_bounded(write, monkeypatch, sizes, limit, begun):
     first = next(reads)
     waiting = len(list(objects)) + (begun < len(sizes))  # one was looked at, and has to wait
     assert len(sizes) - waiting == begun
-    assert first.result() == bytes(sizes[0] or 10)
+    assert first.result().data == bytes(sizes[0] or 10)
 
 
 def test_contents_come_in_order(write, monkeypatch):
     monkeypatch.setattr(fetch, "MAX_BYTES_IN_FLIGHT", 25)
     uris = [write(f"{number}.bin", bytes([number] * (1 + 7 * number % 20))) for number in range(40)]
     objects = [(uri, "", Path(uri).stat().st_size) for uri in uris]
-    assert [read.result()[0] for read in fetch._read_ahead(objects, max_bytes=1000)] == list(range(40))
+    assert [read.result().data[0] for read in fetch._read_ahead(objects, max_bytes=1000)] == list(range(40))
 
 
 MEASURE = """
