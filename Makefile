@@ -31,7 +31,11 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy infra/kubernetes/check.py infra/kubernetes/components/cronjob/run_rayjob.py
 	$(BIN)/lint-imports
+	$(BIN)/hadolint infra/docker/Dockerfile
+	$(BIN)/shellcheck infra/*/*.sh infra/docker/steps/*.sh
+	$(BIN)/python infra/kubernetes/check.py
 
 format: install
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 done; 1 failed; 2 wrong usage or setting, nothing started; 4 and 5 see `pipeline.errors`."""
+"""The command line. Exit codes: 0 done; 1 failed; 2 wrong usage or setting, nothing started; others see `pipeline.errors`."""
 
 import json
 import logging
@@ -9,12 +9,14 @@ from typing import Any
 
 import click
 
+from jobs.job_commands import logs, spec, status, stop, submit
 from jobs.settings import DataCheckSettings, EvaluateSettings, ImportSettings, PublishSettings, TrainSettings
 from jobs.spec import load_settings, spec_options
 from pipeline.errors import SsdBatchError
 from pipeline.maintain import Maintained, MaintainSettings
-from pipeline.run import Summary
-from pipeline.settings import InferSettings
+from pipeline.settings import CanarySettings, InferSettings
+from pipeline.stop import stoppable
+from pipeline.summary import DryRunSummary, Summary, check_failures
 
 table_option = click.option("--table", required=True, help="Table of results: a path or s3:// URL.")
 json_option = click.option(
@@ -22,7 +24,16 @@ json_option = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+class StoppableGroup(click.Group):
+    """Commands that a signal ends early, with an exit code of its own."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click, which by itself knows of Ctrl-C alone, and exits with 1."""
+        with stoppable():
+            return super().invoke(ctx)
+
+
+@click.group(cls=StoppableGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="ssd-batch")
 def cli() -> None:
     """Run an SSD detector over images in object storage, into Parquet tables you can query."""
@@ -39,10 +50,15 @@ def infer(spec: Path | None, as_json: bool, **flags: Any) -> None:
     settings = load_settings(InferSettings, spec, flags)
     summary = backfill(settings) if settings.dates else run(settings)
     click.echo(json.dumps(asdict(summary)) if as_json else describe(summary))
+    check_failures(summary, settings.max_failed_share)
 
 
 def describe(summary: Summary) -> str:
     """The summary for people; a backfill's has a line a day."""
+    if isinstance(summary, DryRunSummary):
+        from jobs.run_report import describe_dry_run
+
+        return describe_dry_run(summary)
     days = "".join(
         f"{day}: {of_day.planned:,} planned, {of_day.ok:,} ok, {of_day.failed:,} failed, {of_day.already_done:,} done before\n"
         for day, of_day in getattr(summary, "days", {}).items()
@@ -86,6 +102,41 @@ def export(table: str, output: str, kind: str, as_json: bool) -> None:
     click.echo(
         json.dumps({"output": output, "rows": num_rows}) if as_json else f"{num_rows:,} rows written to {output}"
     )
+
+
+@cli.group(invoke_without_command=True)
+@click.option("--table", help="Table of results: a path or s3:// URL.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Runs to list.")
+@json_option
+@click.pass_context
+def runs(context: click.Context, table: str | None, limit: int, as_json: bool) -> None:
+    """List the last runs of a table; `runs show ID` tells where the time of one went."""
+    from jobs.output import plain
+    from jobs.run_report import describe_runs, list_runs
+    from pipeline.table import ResultTable
+
+    if context.invoked_subcommand:
+        return
+    if not table:
+        raise click.UsageError("give --table")
+    records = list_runs(ResultTable(table), limit)
+    click.echo(json.dumps({"runs": plain(records)}) if as_json else describe_runs(records))
+
+
+@runs.command("show")
+@click.argument("run_id")
+@table_option
+@json_option
+def show_run(run_id: str, table: str, as_json: bool) -> None:
+    """Tell where the time of a run went, and what would change it; RUN_ID may be the beginning of one."""
+    from jobs.output import plain
+    from jobs.run_report import bottleneck, describe_run, find_run
+    from pipeline.table import ResultTable
+
+    record = find_run(ResultTable(table), run_id)
+    found = bottleneck(record)
+    told = {"run": plain(record), "bottleneck": asdict(found) if found else None}
+    click.echo(json.dumps(told) if as_json else describe_run(record))
 
 
 @cli.command()
@@ -199,6 +250,19 @@ def list_models(url: str, as_json: bool) -> None:
 
 
 @cli.command()
+@spec_options(CanarySettings)
+@json_option
+def canary(spec: Path | None, as_json: bool, **flags: Any) -> None:
+    """Compare a model with the nightly one on a sample of images, before it is published."""
+    from jobs.canary import check_agreement, compare, describe_comparison
+
+    settings = load_settings(CanarySettings, spec, flags)
+    comparison = compare(settings)
+    click.echo(json.dumps(asdict(comparison)) if as_json else describe_comparison(comparison))
+    check_agreement(comparison, settings.min_agreement)
+
+
+@cli.command()
 @spec_options(EvaluateSettings)
 @json_option
 def evaluate(spec: Path | None, as_json: bool, **flags: Any) -> None:
@@ -218,6 +282,10 @@ def demo(output: Path) -> None:
     from jobs.demo.run import demo as run
 
     run(output)
+
+
+for command in (submit, status, logs, stop, spec):
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -1,7 +1,12 @@
-"""Settings from a YAML spec and flags; both derive from the one declaration, a pydantic model."""
+"""Settings from a YAML spec and flags; both derive from the one declaration, a pydantic model.
+
+A spec has the settings of one command, and may say which (`kind`) and how a cluster is given the job (`job`).
+"""
 
 import difflib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
@@ -11,23 +16,42 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from jobs.job_settings import KINDS, JobSettings
 from pipeline.errors import SettingError
 
 Settings = TypeVar("Settings", bound=BaseModel)
 Command = Callable[..., Any]
 
+SECRET_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+"""A user's name with a password."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a file says. settings: the command's own, by name, not checked yet; kind: None where it says none."""
+
+    path: Path
+    kind: str | None
+    settings: dict[str, Any]
+    job: JobSettings
+
 
 def spec_options(model: type[BaseModel]) -> Callable[[Command], Command]:
-    """Give a click command `--spec` and a flag for each field of a model, first those that must be given."""
+    """Give a click command `--spec`, and a flag for each field of a model."""
+    help_text = "YAML file with any of the settings below; flags override it."
+    spec = click.option("--spec", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=help_text)
+    return lambda command: spec(setting_options(model)(command))
+
+
+def setting_options(model: type[BaseModel]) -> Callable[[Command], Command]:
+    """Give a click command a flag for each field of a model that fits into one, first those that must be given."""
 
     def decorate(command: Command) -> Command:
         fields = sorted(model.model_fields.items(), key=lambda item: not item[1].is_required())
         for name, field in reversed(fields):
-            command = _option(name, field)(command)
-        help_text = "YAML file with any of the settings below; flags override it."
-        return click.option("--spec", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=help_text)(
-            command
-        )
+            if get_origin(field.annotation) is not dict:
+                command = _option(name, field)(command)
+        return command
 
     return decorate
 
@@ -45,14 +69,31 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
     return click.option(declaration, name, type=value_type, multiple=is_many, default=None, help=help_text)
 
 
-def load_settings(model: type[Settings], spec: Path | None, flags: dict[str, Any]) -> Settings:
+def load_settings(model: type[Settings], path: Path | None, flags: dict[str, Any]) -> Settings:
     """The spec's settings, overridden by the flags that were given.
 
     Raises:
-        SettingError: each wrong field with its value, or the nearest name to an unknown one.
+        SettingError: each wrong field with its value, or the nearest name to an unknown one; a spec of another kind.
     """
-    values = _read_yaml(spec) if spec else {}
-    values |= {name: value for name, value in flags.items() if value not in (None, ())}
+    values: dict[str, Any] = {}
+    if path:
+        spec = read_spec(path)
+        if spec.kind and KINDS[spec.kind] is not model:
+            raise SettingError(
+                f"kind: {str(path)!r} is a spec for {spec.kind}; run ssd-batch {spec.kind} --spec {path}"
+            )
+        values |= spec.settings
+    return check_settings(model, values | given(flags))
+
+
+def given(flags: dict[str, Any]) -> dict[str, Any]:
+    """Those flags that were given."""
+    return {name: value for name, value in flags.items() if value not in (None, ())}
+
+
+def check_settings(model: type[Settings], values: dict[str, Any]) -> Settings:
+    """Settings of a class, from values by name; raises as `load_settings`."""
+    values = dict(values)
     for name, field in model.model_fields.items():
         if get_origin(field.annotation) is tuple and isinstance(values.get(name), str):
             values[name] = (values[name],)
@@ -60,6 +101,49 @@ def load_settings(model: type[Settings], spec: Path | None, flags: dict[str, Any
         return model.model_validate(values)
     except ValidationError as error:
         raise SettingError("; ".join(_explain(model, dict(e)) for e in error.errors())) from error
+
+
+def read_spec(path: Path) -> Spec:
+    """A spec's parts.
+
+    Raises:
+        SettingError: it can't be read, has a password, its kind is none, or what it says of the job is wrong.
+    """
+    values = _read_yaml(path)
+    for name, value in values.items():
+        if any(SECRET_IN_URL.search(text) for text in _texts(value)):
+            raise SettingError(f"{name}: has a password in a URL, which a spec never has; leave it out")
+    kind, job = values.pop("kind", None), values.pop("job", {})
+    if kind is not None and kind not in KINDS:
+        raise SettingError(f"kind: must be one of {', '.join(KINDS)}, not {kind!r}")
+    if not isinstance(job, dict):
+        raise SettingError(f"job: must be a mapping of settings to values, not {job!r}")
+    try:
+        return Spec(path, kind, values, check_settings(JobSettings, job))
+    except SettingError as error:
+        raise SettingError(f"job: {error}") from error
+
+
+def kind_of(spec: Spec) -> str:
+    """Which command a spec is for.
+
+    Raises:
+        SettingError: it does not say.
+    """
+    if spec.kind is None:
+        raise SettingError(f"kind: missing in {str(spec.path)!r}; say which command it is for: {', '.join(KINDS)}")
+    return spec.kind
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All strings of a setting."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _texts(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(part)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -80,4 +164,6 @@ def _explain(model: type[BaseModel], error: dict[str, Any]) -> str:
     if error["type"] == "missing":
         return f"{name}: missing; give --{name.replace('_', '-')} or set it in the spec"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{name}: {message}, not {error['input']!r}" if name else message
+    if not name or isinstance(error["input"], dict):  # whose values may be secrets
+        return f"{name}: {message}" if name else message
+    return f"{name}: {message}, not {error['input']!r}"

@@ -9,8 +9,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from pipeline.listing import list_inputs
-from pipeline.run import Run, Summary
+from pipeline.run import Run
 from pipeline.settings import InferSettings, days
+from pipeline.summary import Summary
 from pipeline.table import ResultTable
 
 logger = logging.getLogger(__name__)

@@ -2,9 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
@@ -14,12 +14,9 @@ from ray.data import DataContext
 
 from pipeline.errors import SettingError, reason
 from pipeline.s3 import place_variables
+from pipeline.stop import handler_kept
 
 CONNECT_TIMEOUT_S = 10
-JOIN_TIMEOUT_S = 60
-"""Nodes of a cluster that is just starting may still be on their way."""
-DETECTOR_CPUS = 0.5
-"""Share of a core that Ray books for a detector: two at one each would leave none for reading on a machine of two cores."""
 
 
 @contextmanager
@@ -54,11 +51,7 @@ def cluster(address: str) -> Iterator[None]:
         if variables := place_variables():
             options |= {"runtime_env": {"env_vars": variables}}
     try:
-        ray.init(**options)
-        if address == "local" and ray.cluster_resources()["CPU"] < 2:  # type: ignore[no-untyped-call]
-            # On one core a detector would leave none whole, which Ray's repartition asks for: two in name.
-            ray.shutdown()
-            ray.init(**options, num_cpus=2)
+        _start(options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         hint = "a cluster that asks for a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
         raise SettingError(f"address {address!r}: no Ray cluster lets us in ({reason(error)}); {hint}") from error
@@ -72,31 +65,13 @@ def cluster(address: str) -> Iterator[None]:
             ray.shutdown()
 
 
-def num_detectors_that_fit() -> int:
-    """So many leave a whole core of a node, wherever they are: Ray's repartition asks for one, and waits for it for ever."""
-    num_nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
-    num_cores: float = ray.cluster_resources()["CPU"]  # type: ignore[no-untyped-call]
-    return max(1, int((num_cores - num_nodes) / DETECTOR_CPUS))
-
-
-def wait_until_they_fit(num_detectors: int, address: str) -> None:
-    """Make sure that the cluster has cores for so many detectors, and for reading beside them.
-
-    Args:
-        num_detectors: 0 takes what there is.
-        address: the cluster's; nodes of one that is not our own are waited for.
-
-    Raises:
-        SettingError: it has not.
-    """
-    deadline = time.monotonic() + (0 if address == "local" else JOIN_TIMEOUT_S)
-    while num_detectors > (fitting := num_detectors_that_fit()):
-        if time.monotonic() > deadline:
-            raise SettingError(
-                f"num_detectors: of {num_detectors} the cluster as it is takes {fitting}, beside reading and decoding; take "
-                "fewer, or give Ray more cores (ray start --num-cpus)"
-            )
-        time.sleep(0.5)
+def _start(options: dict[str, Any]) -> None:
+    with handler_kept(signal.SIGTERM):  # Ray's own ends the process with 15, at any place
+        ray.init(**options)
+        if options["address"] == "local" and ray.cluster_resources()["CPU"] < 2:  # type: ignore[no-untyped-call]
+            # On one core a detector would leave none whole, which Ray's repartition asks for: two in name.
+            ray.shutdown()
+            ray.init(**options, num_cpus=2)
 
 
 def quiet_ray_data() -> None:

@@ -24,14 +24,19 @@ class Committer:
         table: where rows go.
         fence: the run's hold on it.
         interval_s: seconds between commits.
+
+    Attributes:
+        commit_s: seconds that commits took so far.
     """
 
     def __init__(self, table: ResultTable, fence: Fence, interval_s: float) -> None:
         self._table = table
         self._fence = fence
         self._interval_s = interval_s
-        self._rows: queue.Queue[pa.Table | None] = queue.Queue()
+        self._rows: queue.SimpleQueue[pa.Table | None] = queue.SimpleQueue()  # the one that a signal's handler may use
+        self._is_stopped = False
         self._queued_bytes = 0
+        self.commit_s = 0.0
         self._space = threading.Condition()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
@@ -45,13 +50,21 @@ class Committer:
 
         Raises:
             Exception: whatever an earlier commit raised.
+            KeyboardInterrupt: it was stopped.
         """
+        if self._is_stopped:
+            raise KeyboardInterrupt
         with self._space:
             self._space.wait_for(lambda: self._queued_bytes < MAX_QUEUED_BYTES or self._error is not None)
             if self._error is not None:
                 raise self._error
             self._queued_bytes += rows.nbytes
         self._rows.put(rows)
+
+    def stop(self) -> None:
+        """Commit at once what was put, and take no more; without waiting, so that a signal's handler can call it."""
+        self._is_stopped = True
+        self._rows.put(None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -96,9 +109,11 @@ class Committer:
 
     def _commit(self, rows: pa.Table) -> None:
         """Rows of images tried before replace their old row, in a commit of their own."""
+        began_s = time.monotonic()
         is_retry = pc.greater(rows["num_attempts"], 1)
         fresh, retried = rows.filter(pc.invert(is_retry)), rows.filter(is_retry)
         if fresh.num_rows:
             self._fence.commit(lambda properties: self._table.append(fresh, properties))
         if retried.num_rows:
             self._fence.commit(lambda properties: self._table.replace(retried, properties))
+        self.commit_s += time.monotonic() - began_s

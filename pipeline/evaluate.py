@@ -17,7 +17,8 @@ from model.example import Examples, Truth
 from model.package import ModelPackage
 from model.postprocess import Detections
 from model.preprocess import resize
-from pipeline.cluster import cluster, wait_until_they_fit
+from pipeline.capacity import wait_until_they_fit
+from pipeline.cluster import cluster
 from pipeline.errors import SsdBatchError
 from pipeline.fetch import PIXELS, failure
 from pipeline.missing import Alone, run_alone
@@ -65,7 +66,7 @@ def detect_all(
         SsdBatchError: an image can't be read, decoded or detected, or it kills its process: which one, and why.
     """
     with cluster(settings.address), closing(Progress(len(examples))) as progress:
-        wait_until_they_fit(settings.num_detectors, settings.address)
+        wait_until_they_fit(settings)
         pairs: dict[int, Pair] = {}
         with closing(_rows(package, examples, settings)) as all_rows:
             for rows in all_rows:
@@ -79,7 +80,7 @@ def detect_all(
 
 def _rows(package: ModelPackage, examples: Examples, settings: DetectionSettings) -> Generator[pa.Table, None, None]:
     """`FOUND` of all examples, in no set order: in blocks first, then what was lost with a process alone."""
-    spread = spread_over_cluster(len(examples), settings.num_detectors)
+    spread = spread_over_cluster(len(examples), settings)
     decode = partial(
         decode_examples, examples=[ray.put(examples)], image_size_px=package.record.architecture.image_size_px
     )
@@ -89,7 +90,7 @@ def _rows(package: ModelPackage, examples: Examples, settings: DetectionSettings
         missing -= set(rows["index"].to_pylist())
         yield rows
     lost = (_index_rows(index, index + 1) for index in sorted(missing))
-    yield from run_alone(lost, Alone(*stages), spread.num_detectors, spread.max_lost)
+    yield from run_alone(lost, Alone(*stages), spread.min_detectors, spread.max_lost)
 
 
 def _indexes(num_examples: int, block_rows: int) -> Dataset:

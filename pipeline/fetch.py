@@ -1,5 +1,6 @@
 """The first stage: URIs to pixels, on CPU tasks. Whatever fails becomes a row that says so."""
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,8 @@ import torch
 from model.preprocess import resize
 from pipeline.decode import DecodeError, decode_stored, turn
 from pipeline.errors import reason
-from pipeline.read import NUM_REQUESTS, read_version
+from pipeline.meters import READ_METERS
+from pipeline.read import NUM_REQUESTS, Content, read_version
 
 NUM_FETCH_THREADS = NUM_REQUESTS
 
@@ -35,7 +37,7 @@ PIXELS = pa.schema(
         ("pixels", pa.large_binary()),
     ]
 )
-"""What this stage adds: either pixels, (S, S, 3) uint8 RGB, or an error."""
+"""What this stage adds: either pixels, (S, S, 3) uint8 RGB, or an error; and what it took, `READ_METERS`."""
 
 
 class TooLargeError(OSError):
@@ -57,19 +59,19 @@ def fetch_and_decode(batch: pa.Table, image_size_px: int, max_pixels: int) -> pa
         max_pixels: larger pictures are refused, and so are files too large for that many.
 
     Returns:
-        The same rows in the same order, with the columns of `PIXELS`. The error's stage is decode where the bytes are
+        The same rows in the same order, with the columns of `PIXELS` and `READ_METERS`. The error's stage is decode where the bytes are
         at fault, and always will be; fetch where it may pass: the storage's errors, and too little memory.
     """
     columns = (batch[name].to_pylist() for name in ("uri", "etag", "size_bytes"))
     contents = _read_ahead(zip(*columns, strict=True), MAX_BYTES_PER_PIXEL * max_pixels + MAX_OTHER_BYTES)
     # map keeps no reference, so each content is freed when it is decoded.
     rows = list(map(partial(_row, image_size_px=image_size_px, max_pixels=max_pixels), contents))
-    return add_columns(batch, pa.Table.from_pylist(rows, schema=PIXELS))
+    return add_columns(batch, pa.Table.from_pylist(rows, schema=pa.schema([*PIXELS, *READ_METERS])))
 
 
-def _read_ahead(objects: Iterable[tuple[str, str, int | None]], max_bytes: int) -> Iterator[Future[bytes]]:
+def _read_ahead(objects: Iterable[tuple[str, str, int | None]], max_bytes: int) -> Iterator[Future[Content]]:
     """Read objects (uri, etag, size_bytes) in their order, as many at once as `MAX_BYTES_IN_FLIGHT` allows."""
-    under_way: deque[tuple[Future[bytes], int]] = deque()
+    under_way: deque[tuple[Future[Content], int]] = deque()
     for uri, etag, size_bytes in objects:
         expected_bytes = UNKNOWN_SIZE_BYTES if size_bytes is None else size_bytes
         while under_way and sum(num_bytes for _, num_bytes in under_way) + expected_bytes > MAX_BYTES_IN_FLIGHT:
@@ -79,11 +81,11 @@ def _read_ahead(objects: Iterable[tuple[str, str, int | None]], max_bytes: int) 
         yield under_way.popleft()[0]
 
 
-def _read(uri: str, etag: str, size_bytes: int | None, max_bytes: int) -> bytes:
+def _read(uri: str, etag: str, size_bytes: int | None, max_bytes: int) -> Content:
     _check_size(size_bytes or 0, max_bytes)
-    data = read_version(uri, etag, size_bytes)
-    _check_size(len(data), max_bytes)
-    return data
+    content = read_version(uri, etag, size_bytes)
+    _check_size(len(content.data), max_bytes)
+    return content
 
 
 def _check_size(num_bytes: int, max_bytes: int) -> None:
@@ -91,9 +93,21 @@ def _check_size(num_bytes: int, max_bytes: int) -> None:
         raise TooLargeError(f"the file has {num_bytes:,} bytes; no picture within max_pixels has over {max_bytes:,}")
 
 
-def _row(content: Future[bytes], image_size_px: int, max_pixels: int) -> dict[str, Any]:
+def _row(content: Future[Content], image_size_px: int, max_pixels: int) -> dict[str, Any]:
+    began_s = time.perf_counter()
+    error = content.exception()  # when it is there
+    fetched_s = time.perf_counter()
+    if error is not None:
+        return failure("fetch", error) | {"fetch_s": fetched_s - began_s}
+    data, num_retries = content.result()
+    row = _decoded(data, image_size_px, max_pixels)
+    times = {"fetch_s": fetched_s - began_s, "decode_s": time.perf_counter() - fetched_s}
+    return row | times | {"bytes_read": len(data), "num_retries": num_retries}
+
+
+def _decoded(data: bytes, image_size_px: int, max_pixels: int) -> dict[str, Any]:
     try:
-        return _pixels(content.result(), image_size_px, max_pixels)
+        return _pixels(data, image_size_px, max_pixels)
     except DecodeError as error:
         return failure("decode", error)
     except Exception as error:
@@ -110,7 +124,7 @@ def _pixels(data: bytes, image_size_px: int, max_pixels: int) -> dict[str, Any]:
     return {"width_px": width_px, "height_px": height_px, "pixels": pixels}
 
 
-def failure(stage: str, error: Exception) -> dict[str, Any]:
+def failure(stage: str, error: BaseException) -> dict[str, Any]:
     """The columns of a row that failed."""
     return {"error_stage": stage, "error_type": type(error).__name__, "error_message": reason(error)}
 

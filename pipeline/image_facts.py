@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.decode import DecodeError, decode_stored
 from pipeline.errors import reason
-from pipeline.read import read_version
+from pipeline.read import Content, read_version
 
 NUM_READ_THREADS = 64
 
@@ -41,9 +41,9 @@ def look_at(uris: Iterable[str]) -> Iterator[tuple[str, ImageFacts]]:
         yield uri, _facts(content)
 
 
-def _read_ahead(uris: Iterable[str]) -> Iterator[tuple[str, Future[bytes]]]:
+def _read_ahead(uris: Iterable[str]) -> Iterator[tuple[str, Future[Content]]]:
     with ThreadPoolExecutor(NUM_READ_THREADS) as threads:
-        under_way: deque[tuple[str, Future[bytes]]] = deque()
+        under_way: deque[tuple[str, Future[Content]]] = deque()
         for uri in uris:
             under_way.append((uri, threads.submit(read_version, uri, "", None)))
             if len(under_way) > NUM_READ_THREADS:
@@ -52,9 +52,9 @@ def _read_ahead(uris: Iterable[str]) -> Iterator[tuple[str, Future[bytes]]]:
             yield under_way.popleft()
 
 
-def _facts(content: Future[bytes]) -> ImageFacts:
+def _facts(content: Future[Content]) -> ImageFacts:
     try:
-        data = content.result()
+        data = content.result().data
     except Exception as error:  # Whatever the store raises.
         return ImageFacts(error=f"{type(error).__name__}: {reason(error)}", is_missing=True)
     sha256 = hashlib.sha256(data).hexdigest()

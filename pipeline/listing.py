@@ -76,6 +76,15 @@ def take_between(listed: Path, since: datetime | None, until: datetime | None, p
         db.execute(f"COPY ({source}) TO {literal(str(path))} (FORMAT parquet)")
 
 
+def take_sample(path: Path, num_images: int) -> None:
+    """Of a listing keep so many images, by a hash of their names: the same ones whenever, and for whichever model, they are listed."""
+    sampled = path.with_name(f"sampled-{path.name}")
+    with bounded() as db:
+        chosen = f"FROM read_parquet({literal(str(path))}) ORDER BY md5(uri), uri, etag LIMIT {num_images}"
+        db.execute(f"COPY ({chosen}) TO {literal(str(sampled))} (FORMAT parquet)")
+    sampled.replace(path)
+
+
 def _pages(url: str, all_files: bool) -> Iterator[tuple[pa.Table, int]]:
     """Images as `LISTING`, and how many other names stood between them."""
     if is_manifest(url):

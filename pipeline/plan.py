@@ -31,6 +31,8 @@ class Plan:
     """S3 buckets of the planned images."""
     vouched_before: datetime | None = None
     """What was modified before is vouched for."""
+    planned_bytes: int | None = None
+    """Of the planned images; None where the size of one is not known."""
 
     @property
     def already_done(self) -> int:
@@ -97,8 +99,9 @@ def make_plan(
                 count(*) FILTER (is_done AND status <> 'ok'), count(*) FILTER (NOT is_done) FROM judged"""
         ).fetchall()[0]
         is_unfit = " OR ".join(f'"{column.name}" IS NULL' for column in columns) or "false"
-        num_unfit, buckets = db.execute(
-            f"""SELECT count(*) FILTER ({is_unfit}), list(DISTINCT string_split(uri, '/')[3]) FILTER (uri LIKE 's3://%')
+        num_unfit, buckets, planned_bytes = db.execute(
+            f"""SELECT count(*) FILTER ({is_unfit}), list(DISTINCT string_split(uri, '/')[3]) FILTER (uri LIKE 's3://%'),
+                CASE WHEN count(size_bytes) = count(*) THEN coalesce(sum(size_bytes), 0) END::BIGINT
             FROM read_parquet({literal(str(work))})"""
         ).fetchall()[0]
     schema = pa.schema([(column.name, column.type) for column in columns])
@@ -112,6 +115,7 @@ def make_plan(
         num_unfit,
         tuple(sorted(buckets or ())),
         vouched_before,
+        planned_bytes,
     )
 
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import obstore
@@ -22,7 +22,14 @@ class ChangedError(OSError):
     """The object is no longer the one that was listed."""
 
 
-def read_version(uri: str, etag: str, size_bytes: int | None) -> bytes:
+class Content(NamedTuple):
+    """What was read, and how many requests for it had to be repeated."""
+
+    data: bytes
+    num_retries: int = 0
+
+
+def read_version(uri: str, etag: str, size_bytes: int | None) -> Content:
     """The content of exactly the version that was listed; an empty etag takes any.
 
     Raises:
@@ -30,15 +37,15 @@ def read_version(uri: str, etag: str, size_bytes: int | None) -> bytes:
         Exception: whatever the store raises, after its retries.
     """
     if storage.is_local(uri):
-        data = _read_local(uri, etag)
+        content = Content(_read_local(uri, etag))
     elif storage.is_s3(uri):
-        data = _read_s3(uri, etag)
+        content = _read_s3(uri, etag)
     else:
         fs, path = storage.filesystem(uri)
-        data = bytes(fs.cat_file(path))
-    if size_bytes is not None and len(data) != size_bytes:
-        raise ChangedError(f"{len(data)} bytes were read where {size_bytes} were listed")
-    return data
+        content = Content(bytes(fs.cat_file(path)))
+    if size_bytes is not None and len(content.data) != size_bytes:
+        raise ChangedError(f"{len(content.data)} bytes were read where {size_bytes} were listed")
+    return content
 
 
 def _read_local(path: str, etag: str) -> bytes:
@@ -52,10 +59,10 @@ def _read_local(path: str, etag: str) -> bytes:
         return data
 
 
-def _read_s3(uri: str, etag: str) -> bytes:
+def _read_s3(uri: str, etag: str) -> Content:
     bucket, key = s3.bucket_and_key(uri)
     if ODD_KEY.search(key):
-        return _read_odd_key(bucket, key, etag)
+        return Content(_read_odd_key(bucket, key, etag))
     options: Any = {"if_match": f'"{etag}"'} if etag else {}
     try:
         with PACE.place():
@@ -64,16 +71,16 @@ def _read_s3(uri: str, etag: str) -> bytes:
         raise ChangedError("the object has changed since it was listed") from error
 
 
-def _get(bucket: str, key: str, options: Any) -> bytes:
+def _get(bucket: str, key: str, options: Any) -> Content:
     """Once in a way that tells whether the store is overloaded; then as long as it takes."""
     try:
         data = bytes(obstore.get(s3.image_store(bucket, is_patient=False), key, options=options).bytes())
     except obstore.exceptions.GenericError as error:
         if s3.is_slow_down(error):
             PACE.slow_down()
-        return bytes(obstore.get(s3.image_store(bucket), key, options=options).bytes())
+        return Content(bytes(obstore.get(s3.image_store(bucket), key, options=options).bytes()), num_retries=1)
     PACE.succeed()
-    return data
+    return Content(data)
 
 
 def _read_odd_key(bucket: str, key: str, etag: str) -> bytes:

@@ -5,7 +5,7 @@ import tempfile
 import time
 import uuid
 from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,37 +14,24 @@ import pyarrow.compute as pc
 
 from pipeline import s3, watermark
 from pipeline.commit import Committer
+from pipeline.cost import Cost
 from pipeline.errors import SettingError
+from pipeline.estimate import Estimate, Throughput, estimates, last_throughput
 from pipeline.fence import Fence
-from pipeline.listing import list_inputs, take_between
-from pipeline.path_columns import TYPE_NAMES
+from pipeline.listing import list_inputs, take_between, take_sample
+from pipeline.meters import Meters
 from pipeline.plan import Plan, make_plan, reconcile, tally
 from pipeline.progress import Progress
 from pipeline.runs import RUNS, recorded
 from pipeline.settings import InferSettings
+from pipeline.stop import told
+from pipeline.summary import DryRunSummary, Summary, explain
 from pipeline.table import ResultTable
 
 if TYPE_CHECKING:
     from model.package import ModelPackage
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run did. already_done = ok and permanently failed before; listed = already_done + ok + failed at the end."""
-
-    run_id: str
-    table: str
-    model_digest: str
-    listed: int
-    skipped: int
-    already_done: int
-    planned: int
-    ok: int
-    failed: int
-    wall_s: float
-    images_per_s: float
 
 
 def infer(settings: InferSettings) -> Summary:
@@ -59,19 +46,6 @@ def infer(settings: InferSettings) -> Summary:
     with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder, ExitStack() as stack:
         table = ResultTable(settings.table)
         return Run(settings, table, read_package(settings.model), Path(folder), stack).execute()
-
-
-def explain(plan: Plan, skipped: int) -> str:
-    """The plan in a sentence."""
-    nothing = "; nothing to do" if not plan.planned else ""
-    columns = ", ".join(f"{field.name} ({TYPE_NAMES[field.type]})" for field in plan.path_columns)
-    unfit = f" ({plan.num_unfit:,} images without)" if plan.num_unfit else ""
-    from_paths = f"; columns from paths: {columns}{unfit}" if columns else ""
-    vouched = f"{plan.vouched:,} older than the last complete run, " if plan.vouched_before else ""
-    return (
-        f"{plan.listed:,} images listed ({skipped:,} other files skipped): {vouched}{plan.already_ok:,} already detected, "
-        f"{plan.already_failed:,} failed for good before, {plan.planned:,} planned{nothing}{from_paths}"
-    )
 
 
 class Run:
@@ -115,15 +89,8 @@ class Run:
         plan = self._plan()
         logger.info("%s", explain(plan, self._skipped))
         if settings.dry_run:
-            return self._summary(plan)
-        if settings.max_planned and plan.planned > settings.max_planned and not settings.backfill:
-            why = (
-                "" if plan.already_done else f", as none of them was done with model {self._package.digest[:12]} before"
-            )
-            raise SettingError(
-                f"max_planned: {plan.planned:,} images are planned, more than {settings.max_planned:,}{why}; if that is "
-                "meant, give --backfill"
-            )
+            return self._dry_run(plan)
+        self._check_limits(plan)
         if not plan.planned and not self._table.exists:
             return self._summary(plan)
         if not plan.planned:
@@ -133,12 +100,53 @@ class Run:
             s3.check_images_readable(bucket)
         return self._detect(plan, seen)
 
-    def _list(self) -> int:
+    def _dry_run(self, plan: Plan) -> DryRunSummary:
+        """What the run would do, and take."""
+        measured = last_throughput(self._table, self._package.digest)
+        expected = self._estimates(plan, measured) if measured else []
+        return DryRunSummary(
+            **asdict(self._summary(plan)), planned_bytes=plan.planned_bytes, measured=measured, estimates=expected
+        )
+
+    def _estimates(self, plan: Plan, measured: Throughput) -> list[Estimate]:
         settings = self._settings
+        return estimates(plan.planned, measured, settings.num_detectors, settings.price_per_node_hour)
+
+    def _check_limits(self, plan: Plan) -> None:
+        """Before anything is started.
+
+        Raises:
+            SettingError: more is planned than `max_planned`, or it would cost more than `max_cost`.
+        """
+        settings = self._settings
+        if settings.max_planned and plan.planned > settings.max_planned and not settings.backfill:
+            why = (
+                "" if plan.already_done else f", as none of them was done with model {self._package.digest[:12]} before"
+            )
+            raise SettingError(
+                f"max_planned: {plan.planned:,} images are planned, more than {settings.max_planned:,}{why}; if that is "
+                "meant, give --backfill"
+            )
+        if settings.max_cost is None or not (measured := last_throughput(self._table, self._package.digest)):
+            return
+        expected = self._estimates(plan, measured)[-1]
+        if expected.cost is not None and expected.cost > settings.max_cost:
+            raise SettingError(
+                f"max_cost: {plan.planned:,} images would cost {expected.cost:.2f}, more than {settings.max_cost:g}: "
+                f"{expected.hours:.2f} hours on {expected.num_detectors} detectors, as fast as run {measured.run_id}; if that is "
+                "meant, give a higher max_cost"
+            )
+
+    def _list(self) -> int:
+        """Write the listing; how many names were skipped."""
+        settings, skipped = self._settings, 0
         if self._listed is None:
-            return list_inputs(settings.input, settings.all_files, self._listing, settings.since, settings.until)
-        take_between(self._listed, settings.since, settings.until, self._listing)
-        return 0
+            skipped = list_inputs(settings.input, settings.all_files, self._listing, settings.since, settings.until)
+        else:
+            take_between(self._listed, settings.since, settings.until, self._listing)
+        if settings.sample:
+            take_sample(self._listing, settings.sample)
+        return skipped
 
     def _plan(self) -> Plan:
         settings = self._settings
@@ -157,66 +165,97 @@ class Run:
     def _mark_name(self, table: ResultTable) -> str | None:
         """What a complete run vouches for; None where it listed but a part."""
         settings = self._settings
-        if settings.since or settings.until:
+        if settings.since or settings.until or settings.sample:
             return None
         return watermark.application(table, settings.input, settings.all_files, self._package.digest)
 
     def _recorded(self) -> AbstractContextManager[dict[str, Any]]:
         import torch
 
-        settings = self._settings.model_dump_json()
-        return recorded(self._table, **self._constants, settings=settings, engine=f"torch {torch.__version__}")
+        settings, engine = self._settings.model_dump_json(), f"torch {torch.__version__}"
+        is_whole = not self._settings.sample
+        return recorded(self._table, is_whole, **self._constants, settings=settings, engine=engine)
 
     def _detect(self, plan: Plan, seen: list[str]) -> Summary:
         """Hold the table, send what is planned through the cluster, commit, and check the table at the end."""
-        from pipeline.cluster import cluster, wait_until_they_fit
+        from pipeline.capacity import wait_until_they_fit
+        from pipeline.cluster import cluster
 
-        take_over = self._settings.take_over
+        settings = self._settings
         if self._table.exists:
-            self._fence.wait_until_free(take_over)
-        self._stack.enter_context(cluster(self._settings.address))
-        wait_until_they_fit(self._settings.num_detectors, self._settings.address)
+            self._fence.wait_until_free(settings.take_over)
+        self._stack.enter_context(cluster(settings.address))
+        wait_until_they_fit(settings)
         self._table.create(plan.path_columns)
-        with self._fence.held(take_over), self._recorded() as record:
-            with Committer(self._table, self._fence, self._settings.commit_interval_s) as committer:
-                if ResultTable(self._settings.table).data_files() != seen:  # Another run has ended since.
-                    plan = self._plan()
-                ok, failed = self._stream(plan, committer)
+        with self._fence.held(settings.take_over), self._recorded() as record:
+            plan, ok, failed = self._commit_all(plan, seen, record)
             summary = self._summary(plan, record, ok, failed)
             reconcile(plan, ok, failed, tally(plan, self._listing, self._work, self._table, self._package.digest))
             if name := self._mark_name(self._table):
                 self._fence.note(watermark.mark(name, self._began))
             return summary
 
-    def _stream(self, plan: Plan, committer: Committer) -> tuple[int, int]:
-        """Send what is planned through the stages; how many were ok and failed."""
-        from pipeline.stream import results
+    def _commit_all(self, plan: Plan, seen: list[str], record: dict[str, Any]) -> tuple[Plan, int, int]:
+        """Commit what is planned, once an interval: the plan that was held to, and how many were ok and failed."""
+        committer = Committer(self._table, self._fence, self._settings.commit_interval_s)
+        try:
+            with committer, told(committer.stop):
+                if ResultTable(self._settings.table).data_files() != seen:  # Another run has ended since.
+                    plan = self._plan()
+                record |= self._counts(plan)
+                return plan, *self._stream(plan, committer, record)
+        finally:
+            record["commit_s"] = committer.commit_s
 
+    def _stream(self, plan: Plan, committer: Committer, record: dict[str, Any]) -> tuple[int, int]:
+        """Send what is planned through the stages; how many were ok and failed. What it took is recorded, however it ends."""
+        from pipeline.capacity import num_nodes
+        from pipeline.stream import results, spread_over_cluster
+
+        settings = self._settings
+        spread = spread_over_cluster(plan.planned, settings)
+        meters = Meters(self._started, spread.num_detectors)
+        cost = Cost(
+            settings.price_per_node_hour, settings.max_cost, num_nodes, self._started, settings.commit_interval_s
+        )
         with (
             self._table.working_file(self._work, f"{self._fence.run_id}.parquet") as work_url,
             closing(Progress(plan.planned)) as progress,
+            closing(
+                results(
+                    work_url,
+                    plan.planned,
+                    self._package,
+                    self._constants,
+                    self._table.schema,
+                    spread=spread,
+                    batch_size=settings.batch_size,
+                    max_pixels=settings.max_pixels,
+                )
+            ) as all_rows,
         ):
-            for rows in results(
-                work_url,
-                plan.planned,
-                self._package,
-                self._constants,
-                self._table.schema,
-                num_detectors=self._settings.num_detectors,
-                batch_size=self._settings.batch_size,
-                max_pixels=self._settings.max_pixels,
-            ):
-                committer.put(rows)
-                failed = pc.sum(pc.equal(rows["status"], "failed")).as_py() or 0
-                progress.update(rows.num_rows, failed)
+            try:
+                for rows in all_rows:
+                    committer.put(meters.take(rows))
+                    failed = pc.sum(pc.equal(rows["status"], "failed")).as_py() or 0
+                    progress.update(rows.num_rows, failed)
+                    cost.check()
+            finally:
+                record |= meters.columns() | cost.columns(progress.done)
         return progress.done - progress.failed, progress.failed
+
+    def _counts(self, plan: Plan) -> dict[str, int]:
+        """What is known of a run before it does anything."""
+        return {
+            "listed": plan.listed, "skipped": self._skipped, "already_done": plan.already_done, "planned": plan.planned,
+        }  # fmt: skip
 
     def _summary(self, plan: Plan, record: dict[str, Any] | None = None, ok: int = 0, failed: int = 0) -> Summary:
         """What was done so far; into the record, too."""
         wall_s = time.monotonic() - self._started
         summary = Summary(
-            self._fence.run_id, self._table.url, self._package.digest, plan.listed, self._skipped, plan.already_done,
-            plan.planned, ok, failed, round(wall_s, 3), round((ok + failed) / wall_s, 3),
+            self._fence.run_id, self._table.url, self._package.digest, **self._counts(plan), ok=ok, failed=failed,
+            wall_s=round(wall_s, 3), images_per_s=round((ok + failed) / wall_s, 3),
         )  # fmt: skip
         if record is not None:
             record |= {name: value for name, value in asdict(summary).items() if name in RUNS.names}

@@ -34,6 +34,20 @@ RUNS = pa.schema(
         ("planned", pa.int64()),
         ("ok", pa.int64()),
         ("failed", pa.int64()),
+        ("start_up_s", pa.float64()),
+        ("stream_s", pa.float64()),
+        ("stream_images_per_s", pa.float64()),
+        ("fetch_s", pa.float64()),
+        ("decode_s", pa.float64()),
+        ("detect_s", pa.float64()),
+        ("commit_s", pa.float64()),
+        ("detector_busy_share", pa.float64()),
+        ("num_detectors", pa.int64()),
+        ("num_nodes", pa.int64()),
+        ("bytes_read", pa.int64()),
+        ("num_retries", pa.int64()),
+        ("cost", pa.float64()),
+        ("cost_per_thousand", pa.float64()),
         ("model_name", pa.string()),
         ("model_digest", pa.string()),
         ("engine", pa.string()),
@@ -41,7 +55,12 @@ RUNS = pa.schema(
         ("settings", pa.string()),
     ]
 )
-"""outcome: running (or killed: its end was never written), done, failed, overtaken, stopped. settings: as JSON."""
+"""outcome: running (or killed: its end was never written), done, failed, overtaken, stopped. settings: as JSON.
+
+start_up_s: to the first results; stream_s: from these to the last ones, at stream_images_per_s. fetch_s (decoders waiting for
+bytes), decode_s and detect_s: summed over the images, so that of a pool they are more than stream_s; detector_busy_share: of
+the detectors' time from the first results on. num_detectors: those that worked; num_nodes: the most at once. cost: in the unit of the setting price_per_node_hour, null without it.
+"""
 
 LAST_COMPLETE = "_LAST_COMPLETE"
 """Beside the table's folders: the last run that did all it listed, as JSON, for jobs that wait for it."""
@@ -55,11 +74,12 @@ NUM_READ_THREADS = 32
 
 
 @contextmanager
-def recorded(table: ResultTable, **known: Any) -> Iterator[dict[str, Any]]:
+def recorded(table: ResultTable, is_whole: bool = True, **known: Any) -> Iterator[dict[str, Any]]:
     """Record a run from here on.
 
     Args:
         table: it must exist.
+        is_whole: nobody waits for what is but a sample: it is not named as the last complete run.
         known: columns of `RUNS`, run_id among them.
 
     Yields:
@@ -85,7 +105,8 @@ def recorded(table: ResultTable, **known: Any) -> Iterator[dict[str, Any]]:
         raise
     done = record | {"outcome": "done", "ended_at": datetime.now(UTC)}
     _write(table, done)
-    _write_last_complete(table, done)
+    if is_whole:
+        _write_last_complete(table, done)
 
 
 def _write(table: ResultTable, record: dict[str, Any]) -> None:

@@ -39,28 +39,49 @@ class ClusterSettings(Frozen):
 
     address: str = "local"
     """Ray cluster: an address, "auto" for the one this machine belongs to, "local" for one of its own on this machine."""
+    require_gpu: bool = False
+    """Stop where the cluster has no GPU, instead of taking its cores."""
+    node_wait_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+    """Seconds that a cluster, unless it is a local one, is given to start the nodes that are needed; an autoscaler is asked for them."""
 
 
 class DetectionSettings(ClusterSettings):
     """How the cluster detects, in a run and in an evaluation."""
 
     num_detectors: Annotated[int, Field(ge=0)] = 0
-    """Detector actors; 0 = one a GPU, or one a core where there is no GPU."""
+    """Detector actors, at most where min_detectors is given; 0 = one a GPU, or one a core where there is no GPU."""
+    min_detectors: Annotated[int, Field(ge=1)] | None = None
+    """Start with so many detectors, and add others up to num_detectors as there is work for them; an autoscaler is asked for their nodes."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
     """Images a forward pass."""
 
+    @model_validator(mode="after")
+    def _detectors_in_order(self) -> "DetectionSettings":
+        if self.min_detectors and self.min_detectors > self.num_detectors:
+            raise ValueError(f"min_detectors {self.min_detectors} needs a num_detectors of as many or more")
+        return self
 
-class InferSettings(DetectionSettings):
-    """Every knob of a run."""
+
+class InputSettings(DetectionSettings):
+    """What to detect in."""
 
     input: Annotated[tuple[str, ...], Field(min_length=1)]
     """Folder, glob, s3://bucket/prefix, any fsspec URL, or a manifest (.parquet, .csv, .jsonl with a column uri); may be given several times."""
+    all_files: bool = False
+    """Take all files of folders and prefixes, not only those with an image's suffix."""
+    sample: Annotated[int, Field(ge=1)] | None = None
+    """Take only so many of the listed images: whichever a hash of their names picks, the same ones each time."""
+    max_pixels: Annotated[int, Field(ge=1)] = 200_000_000
+    """Pictures of more pixels are failures, and not decoded."""
+
+
+class InferSettings(InputSettings):
+    """Every knob of a run."""
+
     table: Annotated[str, Field(min_length=1)]
     """Delta table of results, local or s3://; made when there is none."""
     model: Annotated[str, Field(min_length=1)]
     """Model package: a folder with model.json and model.safetensors; or a published one, as models/blood/latest."""
-    all_files: bool = False
-    """Take all files of folders and prefixes, not only those with an image's suffix."""
     since: Moment | None = None
     """Take only images modified at or after this time (ISO 8601; UTC unless it says otherwise); those without a time are taken."""
     until: Moment | None = None
@@ -75,8 +96,6 @@ class InferSettings(DetectionSettings):
     """Never mind max_planned this time."""
     path_columns: Annotated[str, AfterValidator(check_setting)] = HIVE
     """Columns from folders: "hive" takes names like camera=7/ by themselves; a template such as "{site}/cam-{camera:int}/{date}" stands for the folders above the file; "none" takes none."""
-    max_pixels: Annotated[int, Field(ge=1)] = 200_000_000
-    """Pictures of more pixels are failures, and not decoded."""
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """Runs that try an image whose failure may pass, such as one of storage."""
     retry_failed: bool = False
@@ -89,13 +108,25 @@ class InferSettings(DetectionSettings):
     """Take the table from another run at once, even from one that lives: that one stops."""
     full_plan: bool = False
     """Look up all that is listed in the table, also what is older than the last complete run of the same S3 inputs and model."""
+    price_per_node_hour: Annotated[float, Field(ge=0)] | None = None
+    """What a node of the cluster costs an hour, in any unit: then the run's record has costs, and --dry-run tells them before."""
+    max_cost: Annotated[float, Field(ge=0)] | None = None
+    """Stop before anything is started when the run would cost more than this, as fast as the table's last run; and a running one when it has. Needs price_per_node_hour; of dates, each day's run has it."""
+    max_failed_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Exit with 3 when of the planned images a larger share than this failed: 0.01 is one of a hundred. All is committed."""
     dry_run: bool = False
-    """Plan, count and stop."""
+    """Plan, count, tell hours and money as fast as the table's last run, and stop."""
 
     @model_validator(mode="after")
     def _stage_of_a_retry(self) -> "InferSettings":
         if self.stage and not self.retry_failed:
             raise ValueError("stage says which failures to retry; give --retry-failed too")
+        return self
+
+    @model_validator(mode="after")
+    def _price_of_a_limit(self) -> "InferSettings":
+        if self.max_cost is not None and self.price_per_node_hour is None:
+            raise ValueError(f"max_cost {self.max_cost:g} can't be held without a price; give price_per_node_hour too")
         return self
 
     @model_validator(mode="after")
@@ -110,3 +141,28 @@ class InferSettings(DetectionSettings):
         if not self.retry_failed:
             return ()
         return (self.stage,) if self.stage else get_args(Stage)
+
+
+class CanarySettings(InputSettings):
+    """Which models are compared, on what."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """Model package that may become the nightly one."""
+    against: Annotated[str, Field(min_length=1)]
+    """Model package that is the nightly one, as models/blood/latest."""
+    sample: Annotated[int, Field(ge=1)] | None = 1000
+    """Take only so many of the listed images: whichever a hash of their names picks, the same ones each time."""
+    table: str | None = None
+    """Table for what both detect, local or s3://, which all nodes must reach; a temporary one on this machine unless given."""
+    score_thresh: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Detections below this score do not count."""
+    min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Exit with 3 when the models agree in a smaller share of the images than this."""
+    output: str | None = None
+    """Page to write, with pictures of what differs most: one HTML file, by path or URL."""
+
+    @model_validator(mode="after")
+    def _table_for_a_cluster(self) -> "CanarySettings":
+        if self.address != "local" and self.table is None:
+            raise ValueError(f"the nodes of address {self.address!r} can't reach a temporary table; give table too")
+        return self

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -16,11 +16,13 @@ from ray.util.annotations import RayDeprecationWarning
 
 from model.package import ModelPackage
 from pipeline import storage
-from pipeline.cluster import DETECTOR_CPUS, num_detectors_that_fit
+from pipeline.capacity import DETECTOR_CPUS, num_cores, num_detectors_that_fit, num_gpus
 from pipeline.detect import DetectorActor
 from pipeline.errors import SsdBatchError, reason
 from pipeline.fetch import fetch_and_decode
+from pipeline.meters import METERS
 from pipeline.missing import Alone, Returned, run_alone
+from pipeline.settings import DetectionSettings
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +41,11 @@ images may then kill a process of their own. Beyond, something is broken."""
 class Spread:
     """How images are spread over the cluster.
 
-    num_detectors: actors; block_rows: images that a task reads and a call of an actor detects; max_lost: blocks.
+    min_detectors: actors to start with; num_detectors: at most; block_rows: images that a task reads and a call of an actor
+    detects; max_lost: blocks.
     """
 
+    min_detectors: int
     num_detectors: int
     block_rows: int
     max_lost: int
@@ -63,10 +67,10 @@ def results(
     constants: dict[str, Any],
     schema: pa.Schema,
     *,
-    num_detectors: int,
+    spread: Spread,
     batch_size: int,
     max_pixels: int,
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table, None, None]:
     """Stream the planned images through fetch, decode and detect; exactly one row out for each row in.
 
     First in blocks; what was lost with a process that died then runs alone, image by image (`pipeline.missing`).
@@ -76,8 +80,8 @@ def results(
         num_planned: its rows.
         package: the model.
         constants: columns that all rows of the run share.
-        schema: the table's columns; those of the work are kept.
-        num_detectors: actors; 0 = one a GPU, or one a core where there is no GPU.
+        schema: the table's columns; those of the work are kept. Beside them come those of `METERS`.
+        spread: over the cluster.
         batch_size: images a forward pass.
         max_pixels: larger pictures are failures.
 
@@ -87,9 +91,8 @@ def results(
     Raises:
         SsdBatchError: processes keep dying; what was yielded stands, and another run does the rest.
     """
-    spread = spread_over_cluster(num_planned, num_detectors)
     decode = partial(fetch_and_decode, image_size_px=package.record.architecture.image_size_px, max_pixels=max_pixels)
-    stages = make_stages(decode, package, batch_size, constants, schema)
+    stages = make_stages(decode, package, batch_size, constants, pa.schema([*schema, *METERS]))
     returned = Returned()
     for rows in in_blocks(partial(_planned, work_url), spread, stages):
         returned.add(rows)
@@ -101,28 +104,25 @@ def results(
     num_alone = min(num_missing, spread.max_lost * spread.block_rows)
     logger.info("%s images did not come back; running %s alone", f"{num_missing:,}", f"{num_alone:,}")
     missing = islice(returned.missing(work_url), num_alone)
-    yield from run_alone(missing, Alone(*stages), spread.num_detectors, spread.max_lost)
+    yield from run_alone(missing, Alone(*stages), spread.min_detectors, spread.max_lost)
     if num_missing > num_alone:
         raise SsdBatchError(
             f"processes died, and {num_missing - num_alone:,} images did not come back; run again for these"
         )
 
 
-def spread_over_cluster(num_images: int, num_detectors: int) -> Spread:
+def spread_over_cluster(num_images: int, settings: DetectionSettings) -> Spread:
     """As many actors as asked for; 0 = one a GPU, or one a core where there is no GPU."""
-    num_detectors = num_detectors or min(_num_gpus() or _num_cores(), num_detectors_that_fit())
+    num_detectors = settings.num_detectors or min(num_gpus() or num_cores(), num_detectors_that_fit())
     num_detectors = max(1, min(num_detectors, num_images))
     # Small runs are cut finer, so that all detectors have work from the start to the end.
     block_rows = max(1, min(MAX_BLOCK_ROWS, num_images // (4 * num_detectors)))
-    return Spread(num_detectors, block_rows, max(MIN_LOST_BLOCKS, int(LOST_SHARE * num_images / block_rows)))
-
-
-def _num_gpus() -> int:
-    return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
-
-
-def _num_cores() -> int:
-    return int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
+    return Spread(
+        min(settings.min_detectors or num_detectors, num_detectors),
+        num_detectors,
+        block_rows,
+        max(MIN_LOST_BLOCKS, int(LOST_SHARE * num_images / block_rows)),
+    )
 
 
 def make_stages(
@@ -139,7 +139,7 @@ def make_stages(
         "constants": constants,
         "schema": schema,
     }
-    detector_options = {"num_cpus": DETECTOR_CPUS, "num_gpus": 1 if _num_gpus() else None}
+    detector_options = {"num_cpus": DETECTOR_CPUS, "num_gpus": 1 if num_gpus() else None}
     return Stages(decode, {"num_cpus": DECODE_CPUS}, detector, detector_options)
 
 
@@ -186,7 +186,7 @@ def _through(
             fn_constructor_kwargs=detector,
             batch_size=None,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=spread.num_detectors),
+            compute=ActorPoolStrategy(min_size=spread.min_detectors, max_size=spread.num_detectors),
             # Ray waits for ever once all its actors are gone for good: before that, more blocks than allowed are lost.
             max_restarts=(1 + MAX_RETRIES) * (1 + spread.max_lost),
             max_task_retries=MAX_RETRIES,

@@ -22,6 +22,7 @@ from model.order import share_of
 from model.package import ModelPackage
 from model.train import smallest_part
 from pipeline import storage
+from pipeline.capacity import wait_for_gpu
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.feed import PREPARE_CPUS, Feed
 from pipeline.history import History
@@ -65,10 +66,11 @@ def train(
         listeners: hear what the progress shows, from a thread of their own.
 
     Raises:
-        SettingError: the cluster is too small.
+        SettingError: the cluster is too small, or lacks a GPU that is required.
         SsdBatchError: workers keep failing, or the loss is no number any more.
     """
     url = storage.absolute(url).rstrip("/")
+    wait_for_gpu(settings)
     scaling = scaling_config(settings)
     if start.record.architecture.batch_norm:
         check_batch_norm(settings, scaling.max_workers)
@@ -77,7 +79,7 @@ def train(
     progress = TrainingProgress(settings.num_steps, settings.batch_size, len(examples), sys.stderr)
     with heard([progress.show, *listeners]) as told:
         task = Task(settings, feed, [ray.put(start)], [ray.put(held_out)], url, told)
-        trainer = TorchTrainer(partial(learn, task), scaling_config=scaling, run_config=run_config(url, settings))
+        trainer = _Trainer(partial(learn, task), scaling_config=scaling, run_config=run_config(url, settings))
         try:
             # Ray Train 2.60 asks for a worker's error, then whether it still runs: an error in between is lost, and all seems well.
             while (result := cast(Result, trainer.fit())).return_value is None:
@@ -87,6 +89,11 @@ def train(
     if result.return_value:
         raise SsdBatchError(f"{result.return_value}; a lower learning rate or a longer warm-up may help")
     return what_came_out(result, settings)
+
+
+class _Trainer(TorchTrainer):
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """None: with Ray's own, a training that was stopped exits with 0."""
 
 
 def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) -> None:
@@ -135,9 +142,9 @@ def scaling_config(settings: ClusterTraining) -> ScalingConfig:
         raise SettingError(f"batch_size {settings.batch_size} is less than {num_workers} workers; take a larger batch")
     if num_gpus and needed > num_gpus:
         raise SettingError(f"num_workers: {needed} are more than the cluster's {num_gpus} GPUs; take fewer")
-    if needed * (WORKER_CPUS + PREPARE_CPUS) > resources["CPU"]:
+    if needed * (WORKER_CPUS + PREPARE_CPUS) > resources.get("CPU", 0):
         raise SettingError(
-            f"num_workers: {needed} are too many for {resources['CPU']:g} cores: each books {WORKER_CPUS}, and "
+            f"num_workers: {needed} are too many for {resources.get('CPU', 0):g} cores: each books {WORKER_CPUS}, and "
             f"{PREPARE_CPUS} for its examples; take fewer, or give Ray more (ray start --num-cpus)"
         )
     return ScalingConfig(

@@ -43,6 +43,6 @@ class ClusterTraining(TrainingSettings, ClusterSettings):
 
 RESUMABLE = frozenset(
     {"num_workers", "min_workers", "checkpoint_every_steps", "validate_every_steps", "keep_checkpoints", "max_failures",
-     "restart", "tensorboard", "mlflow", "address", "compile", "grad_accumulation"}
+     "restart", "tensorboard", "mlflow", "address", "require_gpu", "node_wait_s", "compile", "grad_accumulation"}
 )  # fmt: skip
 """Settings that may change between a run's start and its resumption: they do not change what is learned from what."""

@@ -201,8 +201,8 @@ def answers(port: int) -> bool:
     return True
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + STARTUP_S
+def wait_until(condition: Callable[[], bool], timeout_s: float = STARTUP_S) -> None:
+    deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

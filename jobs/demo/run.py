@@ -12,8 +12,9 @@ from jobs.draw import draw_detections
 from model.evaluate import average_precisions
 from model.postprocess import Detections
 from pipeline.query import query
-from pipeline.run import Summary, infer
+from pipeline.run import infer
 from pipeline.settings import InferSettings
+from pipeline.summary import Summary
 from pipeline.table import ResultTable
 
 NUM_PICTURES = 200

@@ -19,9 +19,12 @@ class RayNodes:
         folder: for sessions, logs and the token; a short path, because Ray's sockets lie there.
         environment: of all nodes, and thus of their workers.
         head_cpus: cores of the head; with none, all work is on nodes that may be killed.
+        has_job_server: jobs can be submitted to `job_server`.
     """
 
-    def __init__(self, folder: Path, environment: dict[str, str], head_cpus: int = NODE_CPUS) -> None:
+    def __init__(
+        self, folder: Path, environment: dict[str, str], head_cpus: int = NODE_CPUS, has_job_server: bool = False
+    ) -> None:
         self._folder = folder
         (folder / "token").write_text("c" * 32)
         self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
@@ -29,12 +32,15 @@ class RayNodes:
         self._num_started, port = 0, free_port()
         self.address = f"127.0.0.1:{port}"
         self.nodes: list[subprocess.Popen[bytes]] = []
-        head = ("--head", "--port", port, "--include-dashboard", "false")
-        self._head = self._start(head_cpus, *head)
-        wait_until(lambda: answers(port))
+        dashboard_port = free_port()
+        self.job_server = f"http://127.0.0.1:{dashboard_port}"
+        dashboard = ("--include-dashboard", has_job_server, "--dashboard-port", dashboard_port)
+        self._head = self._start(head_cpus, "--head", "--port", port, *dashboard)
+        wait_until(lambda: answers(dashboard_port if has_job_server else port))
 
-    def add(self) -> None:
-        self.nodes.append(self._start(NODE_CPUS, "--address", self.address))
+    def add(self, num_gpus: int = 0) -> None:
+        """A node; GPUs are in name only."""
+        self.nodes.append(self._start(NODE_CPUS, "--address", self.address, "--num-gpus", num_gpus))
 
     def replace(self, rng: random.Random) -> None:
         """Kill all processes of a node that is not the head, and start another one."""
@@ -46,6 +52,11 @@ class RayNodes:
         self.nodes.remove(victim)
         kill_tree(victim.pid)
         victim.wait()
+
+    def wait_until_joined(self) -> None:
+        """All that were started."""
+        logs = [self._folder / f"n{number}.log" for number in range(1, self._num_started + 1)]
+        wait_until(lambda: all("Ray runtime started." in log.read_text() for log in logs))
 
     def pids(self) -> list[int]:
         return [node.pid for node in (self._head, *self.nodes)]
@@ -61,7 +72,8 @@ class RayNodes:
         command = [
             Path(sys.executable).with_name("ray"), "start", "--block", "--num-cpus", num_cpus, "--temp-dir", name,
             "--node-ip-address", "127.0.0.1", "--object-store-memory", OBJECT_STORE_BYTES,
-            "--min-worker-port", 0, "--max-worker-port", 0, "--disable-usage-stats", *arguments,
+            "--min-worker-port", 0, "--max-worker-port", 0, "--dashboard-agent-listen-port", free_port(),
+            "--disable-usage-stats", *arguments,
         ]  # fmt: skip
         with open(f"{name}.log", "wb") as log:
             return subprocess.Popen(

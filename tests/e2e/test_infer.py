@@ -30,9 +30,12 @@ CONTRACT = {
 }  # fmt: skip
 
 
+DRY_RUN = {"planned_bytes", "measured", "estimates"}
+
+
 def infer(*arguments: object) -> dict[str, Any]:
     summary = answer("infer", *arguments)
-    assert summary.keys() == CONTRACT
+    assert summary.keys() == (CONTRACT | DRY_RUN if "--dry-run" in arguments else CONTRACT)
     return summary
 
 
@@ -113,6 +116,8 @@ def test_a_dry_run_writes_nothing(pictures: Path, model: Path, tmp_path: Path) -
     table = tmp_path / "table"
     summary = infer("--input", pictures, "--table", table, "--model", model, "--dry-run")
     assert (summary["planned"], summary["ok"]) == (7, 0)
+    assert summary["planned_bytes"] == sum(file.stat().st_size for file in pictures.glob("*.jpg"))
+    assert (summary["measured"], summary["estimates"]) == (None, [])
     assert not table.exists()
 
 
@@ -161,7 +166,7 @@ def test_a_run_that_is_overtaken_stops(model: Path, many_pictures: Path, tmp_pat
         assert "Traceback" not in err
     assert rows(table) == committed
     _, out, _ = run("query", "--table", table, "SELECT outcome, planned FROM runs", "--format", "json")
-    assert json.loads(out) == [{"outcome": "overtaken", "planned": None}]
+    assert json.loads(out) == [{"outcome": "overtaken", "planned": 1500}]
 
 
 def test_a_second_run_beside_a_live_one_is_refused(pictures: Path, model: Path, tmp_path: Path) -> None:

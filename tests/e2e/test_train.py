@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from jobs.demo.pictures import draw_picture
-from tests.chaos.processes import below, kill_tree
+from tests.chaos.processes import below, kill_tree, wait_until_gone
 from tests.chaos.ray_nodes import RayNodes
 from tests.e2e import command
 
@@ -124,6 +124,24 @@ def test_the_driver_is_killed(start: Callable[..., Training], tmp_path: Path, un
     assert (tmp_path / "model.safetensors").read_bytes() == undisturbed
 
 
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_it(
+    number: signal.Signals, exit_code: int, start: Callable[..., Training], tmp_path: Path, undisturbed: bytes
+) -> None:
+    """With a code that no scheduler takes for success; the same command goes on."""
+    first = start(tmp_path)
+    first.wait_for_checkpoint()
+    started = below(first.process.pid)
+    os.kill(first.process.pid, number)
+    code, out, err = first.end()
+    assert (code, out) == (exit_code, ""), err
+    assert f"Error: stopped by {number.name}" in err
+    assert "Traceback" not in err
+    assert not wait_until_gone(started, seconds=60)
+    assert "the training resumes after step " in assert_done(start(tmp_path))
+    assert (tmp_path / "model.safetensors").read_bytes() == undisturbed
+
+
 def test_a_worker_is_killed(start: Callable[..., Training], tmp_path: Path, undisturbed: bytes) -> None:
     """The command itself goes on."""
     training = start(tmp_path)
@@ -151,6 +169,7 @@ def nodes() -> Iterator[RayNodes]:
         nodes = RayNodes(Path(folder), os.environ | {"PYTHONPATH": str(Path.cwd())}, head_cpus=0)
         nodes.add()
         nodes.add()
+        nodes.wait_until_joined()
         yield nodes
         nodes.stop()
 

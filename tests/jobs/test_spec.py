@@ -1,13 +1,18 @@
+import json
 from pathlib import Path
 from typing import Annotated
 
 import click
+import jsonschema
 import pytest
+import yaml
 from click.testing import CliRunner
 from pydantic import Field
 
+from jobs.job_settings import KINDS, JobSettings
 from jobs.settings import TrainSettings
-from jobs.spec import load_settings, spec_options
+from jobs.spec import check_settings, load_settings, read_spec, spec_options
+from jobs.spec_schema import spec_schema
 from model.config import Frozen
 from pipeline.errors import SettingError
 from pipeline.settings import InferSettings
@@ -125,19 +130,103 @@ def test_every_setting_of_infer_says_what_it_is():
     assert all(field.description for field in InferSettings.model_fields.values())
 
 
+JOBS = Path(__file__).parents[2] / "jobs"
+SPECS = sorted(JOBS.glob("*.yaml"))
+
+
 def test_the_example_spec_is_valid() -> None:
-    spec = Path(__file__).parents[2] / "jobs" / "nightly.yaml"
-    assert load_settings(InferSettings, spec, {"table": "elsewhere"}).table == "elsewhere"
+    assert load_settings(InferSettings, JOBS / "nightly.yaml", {"table": "elsewhere"}).table == "elsewhere"
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_the_specs_can_be_used(path: Path) -> None:
+    """By the command itself, and by editors, for which they name their schema."""
+    spec = read_spec(path)
+    assert spec.kind
+    check_settings(KINDS[spec.kind], spec.settings)
+    jsonschema.validate(yaml.safe_load(path.read_text()), spec_schema())
+    assert path.read_text().startswith("# yaml-language-server: $schema=spec.schema.json\n")
+
+
+def test_the_schema_is_the_present_one() -> None:
+    assert json.loads((JOBS / "spec.schema.json").read_text()) == spec_schema(), (
+        "ssd-batch spec schema > jobs/spec.schema.json"
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "kind: infer\ninput: a",
+        "kind: fly",
+        "input: a\ntable: b\nmodel: c",
+        "kind: infer\ninput: a\ntable: b\nmodel: c\ntabel: d",
+    ],
+)
+def test_the_schema_refuses(wrong: str) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(yaml.safe_load(wrong), spec_schema())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: fly", "^kind: must be one of infer, train, evaluate, maintain, not 'fly'$"),
+        ("job: 5", "^job: must be a mapping of settings to values, not 5$"),
+        ("job: {schedul: x}", "^job: schedul: no such setting; did you mean schedule[?]$"),
+        ("job: {schedule: at two}", "^job: schedule: is no cron expression such as 0 2 [*] [*] [*] .*, not 'at two'$"),
+        ("job: {time_zone: Mars/Base}", "^job: time_zone: is no time zone such as Europe/Berlin, not 'Mars/Base'$"),
+        ("job: {name: Nightly!}", "^job: name: .*pattern"),
+        ("job: {address: head}", "^job: address: .*pattern"),
+        ("job: {max_package_mib: 0}", "^job: max_package_mib: .*greater than 0, not 0$"),
+    ],
+)
+def test_what_is_wrong_with_a_job_is_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(text)
+    with pytest.raises(SettingError, match=message):
+        read_spec(tmp_path / "spec.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "job: {env_vars: {AWS_SECRET_ACCESS_KEY: hush}}",
+        "job: {env_vars: {API_TOKEN: hush}}",
+        "job: {address: 'http://me:hush@head'}",
+    ],
+)
+def test_secrets_are_refused_and_not_repeated(text: str, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(text)
+    with pytest.raises(SettingError) as found:
+        read_spec(tmp_path / "spec.yaml")
+    assert "hush" not in str(found.value)
+
+
+def test_passwords_in_urls_are_refused_and_not_repeated(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text("input: [a, 's3://key:hush@bucket/photos']")
+    with pytest.raises(SettingError, match=r"^input: has a password in a URL") as found:
+        read_spec(tmp_path / "spec.yaml")
+    assert "hush" not in str(found.value)
+
+
+def test_a_spec_is_for_one_command(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text("kind: evaluate\nmodel: m\ndata: d")
+    with pytest.raises(SettingError, match=r"^kind: '.*' is a spec for evaluate; run ssd-batch evaluate --spec "):
+        load_settings(InferSettings, tmp_path / "spec.yaml", {})
+
+
+def test_every_setting_of_a_job_says_what_it_is() -> None:
+    assert all(field.description for field in JobSettings.model_fields.values())
 
 
 @pytest.mark.parametrize("name", ["bccd", "voc_ssd300", "voc_ssd512", "coco_ssd300"])
 def test_the_specs_of_trainings_can_be_used(name):
-    path = Path(__file__).parents[2] / f"jobs/{name}.yaml"
+    path = JOBS / f"{name}.yaml"
     settings = load_settings(TrainSettings, path, {"num_workers": "2", "milestones": ()})
     assert (settings.num_workers, settings.output.startswith("models/")) == (2, True)
 
 
 def test_scales_that_do_not_fit_the_architecture():
-    path = Path(__file__).parents[2] / "jobs/voc_ssd300.yaml"
+    path = JOBS / "voc_ssd300.yaml"
     with pytest.raises(SettingError, match="scales has 7 entries; give 8"):
         load_settings(TrainSettings, path, {"architecture": "ssd512_vgg16"})

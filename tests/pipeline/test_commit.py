@@ -137,3 +137,24 @@ def test_what_waits_is_bounded_in_bytes(table, committer, rows, monkeypatch):
             running.put(block.set_column(0, "uri", prefixed))
     assert len(set(uris(table))) == 80
     assert num_commits(table) > 1
+
+
+def stop_and_put(committer: Callable[[float], Committer], block: pa.Table, uris_then: Callable[[], bool]) -> None:
+    with committer(NEVER_S) as running:
+        running.put(block)
+        running.stop()
+        wait_until(uris_then)
+        running.put(block)
+
+
+def test_a_committer_that_is_stopped_commits_at_once_and_takes_no_more(table, committer, rows):
+    with pytest.raises(KeyboardInterrupt):
+        stop_and_put(committer, rows.table(rows.ok("a")), lambda: uris(table) == ["a"])
+    assert uris(table) == ["a"]
+
+
+def test_the_time_that_commits_take_is_counted(committer, rows):
+    with committer(NEVER_S) as running:
+        assert running.commit_s == 0.0
+        running.put(rows.table(rows.ok("a")))
+    assert running.commit_s > 0.0

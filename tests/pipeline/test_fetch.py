@@ -17,6 +17,7 @@ from pipeline.decode import decode
 from pipeline.fetch import PIXELS, fetch_and_decode
 from pipeline.listing import list_inputs
 from pipeline.manifest import LISTING
+from pipeline.meters import READ_METERS
 
 SIZE_PX = 64
 ORIENTATION = 0x0112
@@ -67,7 +68,7 @@ def assert_failed(row: dict[str, object], stage: str, kind: str, *words: str) ->
 def test_each_row_keeps_its_place_and_its_columns(write):
     uris = [write("wide.png", (80, 20)), write("broken.jpg", b"no picture"), write("high.jpg", (20, 80))]
     found = fetch_and_decode(listed(*uris), SIZE_PX, 10_000)
-    assert found.schema.names == LISTING.names + PIXELS.names
+    assert found.schema.names == LISTING.names + PIXELS.names + READ_METERS.names
     wide, broken, high = found.to_pylist()
     assert [row["uri"] for row in (wide, broken, high)] == uris
     for row, size in ((wide, (80, 20)), (high, (20, 80))):
@@ -75,6 +76,19 @@ def test_each_row_keeps_its_place_and_its_columns(write):
         assert row["error_stage"] is row["error_type"] is row["error_message"] is None
         assert torch.equal(pixels_of(row), resize(decode(Path(row["uri"]).read_bytes()), SIZE_PX))
     assert_failed(broken, "decode", "DecodeError", "no known image format")
+
+
+def test_what_each_image_took_is_measured(write, tmp_path):
+    uris = [write("good.png", (80, 20)), write("broken.jpg", b"no picture")]
+    gone = listed(uris[0]).set_column(0, "uri", pa.array([str(tmp_path / "gone.jpg")]))
+    good, broken, missing = rows_of(pa.concat_tables([listed(*uris), gone]))
+    for row in (good, broken):
+        assert row["bytes_read"] == Path(row["uri"]).stat().st_size
+        assert row["fetch_s"] > 0
+        assert row["decode_s"] > 0
+        assert row["num_retries"] == 0
+    assert missing["fetch_s"] > 0
+    assert missing["decode_s"] is missing["bytes_read"] is missing["num_retries"] is None
 
 
 def test_an_empty_block_stays_one():
@@ -148,14 +162,14 @@ def test_bytes_in_flight_are_bounded(write, monkeypatch, sizes, limit, begun):
     first = next(reads)
     waiting = len(list(objects)) + (begun < len(sizes))  # one was looked at, and has to wait
     assert len(sizes) - waiting == begun
-    assert first.result() == bytes(sizes[0] or 10)
+    assert first.result().data == bytes(sizes[0] or 10)
 
 
 def test_contents_come_in_order(write, monkeypatch):
     monkeypatch.setattr(fetch, "MAX_BYTES_IN_FLIGHT", 25)
     uris = [write(f"{number}.bin", bytes([number] * (1 + 7 * number % 20))) for number in range(40)]
     objects = [(uri, "", Path(uri).stat().st_size) for uri in uris]
-    assert [read.result()[0] for read in fetch._read_ahead(objects, max_bytes=1000)] == list(range(40))
+    assert [read.result().data[0] for read in fetch._read_ahead(objects, max_bytes=1000)] == list(range(40))
 
 
 MEASURE = """

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import SettingError
-from pipeline.listing import list_inputs, take_between
+from pipeline.listing import list_inputs, take_between, take_sample
 from pipeline.manifest import LISTING
 
 
@@ -172,3 +172,20 @@ def test_a_listing_is_cut_by_time(tmp_path, listing):
     assert pq.read_table(path).cast(LISTING).num_rows == 2
     take_between(listed, None, None, path)
     assert pq.read_table(path).num_rows == 4
+
+
+def test_a_sample_is_the_same_whatever_comes_beside_it(listing):
+    """Of a hundred images the ten with the lowest hashes; of fewer images those of them that are there."""
+    names = [f"{number}.jpg" for number in range(100)]
+
+    def sampled(among: list[str], num_images: int) -> set[str]:
+        path = listing(*((name, "v1") for name in among))
+        take_sample(path, num_images)
+        return set(pq.read_table(path)["uri"].to_pylist())
+
+    chosen = sampled(names, 10)
+    assert len(chosen) == 10
+    assert sampled(names[::-1], 10) == chosen
+    assert sampled(names, 11) > chosen
+    assert chosen & set(names[:50]) <= sampled(names[:50], 10)
+    assert sampled(names[:5], 10) == set(names[:5])

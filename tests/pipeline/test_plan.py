@@ -39,9 +39,19 @@ def plan(tmp_path):
 def test_without_a_table_all_is_planned(tmp_path, listing, plan):
     table = ResultTable(str(tmp_path / "table"))
     counts, work = plan(listing(("a", "v1"), ("b", "v1")), table)
-    assert counts == Plan(listed=2, already_ok=0, already_failed=0, planned=2)
+    assert counts == Plan(listed=2, already_ok=0, already_failed=0, planned=2, planned_bytes=20)
     assert work == [("a", "v1", 1), ("b", "v1", 1)]
     assert not (tmp_path / "table").exists()
+
+
+def test_bytes_are_known_when_all_are(tmp_path, listing, plan):
+    path, table = listing(("a", "v1"), ("b", "v1")), ResultTable(str(tmp_path / "table"))
+    sizes = pq.read_table(path)
+    pq.write_table(sizes.set_column(2, LISTING.field("size_bytes"), [[5_000_000_000, 1]]), path)
+    assert plan(path, table)[0].planned_bytes == 5_000_000_001
+    pq.write_table(sizes.set_column(2, LISTING.field("size_bytes"), [[5_000_000_000, None]]), path)
+    assert plan(path, table)[0].planned_bytes is None
+    assert plan(listing(), table)[0].planned_bytes == 0
 
 
 def test_an_empty_table_is_as_good_as_none(tmp_path, listing, plan, new_table):
@@ -54,7 +64,7 @@ def test_what_is_done_is_not_planned(tmp_path, listing, plan, new_table, rows):
         tmp_path / "table", rows.ok("a"), rows.ok("changed"), rows.ok("other", model_digest="m2"), rows.ok("x")
     )
     counts, work = plan(listing(("a", "v1"), ("changed", "v2"), ("other", "v1"), ("new", "v1")), table)
-    assert counts == Plan(listed=4, already_ok=1, already_failed=0, planned=3)
+    assert counts == Plan(listed=4, already_ok=1, already_failed=0, planned=3, planned_bytes=30)
     assert work == [("changed", "v2", 1), ("new", "v1", 1), ("other", "v1", 1)]
     counts, work = plan(listing(("a", "v1")), table)
     assert (counts.already_done, work) == (1, [])
@@ -70,7 +80,7 @@ def test_failures_are_held_or_tried_again(tmp_path, listing, plan, new_table, ro
     )
     keys = listing(*((name, "v1") for name in ("broken", "once", "twice", "thrice")))
     counts, work = plan(keys, table)
-    assert counts == Plan(listed=4, already_ok=0, already_failed=2, planned=2)
+    assert counts == Plan(listed=4, already_ok=0, already_failed=2, planned=2, planned_bytes=20)
     assert work == [("once", "v1", 2), ("twice", "v1", 3)]
     assert plan(keys, table, max_attempts=1)[0].planned == 0
     assert plan(keys, table, max_attempts=4)[1][1] == ("thrice", "v1", 4)
@@ -86,11 +96,11 @@ def test_failures_of_a_stage_are_planned_again_when_asked_for(tmp_path, listing,
     )
     keys = listing(*((name, "v1") for name in ("fine", "broken", "thrice", "once")))
     assert plan(keys, table, retried_stages=("fetch", "decode", "detect")) == (
-        Plan(listed=4, already_ok=1, already_failed=0, planned=3),
+        Plan(listed=4, already_ok=1, already_failed=0, planned=3, planned_bytes=30),
         [("broken", "v1", 2), ("once", "v1", 2), ("thrice", "v1", 4)],
     )
     assert plan(keys, table, retried_stages=("decode",)) == (
-        Plan(listed=4, already_ok=1, already_failed=1, planned=2),
+        Plan(listed=4, already_ok=1, already_failed=1, planned=2, planned_bytes=20),
         [("broken", "v1", 2), ("once", "v1", 2)],
     )
 
@@ -101,7 +111,7 @@ def test_attempts_count_up_until_they_are_used_up(tmp_path, listing, plan, count
         counts, work = plan(keys, table)
         assert (counts.planned, work) == (1, [("gone", "", attempt)])
         table.replace(rows.table(rows.failed("gone", "fetch", etag="", num_attempts=attempt)))
-    assert plan(keys, table) == (Plan(listed=1, already_ok=0, already_failed=1, planned=0), [])
+    assert plan(keys, table) == (Plan(listed=1, already_ok=0, already_failed=1, planned=0, planned_bytes=0), [])
     assert count(keys, table) == Tally(ok=0, failed=1, missing=0, doubled=0)
 
 
@@ -128,12 +138,14 @@ def test_of_what_is_vouched_for_only_failures_are_looked_at(tmp_path, listing, p
         ("of no time", "v1"),
     )
     counts, work = plan(keys, table, vouched_before=noon)
-    assert counts == Plan(listed=9, already_ok=1, already_failed=0, planned=4, vouched=4, vouched_before=noon)
+    assert counts == Plan(
+        listed=9, already_ok=1, already_failed=0, planned=4, vouched=4, vouched_before=noon, planned_bytes=40
+    )
     assert counts.already_done == 5
     assert work == [("gone", "v1", 2), ("in parts", "v1-3", 1), ("new", "v1", 1), ("of no time", "v1", 1)]
     assert count(keys, table, counts) == Tally(ok=1, failed=1, missing=3, doubled=0)
     assert plan(keys, table, vouched_before=noon, retried_stages=("decode",))[1][0] == ("broken", "v1", 2)
-    assert plan(keys, table)[0] == Plan(listed=9, already_ok=2, already_failed=1, planned=6)
+    assert plan(keys, table)[0] == Plan(listed=9, already_ok=2, already_failed=1, planned=6, planned_bytes=60)
 
 
 def test_keys_are_text_as_it_is(tmp_path, listing, plan, new_table, rows):

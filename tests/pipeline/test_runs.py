@@ -74,6 +74,14 @@ def test_the_last_run_that_came_to_its_end_is_named(tmp_path, new_table, rows):
     assert last_complete(table)["run_id"] == "later"
 
 
+def test_a_sample_is_not_waited_for(tmp_path, new_table):
+    table = new_table(tmp_path / "table")
+    with recorded(table, is_whole=False, run_id="r1"):
+        pass
+    assert runs(table, "outcome") == [("done",)]
+    assert last_complete(table) is None
+
+
 def test_records_that_have_their_end_are_folded(tmp_path, new_table, monkeypatch):
     monkeypatch.setattr(runs_module, "MAX_FILES", 2)
     table = new_table(tmp_path / "table")
@@ -118,12 +126,12 @@ def test_records_of_other_versions(tmp_path, new_table, monkeypatch):
     """One that lacks a column, and one that has another beside."""
     monkeypatch.setattr(runs_module, "MAX_FILES", 1)
     table = new_table(tmp_path / "table")
-    older = [field for field in RUNS if field.name not in ("engine", "skipped")]
+    older = [field for field in RUNS if field.name not in ("engine", "skipped", "start_up_s", "cost")]
     folder = tmp_path / "table/_ssd_batch/runs"
     folder.mkdir(parents=True)
     row = {"run_id": "r1", "outcome": "done", "ended_at": datetime(2026, 1, 2, tzinfo=UTC)}
     pq.write_table(pa.Table.from_pylist([row], schema=pa.schema(older)), folder / "r1.parquet")
-    assert runs(table, "run_id, engine") == [("r1", None)]
+    assert runs(table, "run_id, engine, start_up_s, cost") == [("r1", None, None, None)]
     pq.write_table(pa.Table.from_pylist([row | {"run_id": "r2", "price": 1.5}]), folder / "r2.parquet")
     assert runs(table, "run_id, engine") == [("r1", None), ("r2", None)]
     assert fold_records(table) == 2

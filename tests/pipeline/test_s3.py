@@ -107,7 +107,7 @@ def everything_works(bucket: str, rows) -> None:
     entries = [entry for page in storage.walk(f"s3://{bucket}/in") for entry in page]
     assert sorted(entry.uri for entry in entries) == [f"s3://{bucket}/in/a.jpg", f"s3://{bucket}/in/odd//b.jpg"]
     for entry in entries:
-        assert entry.uri.endswith(read_version(entry.uri, entry.etag, entry.size_bytes).decode())
+        assert entry.uri.endswith(read_version(entry.uri, entry.etag, entry.size_bytes).data.decode())
     s3_module.check_images_readable(bucket)
     table = ResultTable(f"s3://{bucket}/table")
     table.create()
@@ -366,7 +366,7 @@ from pipeline.read import read_version
 from pipeline.table import ResultTable
 s3.filesystem().mkdir("bucket")
 storage.write("s3://bucket/a.jpg", b"a")
-assert read_version("s3://bucket/a.jpg", "", 1) == b"a"
+assert read_version("s3://bucket/a.jpg", "", 1).data == b"a"
 table = ResultTable("s3://bucket/table")
 table.create()
 print(ResultTable(table.url).exists)

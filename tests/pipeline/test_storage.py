@@ -115,8 +115,8 @@ def test_the_listed_version_is_read(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"first")
     listed = storage.stat(str(path))
-    assert read_version(listed.uri, listed.etag, listed.size_bytes) == b"first"
-    assert read_version(listed.uri, "", None) == b"first"
+    assert read_version(listed.uri, listed.etag, listed.size_bytes).data == b"first"
+    assert read_version(listed.uri, "", None).data == b"first"
 
     path.write_bytes(b"other")
     os.utime(path, ns=(0, 1))
@@ -134,7 +134,7 @@ def test_any_fsspec_url_is_walked_and_read(memory):
     }
     for entry in found.values():
         assert storage.stat(entry.uri) == entry
-    assert read_version("memory://pictures/a.jpg", found["memory://pictures/a.jpg"].etag, 2) == b"aa"
+    assert read_version("memory://pictures/a.jpg", found["memory://pictures/a.jpg"].etag, 2).data == b"aa"
     with pytest.raises(ChangedError):
         read_version("memory://pictures/a.jpg", "", 3)
     with pytest.raises(FileNotFoundError):
@@ -197,7 +197,7 @@ def test_odd_keys_are_listed_and_read_as_themselves(s3):
     assert found.keys() == {f"s3://{bucket}/{key}" for key in keys}
     for key in keys:
         entry = found[f"s3://{bucket}/{key}"]
-        assert read_version(entry.uri, entry.etag, entry.size_bytes) == key.encode()
+        assert read_version(entry.uri, entry.etag, entry.size_bytes).data == key.encode()
         assert storage.stat(entry.uri) == entry
         with pytest.raises(ChangedError):
             read_version(entry.uri, "0" * 32, None)

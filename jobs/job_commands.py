@@ -1,0 +1,177 @@
+"""Commands for jobs on a cluster, and for their specs."""
+
+import json
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import click
+from cronsim import CronSim
+
+from jobs.job_settings import KINDS, JobSettings
+from jobs.spec import check_settings, kind_of, read_spec, setting_options
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails
+
+SPEC = click.argument("spec", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line of standard output.")
+ADDRESS = click.option(
+    "--address",
+    envvar="RAY_API_SERVER_ADDRESS",
+    default=JobSettings.model_fields["address"].default,
+    show_default=True,
+    help="The cluster's job server: the head node's dashboard.",
+)
+
+
+@click.command()
+@SPEC
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--date", "day", type=click.DateTime(["%Y-%m-%d"]), help="Of the night; today where the schedule is, unless given."
+)
+@click.option(
+    "--wait", is_flag=True, help="Show what the job prints until it ends, and try again what may pass; exit as it does."
+)
+@setting_options(JobSettings)
+@JSON
+def submit(
+    spec: Path,
+    flags: tuple[str, ...],
+    day: datetime | None,
+    wait: bool,
+    as_json: bool,
+    **job_flags: Any,
+) -> None:
+    """Give a cluster the job of a SPEC, once a night; FLAGS after -- are the command's own, and override the spec."""
+    from jobs.submit import JobServer, load_job, submit_and_wait
+
+    checked = read_spec(spec)
+    job = load_job(checked, day.date() if day else None, own_flags(kind_of(checked), flags), job_flags)
+    server = JobServer(job.job.address)
+    if not wait:
+        submission_id = server.submit(job)
+        click.echo(json.dumps({"submission_id": submission_id}) if as_json else submission_id)
+        return
+    end = submit_and_wait(server, job, announce=tell, show=lambda text: click.echo(text, nl=False, err=True))
+    click.echo(json.dumps(asdict(end)) if as_json else f"{end.submission_id} {end.status.lower()}")
+    sys.exit(end.exit_code)
+
+
+def own_flags(kind: str, flags: tuple[str, ...]) -> dict[str, Any]:
+    """Flags of another command, as it would understand them."""
+    group = click.get_current_context().find_root().command
+    assert isinstance(group, click.Group)
+    command = group.commands[kind]
+    given = command.make_context(kind, list(flags)).params
+    return {name: value for name, value in given.items() if name in KINDS[kind].model_fields}
+
+
+def tell(line: str) -> None:
+    """On standard error."""
+    click.echo(line, err=True)
+
+
+@click.command()
+@click.argument("submission_id", metavar="[ID]", required=False)
+@ADDRESS
+@JSON
+def status(submission_id: str | None, address: str, as_json: bool) -> None:
+    """Say how a job is, or list all that were submitted, the last first."""
+    from jobs.submit import JobServer
+
+    server = JobServer(address)
+    jobs = [server.details(submission_id)] if submission_id else server.jobs()
+    rows = [as_row(job) for job in jobs]
+    if as_json:
+        click.echo(json.dumps(rows[0] if submission_id else rows))
+    else:
+        click.echo("\n".join(describe(row) for row in rows) or "no jobs")
+
+
+def as_row(job: "JobDetails") -> dict[str, Any]:
+    """A job for programs; times in UTC."""
+    begun, done = (
+        datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="seconds") if time_ms else None
+        for time_ms in (job.start_time, job.end_time)
+    )
+    return {
+        "submission_id": job.submission_id,
+        "status": str(job.status),
+        "exit_code": job.driver_exit_code,
+        "started_at": begun,
+        "ended_at": done,
+        "message": job.message,
+        "entrypoint": job.entrypoint,
+    }
+
+
+def describe(row: dict[str, Any]) -> str:
+    """A job in a line."""
+    code = f" (exit code {row['exit_code']})" if row["exit_code"] else ""
+    return f"{row['submission_id']}  {row['status'].lower()}{code}  {row['started_at']} to {row['ended_at'] or 'now'}"
+
+
+@click.command()
+@click.argument("submission_id", metavar="ID")
+@click.option("--follow", is_flag=True, help="Until the job ends; exit as it does.")
+@ADDRESS
+def logs(submission_id: str, follow: bool, address: str) -> None:
+    """Show what a job prints."""
+    from jobs.submit import JobServer
+
+    server = JobServer(address)
+    if follow:
+        sys.exit(server.follow(submission_id, lambda text: click.echo(text, nl=False)).exit_code)
+    click.echo(server.logs(submission_id), nl=False)
+
+
+@click.command()
+@click.argument("submission_id", metavar="ID")
+@ADDRESS
+@JSON
+def stop(submission_id: str, address: str, as_json: bool) -> None:
+    """Stop a job; what is finished is committed first."""
+    from jobs.submit import JobServer
+
+    end = JobServer(address).stop(submission_id)
+    click.echo(json.dumps(asdict(end)) if as_json else f"{end.submission_id} {end.status.lower()}")
+
+
+@click.group()
+def spec() -> None:
+    """Check specs."""
+
+
+@spec.command("check")
+@SPEC
+@JSON
+def check_spec(spec: Path, as_json: bool) -> None:
+    """Say what is wrong with a SPEC, without starting anything; exit code 2 when something is."""
+    checked = read_spec(spec)
+    kind = kind_of(checked)
+    settings = check_settings(KINDS[kind], checked.settings)
+    due = next_due(checked.job)
+    if as_json:
+        click.echo(json.dumps({"kind": kind, "settings": settings.model_dump(mode="json"), "next_due": due}))
+    else:
+        click.echo(f"{spec}: a spec for ssd-batch {kind}" + (f"; next due at {due}" if due else ""))
+
+
+def next_due(job: JobSettings) -> str | None:
+    """When the schedule comes next, in its time zone."""
+    if job.schedule is None:
+        return None
+    return next(CronSim(job.schedule, datetime.now(ZoneInfo(job.time_zone)))).isoformat()
+
+
+@spec.command("schema")
+def show_schema() -> None:
+    """Print the JSON schema of specs, for editors."""
+    from jobs.spec_schema import spec_schema
+
+    click.echo(json.dumps(spec_schema(), indent=2))

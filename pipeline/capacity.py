@@ -1,0 +1,116 @@
+"""What a Ray cluster has room for: detectors, GPUs, and how long nodes are waited for that are not there yet."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+
+from pipeline.errors import SettingError
+from pipeline.settings import ClusterSettings, DetectionSettings
+
+logger = logging.getLogger(__name__)
+
+DETECTOR_CPUS = 0.5
+"""Share of a core that Ray books for a detector: two at one each would leave none for reading on a machine of two cores."""
+LOOK_INTERVAL_S = 0.5
+
+Bundle = dict[str, float]
+"""Resources that must lie on one node."""
+
+
+def num_nodes() -> int:
+    """Of the cluster that we are in, at this time."""
+    return len(_nodes())
+
+
+def num_gpus() -> int:
+    """As `num_nodes`."""
+    return int(_total("GPU"))
+
+
+def num_cores() -> int:
+    """As `num_nodes`."""
+    return int(_total("CPU"))
+
+
+def num_detectors_that_fit() -> int:
+    """So many leave a whole core of a node, wherever they are: Ray's repartition asks for one, and waits for it for ever.
+
+    Where there are GPUs, each detector takes one.
+    """
+    num_with_cores = sum(node["Resources"].get("CPU", 0) > 0 for node in _nodes())
+    by_cores = max(0, int((_total("CPU") - num_with_cores) / DETECTOR_CPUS))
+    return min(by_cores, num_gpus() or by_cores)
+
+
+def wait_until_they_fit(settings: DetectionSettings) -> None:
+    """Make sure that the cluster has room for the detectors that must be there, and for reading beside them.
+
+    Raises:
+        SettingError: it has not, and `node_wait_s` has not changed that.
+    """
+    needed = settings.min_detectors or settings.num_detectors or 1
+    detector = {"CPU": DETECTOR_CPUS} | _gpu(settings)
+    _wait_while(lambda: _lacks_gpu(settings) or _lacks_room(needed), settings, [{"CPU": 1}, *[detector] * needed])
+
+
+def wait_for_gpu(settings: ClusterSettings) -> None:
+    """Make sure that the cluster has a GPU, if one is required; raises as `wait_until_they_fit`."""
+    _wait_while(lambda: _lacks_gpu(settings), settings, [{"CPU": 1} | _gpu(settings)])
+
+
+def _wait_while(lacks: Callable[[], str | None], settings: ClusterSettings, bundles: list[Bundle]) -> None:
+    """Wait for nodes, unless the cluster is our own, which has all it will ever have; what it lacks at the end is an error."""
+    if lack := lacks():
+        if settings.address != "local" and settings.node_wait_s:
+            logger.info("%s; waiting up to %.0f s for nodes", lack, settings.node_wait_s)
+            with _asked_for(bundles):
+                deadline = time.monotonic() + settings.node_wait_s
+                while (lack := lacks()) and time.monotonic() < deadline:
+                    time.sleep(LOOK_INTERVAL_S)
+        if lack:
+            raise SettingError(lack)
+
+
+@contextmanager
+def _asked_for(bundles: list[Bundle]) -> Iterator[None]:
+    """Let an autoscaler know: it starts nodes for a placement group that waits. It is gone with this process at the latest."""
+    group = placement_group(bundles)
+    try:
+        yield
+    finally:
+        remove_placement_group(group)
+
+
+def _gpu(settings: ClusterSettings) -> Bundle:
+    return {"GPU": 1} if settings.require_gpu else {}
+
+
+def _lacks_gpu(settings: ClusterSettings) -> str | None:
+    if not settings.require_gpu or num_gpus():
+        return None
+    return (
+        f"require_gpu: none of the cluster's {num_nodes()} nodes has a GPU; start one that has (ray start --num-gpus), wait longer for "
+        "it (node_wait_s), or leave require_gpu out"
+    )
+
+
+def _lacks_room(needed: int) -> str | None:
+    if needed <= (fitting := num_detectors_that_fit()):
+        return None
+    return (
+        f"num_detectors: of {needed} the cluster as it is takes {fitting}, beside reading and decoding; take fewer, or give Ray more "
+        "cores (ray start --num-cpus), and GPUs where it has any"
+    )
+
+
+def _nodes() -> list[dict[str, dict[str, float]]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _total(resource: str) -> float:
+    amount: float = ray.cluster_resources().get(resource, 0)  # type: ignore[no-untyped-call]
+    return amount

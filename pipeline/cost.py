@@ -1,0 +1,72 @@
+"""What a run costs: the nodes of its cluster, for as long as it runs."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.errors import SsdBatchError
+
+SECONDS_PER_HOUR = 3600
+
+
+class Cost:
+    """Node-hours so far, and their price.
+
+    Nodes are counted now and then, because clusters grow and shrink; what was before the first count goes by that.
+
+    Args:
+        price_per_node_hour: in any unit; None where it is not known.
+        max_cost: in the same unit; None is no limit.
+        count_nodes: of the cluster, at the time.
+        started_s: when the run began, by `time.monotonic`.
+        interval_s: seconds between counts.
+    """
+
+    def __init__(
+        self,
+        price_per_node_hour: float | None,
+        max_cost: float | None,
+        count_nodes: Callable[[], int],
+        started_s: float,
+        interval_s: float,
+    ) -> None:
+        self._price, self._max_cost = price_per_node_hour, max_cost
+        self._count_nodes, self._interval_s = count_nodes, interval_s
+        self._num_nodes = self._most_nodes = count_nodes()
+        self._counted_s, self._node_s = started_s, 0.0
+
+    @property
+    def cost(self) -> float | None:
+        """Up to now; None where no price is known."""
+        if self._price is None:
+            return None
+        node_s = self._node_s + self._num_nodes * (time.monotonic() - self._counted_s)
+        return node_s / SECONDS_PER_HOUR * self._price
+
+    def check(self) -> None:
+        """Count the nodes, when it is time.
+
+        Raises:
+            SsdBatchError: the run has cost more than `max_cost`.
+        """
+        now = time.monotonic()
+        if now - self._counted_s < self._interval_s:
+            return
+        self._node_s += self._num_nodes * (now - self._counted_s)
+        self._counted_s, self._num_nodes = now, self._count_nodes()
+        self._most_nodes = max(self._most_nodes, self._num_nodes)
+        if self._max_cost is not None and self.cost is not None and self.cost > self._max_cost:
+            raise SsdBatchError(
+                f"max_cost: the run has cost {self.cost:.2f} on {self._num_nodes} nodes, more than {self._max_cost:g}; what was "
+                "committed stays; run again with a higher max_cost for what is left"
+            )
+
+    def columns(self, num_images: int) -> dict[str, Any]:
+        """What the run's record has of it.
+
+        Args:
+            num_images: that the run has detected or failed.
+        """
+        cost = self.cost
+        per_thousand = None if cost is None or not num_images else cost / num_images * 1000
+        return {"num_nodes": self._most_nodes, "cost": cost, "cost_per_thousand": per_thousand}

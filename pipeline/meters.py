@@ -1,0 +1,62 @@
+"""What images took: measured where they are worked on, summed on the driver, and no part of the table."""
+
+import time
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+READ_METERS = pa.schema(
+    [("fetch_s", pa.float64()), ("decode_s", pa.float64()), ("bytes_read", pa.int64()), ("num_retries", pa.int32())]
+)
+"""Of an image, from the first stage: seconds that its decoder waited for its bytes, seconds that it decoded and resized
+them, the bytes, and requests that had to be repeated (those that the store's client repeats by itself are not seen)."""
+METERS = pa.schema([*READ_METERS, ("detect_s", pa.float64()), ("detector", pa.string())])
+"""And from the second: its share of the seconds that its batch was in a detector, and in which one."""
+SUMMED = tuple(field.name for field in METERS if field.type != pa.string())
+
+
+class Meters:
+    """Sums over the images of a run, as their rows come in.
+
+    Args:
+        started_s: when the run began, by `time.monotonic`.
+        most_detectors: at once; a pool may have had less.
+    """
+
+    def __init__(self, started_s: float, most_detectors: int) -> None:
+        self._started_s, self._most_detectors = started_s, most_detectors
+        self._totals = dict.fromkeys(SUMMED, 0.0)
+        self._detectors: set[str] = set()
+        self._num_images = 0
+        self._first: tuple[float, int, float] | None = None
+        self._last_s = started_s
+
+    def take(self, rows: pa.Table) -> pa.Table:
+        """Add rows with the columns of `METERS`; they come back without."""
+        self._last_s = time.monotonic()
+        self._num_images += rows.num_rows
+        for name in SUMMED:
+            self._totals[name] += pc.sum(rows[name]).as_py() or 0
+        self._detectors |= set(rows["detector"].drop_null().unique().to_pylist())
+        self._first = self._first or (self._last_s, self._num_images, self._totals["detect_s"])
+        return rows.drop_columns(METERS.names)
+
+    def columns(self) -> dict[str, Any]:
+        """What the run's record has of it.
+
+        Rates count from the first results on, and without these: they were begun before. They are null where nothing followed.
+        """
+        columns: dict[str, Any] = self._totals | {
+            name: int(self._totals[name]) for name in ("bytes_read", "num_retries")
+        }
+        if self._first is None:
+            return columns
+        first_s, num_first, first_detect_s = self._first
+        stream_s, num_detectors = self._last_s - first_s, min(len(self._detectors), self._most_detectors)
+        columns |= {"start_up_s": first_s - self._started_s, "stream_s": stream_s, "num_detectors": num_detectors}
+        if stream_s and num_detectors and self._num_images > num_first:
+            busy_s = self._totals["detect_s"] - first_detect_s
+            columns["stream_images_per_s"] = (self._num_images - num_first) / stream_s
+            columns["detector_busy_share"] = min(1.0, busy_s / (num_detectors * stream_s))
+        return columns

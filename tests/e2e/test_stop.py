@@ -1,0 +1,125 @@
+"""Signals to a run in the middle of its work: what is finished is committed, and the next run does the rest."""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.processes import below, kill_tree, wait_until_gone
+from tests.e2e.command import ask, infer, jpeg, start
+
+pytestmark = pytest.mark.slow
+
+NUM_IMAGES = 80
+SLOW = '''
+"""Python reads this at the start of each process, Ray's workers too: one picture takes ten minutes to decode."""
+
+import sys, time
+from importlib.machinery import PathFinder
+
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name != "pipeline.decode":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        run = spec.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            decode_stored = module.decode_stored
+
+            def slow(data, max_pixels):
+                if b"TAKE YOUR TIME" in data:
+                    time.sleep(600)
+                return decode_stored(data, max_pixels)
+
+            module.decode_stored = slow
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, Finder())
+'''
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(NUM_IMAGES - 1):
+        (folder / f"{index}.jpg").write_bytes(jpeg())
+    (folder / "slow.jpg").write_bytes(jpeg() + b"TAKE YOUR TIME")
+    return folder
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> dict[str, str]:
+    """The environment in which it is."""
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook/sitecustomize.py").write_text(SLOW)
+    return {"PYTHONPATH": str(tmp_path / "hook")}
+
+
+def wait_for_results(run: "subprocess.Popen[str]") -> str:
+    """What it tells until its progress shows some images done."""
+    assert run.stderr is not None
+    told = ""
+    for line in run.stderr:
+        told += line
+        if num_done(line):
+            return told
+    raise AssertionError(told)
+
+
+def num_done(told: str) -> int:
+    """As the last line of progress says."""
+    lines = re.findall(rf"^(\d+) of {NUM_IMAGES} images", told, re.MULTILINE)
+    return int(lines[-1]) if lines else 0
+
+
+@pytest.mark.parametrize(
+    ("send", "number", "exit_code"),
+    [(os.kill, signal.SIGTERM, 143), (os.killpg, signal.SIGTERM, 143), (os.killpg, signal.SIGINT, 130)],
+    ids=["as Ray's jobs stop", "as systemd stops", "as Ctrl-C"],
+)
+def test_a_signal_commits_what_is_finished(
+    send: Callable[[int, int], None],
+    number: signal.Signals,
+    exit_code: int,
+    pictures: Path,
+    slow: dict[str, str],
+    model: Path,
+    tmp_path: Path,
+) -> None:
+    """The interval is an hour: before the signal nothing is committed."""
+    table = tmp_path / "table"
+    arguments = ("--input", pictures, "--table", table, "--model", model, "--price-per-node-hour", 3600)
+    stopped = start("infer", *arguments, "--commit-interval-s", 3600, environment=slow)
+    try:
+        told = wait_for_results(stopped)
+        started = below(stopped.pid)
+        assert not list(table.glob("run_date=*"))
+        send(stopped.pid, number)
+        assert stopped.stdout is not None
+        assert stopped.stderr is not None
+        with stopped:
+            rest, out = stopped.stderr.read(), stopped.stdout.read()
+    finally:
+        kill_tree(stopped.pid)
+    assert (stopped.returncode, out) == (exit_code, ""), told + rest
+    assert rest.splitlines()[-1] == f"Error: stopped by {number.name}; run again for what is left"
+    assert "Traceback" not in rest
+    assert not wait_until_gone(started, seconds=60)
+
+    (committed,) = ask(table, "SELECT count(*) AS n FROM images")
+    assert 0 < num_done(told) <= committed["n"] == num_done(told + rest) < NUM_IMAGES
+    (record,) = ask(table, "SELECT outcome, planned, ok, cost > start_up_s AS has_cost FROM runs")
+    assert record == {"outcome": "stopped", "planned": NUM_IMAGES, "ok": None, "has_cost": True}
+    rest_of_it = infer(*arguments)
+    assert [rest_of_it[name] for name in ("already_done", "ok")] == [committed["n"], NUM_IMAGES - committed["n"]]

@@ -1,0 +1,157 @@
+"""What is submitted, without a cluster."""
+
+import random
+import shlex
+import zipfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from jobs.__main__ import cli
+from jobs.job_settings import JobSettings
+from jobs.spec import check_settings, load_settings, read_spec
+from jobs.submit import Ended, Job, Log, is_final, load_job, pack
+from pipeline.errors import SettingError
+from pipeline.settings import InferSettings
+
+DAY = date(2026, 11, 25)
+INFER = "kind: infer\ninput: [s3://bucket/a b, /photos]\ntable: s3://bucket/table\nmodel: s3://bucket/model\n"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Any:
+    def job(text: str, flags: dict[str, Any] | None = None, job_flags: dict[str, Any] | None = None) -> Job:
+        path = tmp_path / "Nightly run.yaml"
+        path.write_text(text)
+        return load_job(read_spec(path), DAY, flags or {}, job_flags or {})
+
+    return job
+
+
+def flags_of(job: Job) -> dict[str, Any]:
+    """What the command on the head node understands."""
+    _, *command = shlex.split(job.entrypoint)
+    assert command[:3] == ["-m", "jobs", job.kind]
+    return cli.commands[job.kind].make_context(job.kind, command[3:]).params
+
+
+def test_the_command_on_the_cluster_has_the_settings_of_the_spec(job: Any) -> None:
+    """And the night as its run_date, and the cluster that it is in."""
+    made = job(INFER + "full_plan: true\nsince: 2026-01-01\nbatch_size: 4", {"batch_size": "16", "dry_run": False})
+    settings = load_settings(
+        InferSettings, None, {k: v for k, v in flags_of(made).items() if k in InferSettings.model_fields}
+    )
+    assert settings.input == ("s3://bucket/a b", "/photos")
+    assert (settings.full_plan, settings.batch_size, settings.dry_run) == (True, 16, False)
+    assert (settings.address, settings.run_date, str(settings.since)) == ("auto", DAY, "2026-01-01 00:00:00+00:00")
+
+
+def test_days_of_their_own_stay(job: Any) -> None:
+    assert flags_of(job(INFER + "dates: 2026-01-01/2026-01-31"))["run_date"] is None
+    assert flags_of(job(INFER + "run_date: 2026-02-03"))["run_date"] == "2026-02-03"
+
+
+def test_other_kinds(job: Any) -> None:
+    training = job(
+        "kind: train\ndata: s3://b/data\noutput: s3://b/model\nname: m\nscales: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]"
+    )
+    assert flags_of(training)["scales"] == ("0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7")
+    assert "run_date" not in flags_of(training)
+    assert "address" not in flags_of(job("kind: maintain\ntable: s3://b/table"))
+
+
+def test_a_night_and_an_attempt_make_the_id(job: Any) -> None:
+    assert job(INFER).submission_id(2) == "nightly-run-2026-11-25-2"
+    assert job(INFER + "job: {name: cells}").submission_id(1) == "cells-2026-11-25-1"
+    assert job(INFER + "job: {name: cells}", job_flags={"name": "blood"}).name == "blood"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("input: a\ntable: /b\nmodel: c", "^kind: missing in '.*'; say which command it is for: infer, "),
+        (
+            INFER.replace("s3://bucket/table", "tables/blood"),
+            "^table: 'tables/blood' would lie in a folder of the head node",
+        ),
+        ("kind: train\ndata: s3://b/data\noutput: models\nname: m", "^output: 'models' would lie in"),
+        (INFER + "job: {working_dir: ., image: a}", "^working_dir: the image has the code already"),
+        (INFER + "batch_size: 0", "^batch_size: "),
+    ],
+)
+def test_what_a_cluster_could_not_use_is_refused(text: str, message: str, job: Any) -> None:
+    with pytest.raises(SettingError, match=message):
+        job(text)
+
+
+def test_the_package_has_the_code_and_no_more(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for name in ("jobs/__main__.py", "data/big.bin", "notes.txt", ".git/config", "secret/key"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(name)
+    (tree / ".gitignore").write_text("secret/\n")
+    package = pack(tree, JobSettings(excludes=("data",)), tmp_path)
+    assert sorted(zipfile.ZipFile(package).namelist()) == [".gitignore", "jobs/__main__.py", "notes.txt"]
+
+
+def test_a_package_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "jobs").mkdir(parents=True)
+    (tree / "jobs/__main__.py").touch()
+    (tree / "data.bin").write_bytes(random.Random(0).randbytes(200_000))
+    with pytest.raises(SettingError, match=r"^max_package_mib: .* is 0\.2 MiB zipped, more than 0\.1; .* data\.bin"):
+        pack(tree, JobSettings(max_package_mib=0.1), tmp_path)
+
+
+def test_a_folder_without_the_code_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"^working_dir: .* is no working tree of ssd-batch"):
+        pack(tmp_path, JobSettings(), tmp_path)
+
+
+def test_a_log_that_is_followed_twice_is_shown_once() -> None:
+    shown: list[str] = []
+    log = Log(shown.append)
+    for start, text in (
+        (0, "one\n"),
+        (4, "two\n"),
+        (0, "one\ntwo\n"),
+        (0, "one\n"),
+        (4, "two\nthree\n"),
+        (8, "three\n"),
+    ):
+        log.show_from(start, text)
+    assert "".join(shown) == "one\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_code", "final"),
+    [("SUCCEEDED", 0, True), ("STOPPED", 1, True), ("FAILED", 1, False), ("FAILED", 3, True), ("FAILED", -9, False)]
+    + [("FAILED", code, True) for code in (2, 4, 5)],
+)
+def test_what_is_tried_again(status: str, exit_code: int, final: bool) -> None:
+    assert is_final(Ended("a-1", status, exit_code)) == final
+
+
+def test_a_spec_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(INFER + "job: {schedule: 0 2 * * *, time_zone: Europe/Berlin}")
+    result = CliRunner().invoke(cli, ["spec", "check", str(tmp_path / "spec.yaml")])
+    assert result.exit_code == 0, result.output
+    assert "a spec for ssd-batch infer; next due at " in result.output
+    assert "T02:00:00+0" in result.output
+
+
+def test_nothing_answers(tmp_path: Path, free_port: Any) -> None:
+    (tmp_path / "spec.yaml").write_text(INFER)
+    result = CliRunner().invoke(
+        cli, ["submit", str(tmp_path / "spec.yaml"), "--address", f"http://127.0.0.1:{free_port()}"]
+    )
+    assert isinstance(result.exception, SettingError)
+    assert "no job server answers there" in str(result.exception)
+
+
+def test_settings_are_checked_once_more() -> None:
+    with pytest.raises(SettingError, match=r"^max_attempts: .*greater than or equal to 1, not '0'$"):
+        check_settings(JobSettings, {"max_attempts": "0"})

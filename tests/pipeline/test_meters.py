@@ -1,0 +1,68 @@
+import pyarrow as pa
+import pytest
+
+from pipeline import meters
+from pipeline.meters import METERS, Meters
+
+
+def rows(*images: tuple[float | None, float | None, int | None, int | None, float | None, str | None]) -> pa.Table:
+    """Of images (fetch_s, decode_s, bytes_read, num_retries, detect_s, detector), with a column of the table."""
+    values = [dict(zip(METERS.names, image, strict=True)) for image in images]
+    return pa.Table.from_pylist(values, schema=METERS).add_column(0, "uri", [[f"{n}" for n in range(len(images))]])
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test moves."""
+
+    class Clock:
+        now = 100.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(meters, "time", clock)
+    return clock
+
+
+def test_rows_come_back_without_what_was_measured(clock):
+    given = rows((0.5, 0.25, 100, 0, 1.0, "d1"))
+    assert Meters(90.0, 1).take(given) == pa.table({"uri": ["0"]})
+
+
+def test_sums_and_rates(clock):
+    """From the first results on, at 110, 3 images came in 5 s, of which two detectors worked 3 s each."""
+    run = Meters(started_s=90.0, most_detectors=4)
+    clock.now = 110.0
+    run.take(rows((0.5, 0.25, 100, 0, 9.0, "d1"), (0.5, 0.25, 100, 1, 9.0, "d1")))
+    clock.now = 112.0
+    run.take(rows((1.0, 0.5, 50, 0, 4.0, "d2"), (None, None, None, None, None, None)))
+    clock.now = 115.0
+    run.take(rows((1.0, 0.5, 50, 0, 2.0, "d1")))
+    clock.now = 200.0
+    assert run.columns() == {
+        "fetch_s": 3.0, "decode_s": 1.5, "detect_s": 24.0, "bytes_read": 300, "num_retries": 1, "num_detectors": 2,
+        "start_up_s": 20.0, "stream_s": 5.0, "stream_images_per_s": 0.6, "detector_busy_share": 0.6,
+    }  # fmt: skip
+
+
+def test_what_came_at_once_has_no_rate(clock):
+    run = Meters(started_s=90.0, most_detectors=2)
+    run.take(rows((0.5, 0.25, 100, 0, 1.0, "d1")))
+    found = run.columns()
+    assert (found["start_up_s"], found["stream_s"], found["detect_s"]) == (10.0, 0.0, 1.0)
+    assert "stream_images_per_s" not in found
+    assert "detector_busy_share" not in found
+
+
+def test_a_run_without_results_has_no_times():
+    assert Meters(started_s=90.0, most_detectors=2).columns() == {
+        "fetch_s": 0.0, "decode_s": 0.0, "detect_s": 0.0, "bytes_read": 0, "num_retries": 0,
+    }  # fmt: skip
+
+
+def test_detectors_that_took_the_place_of_dead_ones_are_not_counted_beside_them(clock):
+    run = Meters(started_s=90.0, most_detectors=2)
+    run.take(rows(*((0.0, 0.0, 0, 0, 0.0, f"d{number}") for number in range(5))))
+    assert run.columns()["num_detectors"] == 2
