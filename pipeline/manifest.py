@@ -20,6 +20,7 @@ NUM_STAT_THREADS = 32
 BATCH_ROWS = 65_536
 TEXTS = {name: pa.string() for name in ("uri", "etag", "last_modified")}
 """Read as they stand, however much they look like numbers or dates."""
+CSV = pa.csv.ParseOptions(newlines_in_values=True)
 
 LISTING = pa.schema(
     [
@@ -83,26 +84,24 @@ def _absolute(name: str, folder: str) -> str:
 
 def _batches(url: str) -> Iterator[pa.RecordBatch]:
     fs, path = storage.filesystem(url)
+    known = _csv_columns(fs, path, url) if url.lower().endswith(".csv") else []
     with fs.open(path) as file:
         if url.lower().endswith(".parquet"):
             parquet = pq.ParquetFile(file)
-            known = _known(parquet.schema_arrow, url)
-            yield from parquet.iter_batches(BATCH_ROWS, columns=known)
-        elif url.lower().endswith(".csv"):
-            yield from _csv_batches(file, url)
+            yield from parquet.iter_batches(BATCH_ROWS, columns=_known(parquet.schema_arrow, url))
+        elif known:
+            options = pa.csv.ConvertOptions(column_types=TEXTS, include_columns=known)
+            yield from pa.csv.open_csv(file, parse_options=CSV, convert_options=options)
         else:
             fields = [(name, TEXTS.get(name, type_)) for name, type_ in zip(LISTING.names, LISTING.types, strict=True)]
             options = pa.json.ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="ignore")
             yield from pa.json.open_json(file, parse_options=options)
 
 
-def _csv_batches(file: Any, url: str) -> Iterator[pa.RecordBatch]:
-    parsing = pa.csv.ParseOptions(newlines_in_values=True)
-    with pa.csv.open_csv(file, parse_options=parsing) as header:
-        known = _known(header.schema, url)
-    file.seek(0)
-    options = pa.csv.ConvertOptions(column_types=TEXTS, include_columns=known)
-    yield from pa.csv.open_csv(file, parse_options=parsing, convert_options=options)
+def _csv_columns(fs: Any, path: str, url: str) -> list[str]:
+    """Those that matter. pyarrow reads ahead in a thread, even once it is closed: the file is this reader's alone."""
+    with fs.open(path) as file, pa.csv.open_csv(file, parse_options=CSV) as header:
+        return _known(header.schema, url)
 
 
 def _known(schema: pa.Schema, url: str) -> list[str]:
