@@ -212,7 +212,7 @@ from pipeline.fetch import fetch_and_decode
 batch = pq.read_table(sys.argv[1])
 fetch_and_decode(batch.slice(0, 1), 64, 10**9)
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (used + (128 << 20),) * 2)
 print(fetch_and_decode(batch, 64, 10**9).select(["error_stage", "error_type"]).to_pylist())
 """
 
