@@ -4,7 +4,6 @@ import pytest
 from pipeline import meters
 from pipeline.meters import METERS, Meters
 
-
 NAMES = ("fetch_s", "decode_s", "bytes_read", "num_retries", "detect_s", "detector")
 
 
