@@ -1,7 +1,8 @@
 """Metrics of a run while it goes on, for Prometheus.
 
 All come from the driver, where the rows with what was measured arrive: workers have nothing to do for them. Ray's agent on the
-driver's node serves them under `ray_` and the name, counters with `_total` behind.
+driver's node serves them under `ray_` and the name, counters with `_total` behind. It adds up a histogram by the middles of its
+buckets, so that sums that should be right are counters of their own.
 """
 
 import pyarrow as pa
@@ -45,15 +46,16 @@ class RunMetrics:
 
     def __init__(self, table: str, batch_size: int) -> None:
         self._labels, self._batch_size = {"table": table}, batch_size
+        self._gauges: dict[Gauge, float | None] = {}
 
     def begin(self, num_planned: int, num_detectors: int, lag_s: float | None) -> None:
         """Say what is known when a run starts to detect."""
-        PLANNED_IMAGES.set(num_planned, self._labels)
-        DETECTORS.set(num_detectors, self._labels)
-        LAG_SECONDS.set(lag_s, self._labels)
+        self._gauges = {PLANNED_IMAGES: num_planned, DETECTORS: num_detectors, LAG_SECONDS: lag_s}
+        self._set_gauges()
 
     def add(self, rows: pa.Table) -> None:
         """Count rows of the table with the columns of `pipeline.meters.METERS`, a block or less."""
+        self._set_gauges()
         self._count(IMAGES, status=rows["status"])
         self._count(FAILURES, stage=rows["error_stage"])
         for stage, column in STAGES.items():
@@ -68,6 +70,11 @@ class RunMetrics:
     def committed(self, seconds: float) -> None:
         """Count a commit, and what it took."""
         COMMIT_SECONDS.observe(seconds, self._labels)
+
+    def _set_gauges(self) -> None:
+        """Again and again: Ray forgets a gauge that was not set for 20 s."""
+        for gauge, value in self._gauges.items():
+            gauge.set(value, self._labels)
 
     def _count(self, counter: Counter, **column: pa.ChunkedArray) -> None:
         """Rows by the values of a column, nulls aside."""
