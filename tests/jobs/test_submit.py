@@ -65,7 +65,7 @@ def test_days_of_their_own_stay(job: Any) -> None:
 )
 def test_a_night_is_due_as_the_schedule_says(schedule: str, zone: str, due_at: str | None, job: Any) -> None:
     """By the first time that it names on the day."""
-    made = job(INFER + f"job: {{schedule: {schedule}, time_zone: {zone}}}")
+    made = job(INFER + f"job: {{schedule: '{schedule}', time_zone: {zone}}}")
     assert flags_of(made)["due_at"] == due_at
     assert flags_of(job(INFER))["due_at"] is None
 
