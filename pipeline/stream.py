@@ -184,7 +184,8 @@ def _through(
         return images.map_batches(
             DetectorActor,
             fn_constructor_kwargs=detector,
-            batch_size=None,
+            # A block a call, in both ways of saying it: with GPUs, Ray refuses None.
+            batch_size=spread.block_rows if detector_options["num_gpus"] else None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(min_size=spread.min_detectors, max_size=spread.num_detectors),
             # Ray waits for ever once all its actors are gone for good: before that, more blocks than allowed are lost.
