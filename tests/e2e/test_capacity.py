@@ -1,0 +1,86 @@
+"""A cluster of several nodes on this machine; GPUs are there in name: Ray counts what it is told of, and detectors take cores."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.chaos.processes import kill_tree
+from tests.chaos.ray_nodes import RayNodes
+from tests.e2e.command import ask, jpeg, run, start
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+NO_CUDA = '''
+"""Python reads this at the start of each process, Ray's workers too: a detector is told that it has no GPU."""
+
+import sys
+from importlib.machinery import PathFinder
+
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name != "pipeline.detect":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        run = spec.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            module.ray.get_gpu_ids = lambda: []
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, Finder())
+'''
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[RayNodes]:
+    """A head without cores, and a node with two."""
+    (tmp_path / "sitecustomize.py").write_text(NO_CUDA)
+    with TemporaryDirectory(prefix="n") as folder:  # Ray's sockets want a short path
+        nodes = RayNodes(Path(folder), os.environ | {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}, head_cpus=0)
+        try:
+            nodes.add()
+            yield nodes
+        finally:
+            nodes.stop()
+
+
+def wait_for(told: str, run: "subprocess.Popen[str]") -> None:
+    assert run.stderr is not None
+    assert any(told in line for line in run.stderr)
+
+
+def test_a_gpu_is_waited_for_and_then_told_to_lack(nodes: RayNodes, model: Path, tmp_path: Path) -> None:
+    """Afterwards one node has cores alone, and one a GPU too: detectors are as many as GPUs."""
+    pictures, table = tmp_path / "pictures", tmp_path / "table"
+    pictures.mkdir()
+    for index in range(40):
+        (pictures / f"{index}.jpg").write_bytes(jpeg(index))
+    arguments = ("infer", "--input", pictures, "--table", table, "--model", model, "--address", nodes.address)
+    code, _, err = run(*arguments, "--num-detectors", 3, "--node-wait-s", 1, environment=nodes.environment)
+    assert (code, "num_detectors: of 3 the cluster as it is takes" in err) == (2, True), err
+    code, _, err = run(*arguments, "--require-gpu", "--node-wait-s", 0, environment=nodes.environment)
+    assert (code, "Error: require_gpu: none of the cluster's 2 nodes has a GPU" in err) == (2, True), err
+    assert "waiting" not in err
+    assert not table.exists()
+
+    waiting = start(*arguments, "--require-gpu", "--node-wait-s", 300, environment=nodes.environment)
+    try:
+        wait_for("waiting up to 300 s for nodes", waiting)
+        nodes.add(num_gpus=1)
+        with waiting:
+            assert waiting.stderr is not None
+            err = waiting.stderr.read()
+    finally:
+        kill_tree(waiting.pid)
+    assert waiting.returncode == 0, err
+    (record,) = ask(table, "SELECT ok, num_nodes, num_detectors FROM runs")
+    assert record == {"ok": 40, "num_nodes": 3, "num_detectors": 1}
