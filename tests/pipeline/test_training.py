@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from ray.data import DataContext
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from jobs.demo.train import DrawnExamples
@@ -70,7 +71,11 @@ def test_checkpoints_are_measured_and_the_best_are_kept(tmp_path: Path, capsys: 
     assert first.history.begun == [Begun(0, 2, "cpu", False)]
 
 
-def test_an_image_that_can_not_be_read_ends_it_in_one_line(labelled: Any, tmp_path: Path) -> None:
+def test_an_image_that_can_not_be_read_ends_it_in_one_line(
+    labelled: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a run in this process, which allows lost blocks: Ray Train hands that on to its workers."""
+    monkeypatch.setattr(DataContext.get_current(), "max_errored_blocks", 5)
     labelled.voc(tmp_path / "voc", a=labelled.thing("circle", 1, 1, 9, 9), b=labelled.thing("ring", 1, 1, 9, 9))
     examples = LabelledExamples(read_clean([str(tmp_path / "voc")], "train"), RECORD.class_names)
     (tmp_path / "voc/JPEGImages/b.jpg").write_bytes(b"\xff\xd8")
