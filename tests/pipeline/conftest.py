@@ -1,7 +1,9 @@
 """Result rows and tables, small enough to read."""
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import ModuleType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,6 +40,28 @@ def make_detections(*boxes: tuple[int, str, float, float, float, float, float]) 
 
 def to_table(*rows: dict[str, object]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=SCHEMA)
+
+
+class Clock:
+    """Stands for the module `time`; tests move it."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, float], Clock]:
+    """Give a module a clock of its own."""
+
+    def clock_of(module: ModuleType, now: float) -> Clock:
+        clock = Clock(now)
+        monkeypatch.setattr(module, "time", clock)
+        return clock
+
+    return clock_of
 
 
 @pytest.fixture(autouse=True)

@@ -6,18 +6,8 @@ from pipeline.errors import SsdBatchError
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    """A clock that the test moves."""
-
-    class Clock:
-        now = 1000.0
-
-        def monotonic(self) -> float:
-            return self.now
-
-    clock = Clock()
-    monkeypatch.setattr(cost, "time", clock)
-    return clock
+def clock(clock_of):
+    return clock_of(cost, 1000.0)
 
 
 def test_nodes_are_paid_for_as_long_as_they_are_there(clock):

@@ -12,18 +12,8 @@ def rows(*images: tuple[float | None, float | None, int | None, int | None, floa
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    """A clock that the test moves."""
-
-    class Clock:
-        now = 100.0
-
-        def monotonic(self) -> float:
-            return self.now
-
-    clock = Clock()
-    monkeypatch.setattr(meters, "time", clock)
-    return clock
+def clock(clock_of):
+    return clock_of(meters, 100.0)
 
 
 def test_rows_come_back_without_what_was_measured(clock):

@@ -12,18 +12,8 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    """A clock that the test moves."""
-
-    class Clock:
-        now = 100.0
-
-        def monotonic(self) -> float:
-            return self.now
-
-    clock = Clock()
-    monkeypatch.setattr(progress, "time", clock)
-    return clock
+def clock(clock_of):
+    return clock_of(progress, 100.0)
 
 
 @pytest.mark.parametrize(
