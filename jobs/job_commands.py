@@ -48,7 +48,8 @@ def submit(
     **job_flags: Any,
 ) -> None:
     """Give a cluster the job of a SPEC, once a night; FLAGS after -- are the command's own, and override the spec."""
-    from jobs.submit import JobServer, load_job, submit_and_wait
+    from jobs.job import load_job
+    from jobs.job_server import JobServer, submit_and_wait
 
     checked = read_spec(spec)
     job = load_job(checked, day.date() if day else None, own_flags(kind_of(checked), flags), job_flags)
@@ -82,7 +83,7 @@ def tell(line: str) -> None:
 @JSON
 def status(submission_id: str | None, address: str, as_json: bool) -> None:
     """Say how a job is, or list all that were submitted, the last first."""
-    from jobs.submit import JobServer
+    from jobs.job_server import JobServer
 
     server = JobServer(address)
     jobs = [server.details(submission_id)] if submission_id else server.jobs()
@@ -122,7 +123,7 @@ def describe(row: dict[str, Any]) -> str:
 @ADDRESS
 def logs(submission_id: str, follow: bool, address: str) -> None:
     """Show what a job prints."""
-    from jobs.submit import JobServer
+    from jobs.job_server import JobServer
 
     server = JobServer(address)
     if follow:
@@ -136,7 +137,7 @@ def logs(submission_id: str, follow: bool, address: str) -> None:
 @JSON
 def stop(submission_id: str, address: str, as_json: bool) -> None:
     """Stop a job; what is finished is committed first."""
-    from jobs.submit import JobServer
+    from jobs.job_server import JobServer
 
     end = JobServer(address).stop(submission_id)
     click.echo(json.dumps(asdict(end)) if as_json else f"{end.submission_id} {end.status.lower()}")

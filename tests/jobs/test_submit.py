@@ -11,9 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.__main__ import cli
+from jobs.job import Job, load_job
+from jobs.job_environment import pack
+from jobs.job_server import Ended, Log, is_final
 from jobs.job_settings import JobSettings
 from jobs.spec import check_settings, load_settings, read_spec
-from jobs.submit import Ended, Job, Log, is_final, load_job, pack
 from pipeline.errors import SettingError
 from pipeline.settings import InferSettings
 

@@ -1,71 +1,26 @@
 """Jobs on a cluster: submitted, followed, stopped, through Ray's job server."""
 
 import asyncio
-import shlex
-import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import date, datetime
-from pathlib import Path
-from typing import Any
-from zoneinfo import ZoneInfo
 
 import aiohttp
 import requests
-from pydantic import BaseModel
-from ray._private.runtime_env.packaging import create_package
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from jobs.job_settings import KINDS, JobSettings
-from jobs.spec import Spec, check_settings, given, kind_of
-from pipeline import storage
+from jobs.job import Job
+from jobs.job_environment import runtime_env
 from pipeline.errors import HeldError, SettingError, SsdBatchError, reason
-from pipeline.settings import InferSettings
 
-WRITTEN = ("table", "output", "storage", "page", "tensorboard")
-"""Settings that say where something is written: on a cluster, a relative path would be in a folder that goes with the job."""
 NOT_AGAIN = (2, 3, 4, 5)
 """Exit codes after which another attempt would end in the same way, or take from who overtook; see `pipeline.errors`."""
 POLL_S = 1.0
 SILENCE_S = 120.0
 """A job server that does not answer for so long is given up; its head node may be starting again."""
 STOP_TIMEOUT_S = 60.0
-MIB = 2**20
-NUM_NAMED = 3
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is submitted for a night.
-
-    kind: the command; name: in the submission id; day: of the night, in its time zone; settings: the command's, checked.
-    """
-
-    kind: str
-    name: str
-    day: date
-    settings: BaseModel
-    job: JobSettings
-    folder: Path
-
-    def submission_id(self, attempt: int) -> str:
-        """The same for all who submit this attempt."""
-        return f"{self.name}-{self.day}-{attempt}"
-
-    @property
-    def entrypoint(self) -> str:
-        """The command with all that was set, for the head node's shell: as anyone may run it there."""
-        values = self.settings.model_dump(mode="json", exclude_unset=True) | {"address": "auto"}
-        if "address" not in type(self.settings).model_fields:
-            del values["address"]
-        if isinstance(self.settings, InferSettings) and not (self.settings.dates or self.settings.run_date):
-            values["run_date"] = str(self.day)
-        flags = [flag for name, value in values.items() for flag in as_flags(name, value)]
-        return shlex.join(["python", "-m", "jobs", self.kind, *flags])
 
 
 @dataclass(frozen=True)
@@ -75,58 +30,6 @@ class Ended:
     submission_id: str
     status: str
     exit_code: int
-
-
-def as_flags(name: str, value: Any) -> Iterator[str]:
-    """A setting as flags of the command line."""
-    flag = f"--{name.replace('_', '-')}"
-    if value is None:
-        return
-    if isinstance(value, bool):
-        yield flag if value else f"--no-{flag[2:]}"
-    elif isinstance(value, list):
-        yield from (f"{flag}={part}" for part in value)
-    else:
-        yield f"{flag}={value}"
-
-
-def load_job(spec: Spec, day: date | None, flags: dict[str, Any], job_flags: dict[str, Any]) -> Job:
-    """The job of a spec.
-
-    Args:
-        spec: which command, its settings, and the job's.
-        day: of the night; today, where the schedule is, unless given.
-        flags: override the command's settings.
-        job_flags: override the job's.
-
-    Raises:
-        SettingError: whatever the command itself would refuse, a spec without a kind, or paths that a cluster can't use.
-    """
-    kind = kind_of(spec)
-    job = check_settings(JobSettings, spec.job.model_dump(exclude_unset=True) | given(job_flags))
-    settings = check_settings(KINDS[kind], spec.settings | given(flags))
-    check_paths(settings)
-    if job.working_dir and job.image:
-        raise SettingError("working_dir: the image has the code already; give one of the two")
-    day = day or datetime.now(ZoneInfo(job.time_zone)).date()
-    return Job(kind, job.name or name_of(spec), day, settings, job, spec.path.parent)
-
-
-def name_of(spec: Spec) -> str:
-    """The spec's file name, as a job's may be."""
-    name = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in spec.path.stem.lower())
-    return check_settings(JobSettings, {"name": name.strip("-")}).name or ""
-
-
-def check_paths(settings: BaseModel) -> None:
-    """Raise where something would be written to a folder that goes with the job."""
-    for name in WRITTEN:
-        url = getattr(settings, name, None)
-        if url and storage.is_local(url) and not Path(url.removeprefix("file://")).is_absolute():
-            raise SettingError(
-                f"{name}: {url!r} would lie in a folder of the head node that goes with the job; give a URL, or an "
-                "absolute path that all nodes reach"
-            )
 
 
 class JobServer:
@@ -308,42 +211,3 @@ def submit_and_wait(server: JobServer, job: Job, announce: Callable[[str], None]
 def is_final(end: Ended) -> bool:
     """Is another attempt no use? Who stops a job does not want it again."""
     return end.status != JobStatus.FAILED or end.exit_code in NOT_AGAIN
-
-
-@contextmanager
-def runtime_env(job: Job) -> Iterator[dict[str, Any]]:
-    """Ray's runtime environment of a job; the package that is shipped is there while inside."""
-    settings = job.job
-    environment: dict[str, Any] = {"env_vars": settings.env_vars} if settings.env_vars else {}
-    if settings.image:
-        environment["image_uri"] = settings.image
-    if not settings.working_dir:
-        yield environment
-        return
-    with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder:
-        yield environment | {"working_dir": str(pack(job.folder / settings.working_dir, settings, Path(folder)))}
-
-
-def pack(working_dir: Path, settings: JobSettings, folder: Path) -> Path:
-    """A zip file of the code, in a folder.
-
-    Raises:
-        SettingError: there is no code in it, or it is too large.
-    """
-    if not (working_dir / "jobs/__main__.py").is_file():
-        raise SettingError(
-            f"working_dir: {str(working_dir)!r} is no working tree of ssd-batch: jobs/__main__.py is missing"
-        )
-    package = folder / "working_dir.zip"
-    create_package(
-        str(working_dir), package, include_gitignore=True, excludes=[".git", *settings.excludes], logger=None
-    )
-    if package.stat().st_size > settings.max_package_mib * MIB:
-        with zipfile.ZipFile(package) as content:
-            largest = sorted(content.infolist(), key=lambda file: file.compress_size, reverse=True)[:NUM_NAMED]
-        names = ", ".join(f"{file.filename} ({file.compress_size / MIB:.1f} MiB)" for file in largest)
-        raise SettingError(
-            f"max_package_mib: {str(working_dir)!r} is {package.stat().st_size / MIB:.1f} MiB zipped, more than "
-            f"{settings.max_package_mib:g}; exclude what is no code, such as {names}"
-        )
-    return package
