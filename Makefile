@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-s3 chaos check format clean
+.PHONY: install demo test test-s3 test-monitoring chaos check format clean
 
 install: .venv/.installed
 
@@ -21,6 +21,9 @@ test-s3: install
 	infra/dev/ceph.sh install
 	infra/dev/s3fault.sh install
 	$(BIN)/python -m pytest -m s3 --s3 ceph
+
+test-monitoring: install
+	$(BIN)/python -m pytest -m monitoring --prometheus "$$(infra/dev/prometheus.sh install)"
 
 chaos: install
 	infra/dev/ceph.sh install

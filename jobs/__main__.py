@@ -5,18 +5,22 @@ import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from jobs.job_commands import logs, spec, status, stop, submit
 from jobs.settings import DataCheckSettings, EvaluateSettings, ImportSettings, PublishSettings, TrainSettings
 from jobs.spec import load_settings, spec_options
+from pipeline import log_lines
 from pipeline.errors import SsdBatchError
+from pipeline.log_lines import LogFormat
 from pipeline.maintain import Maintained, MaintainSettings
 from pipeline.settings import CanarySettings, InferSettings
 from pipeline.stop import stoppable
 from pipeline.summary import DryRunSummary, Summary, check_failures
+
+logger = logging.getLogger("jobs")
 
 table_option = click.option("--table", required=True, help="Table of results: a path or s3:// URL.")
 json_option = click.option(
@@ -35,8 +39,18 @@ class StoppableGroup(click.Group):
 
 @click.group(cls=StoppableGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="ssd-batch")
-def cli() -> None:
+@click.option(
+    "--log-format",
+    type=click.Choice(get_args(LogFormat)),
+    default="text",
+    show_default=True,
+    envvar="SSD_BATCH_LOG_FORMAT",
+    show_envvar=True,
+    help="Of standard error: lines for people, or a JSON object each.",
+)
+def cli(log_format: LogFormat) -> None:
     """Run an SSD detector over images in object storage, into Parquet tables you can query."""
+    log_lines.use(log_format)
 
 
 @cli.command()
@@ -137,6 +151,19 @@ def show_run(run_id: str, table: str, as_json: bool) -> None:
     found = bottleneck(record)
     told = {"run": plain(record), "bottleneck": asdict(found) if found else None}
     click.echo(json.dumps(told) if as_json else describe_run(record))
+
+
+@cli.command()
+@click.option("--table", "tables", multiple=True, required=True, help="Table of results; may be given several times.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=9464, show_default=True, help="0 = a free one.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen at; there is no authentication."
+)
+def exporter(tables: tuple[str, ...], port: int, host: str) -> None:
+    """Serve for Prometheus what the records of runs say, until it is stopped: also when no run goes on."""
+    from jobs.exporter import serve
+
+    serve(tables, host, port)
 
 
 @cli.command()
@@ -290,12 +317,11 @@ for command in (submit, status, logs, stop, spec):
 
 def main() -> None:
     """Run the command line; errors of the user's making are one line, without a traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("pipeline").setLevel(logging.INFO)
+    log_lines.set_up()
     try:
         cli(prog_name="ssd-batch")
     except SsdBatchError as error:
-        click.echo(f"Error: {error}", err=True)
+        logger.error("%s", error)
         sys.exit(error.exit_code)
 
 

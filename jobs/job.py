@@ -3,11 +3,13 @@
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from datetime import time as clock
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from cronsim import CronSim
 from pydantic import BaseModel
 
 from jobs.job_settings import KINDS, JobSettings
@@ -39,13 +41,22 @@ class Job:
         return f"{self.name}-{self.day}-{attempt}"
 
     @property
+    def due_at(self) -> str | None:
+        """When the schedule wants the night to begin; None where it wants none on this day."""
+        if self.job.schedule is None:
+            return None
+        midnight = datetime.combine(self.day, clock(), ZoneInfo(self.job.time_zone))
+        due = next(CronSim(self.job.schedule, midnight - timedelta(minutes=1)))
+        return due.isoformat() if due.date() == self.day else None
+
+    @property
     def entrypoint(self) -> str:
         """The command with all that was set, for the head node's shell: as anyone may run it there."""
         values = self.settings.model_dump(mode="json", exclude_unset=True) | {"address": "auto"}
         if "address" not in type(self.settings).model_fields:
             del values["address"]
         if isinstance(self.settings, InferSettings) and not (self.settings.dates or self.settings.run_date):
-            values["run_date"] = str(self.day)
+            values |= {"run_date": str(self.day), "due_at": self.due_at}
         flags = [flag for name, value in values.items() for flag in as_flags(name, value)]
         return shlex.join(["python", "-m", "jobs", self.kind, *flags])
 

@@ -3,6 +3,7 @@
 import queue
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 import pyarrow as pa
@@ -24,15 +25,19 @@ class Committer:
         table: where rows go.
         fence: the run's hold on it.
         interval_s: seconds between commits.
+        took: told the seconds of each commit.
 
     Attributes:
         commit_s: seconds that commits took so far.
     """
 
-    def __init__(self, table: ResultTable, fence: Fence, interval_s: float) -> None:
+    def __init__(
+        self, table: ResultTable, fence: Fence, interval_s: float, took: Callable[[float], None] = lambda seconds: None
+    ) -> None:
         self._table = table
         self._fence = fence
         self._interval_s = interval_s
+        self._took = took
         self._rows: queue.SimpleQueue[pa.Table | None] = queue.SimpleQueue()  # the one that a signal's handler may use
         self._is_stopped = False
         self._queued_bytes = 0
@@ -116,4 +121,6 @@ class Committer:
             self._fence.commit(lambda properties: self._table.append(fresh, properties))
         if retried.num_rows:
             self._fence.commit(lambda properties: self._table.replace(retried, properties))
-        self.commit_s += time.monotonic() - began_s
+        seconds = time.monotonic() - began_s
+        self.commit_s += seconds
+        self._took(seconds)

@@ -11,9 +11,10 @@ READ_METERS = pa.schema(
 )
 """Of an image, from the first stage: seconds that its decoder waited for its bytes, seconds that it decoded and resized
 them, the bytes, and requests that had to be repeated (those that the store's client repeats by itself are not seen)."""
-METERS = pa.schema([*READ_METERS, ("detect_s", pa.float64()), ("detector", pa.string())])
-"""And from the second: its share of the seconds that its batch was in a detector, and in which one."""
-SUMMED = tuple(field.name for field in METERS if field.type != pa.string())
+METERS = pa.schema([*READ_METERS, ("detect_s", pa.float64()), ("batch_share", pa.float64()), ("detector", pa.string())])
+"""And from the second: its share of the seconds that its batch was in a detector, its share of the batch (of four images a
+quarter), and in which detector."""
+SUMMED = ("fetch_s", "decode_s", "bytes_read", "num_retries", "detect_s")
 
 
 class Meters:

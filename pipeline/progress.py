@@ -4,6 +4,8 @@ import sys
 import time
 from typing import TextIO
 
+from pipeline.log_lines import can_rewrite, write_line
+
 LINE_INTERVAL_S = 10.0
 REDRAW_INTERVAL_S = 0.2
 
@@ -18,7 +20,7 @@ class Progress:
 
     def __init__(self, total: int, stream: TextIO = sys.stderr) -> None:
         self._total, self._stream = total, stream
-        self._is_terminal = stream.isatty()
+        self._is_terminal = can_rewrite(stream)
         self._interval_s = REDRAW_INTERVAL_S if self._is_terminal else LINE_INTERVAL_S
         self._started = self._shown = time.monotonic()
         self._first: tuple[float, int] | None = None
@@ -42,7 +44,10 @@ class Progress:
     def _show(self, now: float) -> None:
         self._shown = now
         line = describe(self.done, self.failed, self._total, *self._rate(now))
-        self._stream.write(f"\r\x1b[K{line}" if self._is_terminal else f"{line}\n")
+        if not self._is_terminal:
+            write_line(self._stream, line)
+            return
+        self._stream.write(f"\r\x1b[K{line}")
         self._stream.flush()
 
     def _rate(self, now: float) -> tuple[float, float | None]:

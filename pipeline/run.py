@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
-from pipeline import s3, watermark
+from pipeline import log_lines, s3, watermark
 from pipeline.commit import Committer
 from pipeline.cost import Cost
 from pipeline.errors import SettingError
@@ -30,6 +30,7 @@ from pipeline.table import ResultTable
 
 if TYPE_CHECKING:
     from model.package import ModelPackage
+    from pipeline.metrics import RunMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,10 @@ class Run:
 
     def execute(self) -> Summary:
         """From listing to reconciliation; raises as `infer`."""
+        with log_lines.of_run(self._fence.run_id):
+            return self._execute()
+
+    def _execute(self) -> Summary:
         settings = self._settings
         self._skipped = self._list()
         seen = self._table.data_files()
@@ -174,7 +179,12 @@ class Run:
 
         settings, engine = self._settings.model_dump_json(), f"torch {torch.__version__}"
         is_whole = not self._settings.sample
-        return recorded(self._table, is_whole, **self._constants, settings=settings, engine=engine)
+        return recorded(self._table, is_whole, **self._constants, lag_s=self._lag_s, settings=settings, engine=engine)
+
+    @property
+    def _lag_s(self) -> float | None:
+        due_at = self._settings.due_at
+        return (self._began - due_at).total_seconds() if due_at else None
 
     def _detect(self, plan: Plan, seen: list[str]) -> Summary:
         """Hold the table, send what is planned through the cluster, commit, and check the table at the end."""
@@ -197,23 +207,29 @@ class Run:
 
     def _commit_all(self, plan: Plan, seen: list[str], record: dict[str, Any]) -> tuple[Plan, int, int]:
         """Commit what is planned, once an interval: the plan that was held to, and how many were ok and failed."""
-        committer = Committer(self._table, self._fence, self._settings.commit_interval_s)
+        from pipeline.metrics import RunMetrics
+
+        metrics = RunMetrics(self._table.url, self._settings.batch_size)
+        committer = Committer(self._table, self._fence, self._settings.commit_interval_s, metrics.committed)
         try:
             with committer, told(committer.stop):
                 if ResultTable(self._settings.table).data_files() != seen:  # Another run has ended since.
                     plan = self._plan()
                 record |= self._counts(plan)
-                return plan, *self._stream(plan, committer, record)
+                return plan, *self._stream(plan, committer, metrics, record)
         finally:
             record["commit_s"] = committer.commit_s
 
-    def _stream(self, plan: Plan, committer: Committer, record: dict[str, Any]) -> tuple[int, int]:
+    def _stream(
+        self, plan: Plan, committer: Committer, metrics: "RunMetrics", record: dict[str, Any]
+    ) -> tuple[int, int]:
         """Send what is planned through the stages; how many were ok and failed. What it took is recorded, however it ends."""
         from pipeline.capacity import num_nodes
         from pipeline.stream import results, spread_over_cluster
 
         settings = self._settings
         spread = spread_over_cluster(plan.planned, settings)
+        metrics.begin(plan.planned, spread.num_detectors, self._lag_s)
         meters = Meters(self._started, spread.num_detectors)
         cost = Cost(
             settings.price_per_node_hour, settings.max_cost, num_nodes, self._started, settings.commit_interval_s
@@ -236,6 +252,7 @@ class Run:
         ):
             try:
                 for rows in all_rows:
+                    metrics.add(rows)
                     committer.put(meters.take(rows))
                     failed = pc.sum(pc.equal(rows["status"], "failed")).as_py() or 0
                     progress.update(rows.num_rows, failed)

@@ -26,6 +26,7 @@ RUNS = pa.schema(
         ("error", pa.string()),
         ("started_at", pa.timestamp("us", "UTC")),
         ("ended_at", pa.timestamp("us", "UTC")),
+        ("lag_s", pa.float64()),
         ("wall_s", pa.float64()),
         ("images_per_s", pa.float64()),
         ("listed", pa.int64()),
@@ -55,7 +56,8 @@ RUNS = pa.schema(
         ("settings", pa.string()),
     ]
 )
-"""outcome: running (or killed: its end was never written), done, failed, overtaken, stopped. settings: as JSON.
+"""outcome: running (or killed: its end was never written), done, failed, overtaken, stopped. settings: as JSON. lag_s: from when
+it was due to its start, null without the setting due_at.
 
 start_up_s: to the first results; stream_s: from these to the last ones, at stream_images_per_s. fetch_s (decoders waiting for
 bytes), decode_s and detect_s: summed over the images, so that of a pool they are more than stream_s; detector_busy_share: of

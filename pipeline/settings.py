@@ -88,6 +88,8 @@ class InferSettings(InputSettings):
     """Take only images modified before this time."""
     run_date: date | None = None
     """The rows' run_date; today, in UTC, unless given."""
+    due_at: Moment | None = None
+    """When the schedule wanted the run to start: how late it was is in its record, and in metrics. `submit` sets it."""
     dates: Annotated[str, AfterValidator(check_dates)] | None = None
     """Days, first and last, as 2026-01-01/2026-01-31: a run for each, of the images modified on it (UTC), under its run_date. Started again, days that are done plan nothing."""
     max_planned: Annotated[int, Field(ge=1)] | None = None

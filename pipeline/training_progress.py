@@ -11,6 +11,7 @@ import ray
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.log_lines import can_rewrite, write_line
 from pipeline.progress import LINE_INTERVAL_S, REDRAW_INTERVAL_S
 
 
@@ -86,7 +87,7 @@ class TrainingProgress:
     def __init__(self, num_steps: int, batch_size: int, num_examples: int, stream: TextIO) -> None:
         self._num_steps, self._batch_size, self._num_examples = num_steps, batch_size, num_examples
         self._stream = stream
-        self._is_terminal = stream.isatty()
+        self._is_terminal = can_rewrite(stream)
         self._interval_s = REDRAW_INTERVAL_S if self._is_terminal else LINE_INTERVAL_S
         self._shown_s = 0.0
         self._speed = Speed(batch_size)
@@ -118,9 +119,10 @@ class TrainingProgress:
         self._write(line, stays=is_last)
 
     def _write(self, line: str, stays: bool = True) -> None:
-        if self._is_terminal:
-            line = f"\r\x1b[K{line}"
-        self._stream.write(f"{line}\n" if stays or not self._is_terminal else line)
+        if not self._is_terminal:
+            write_line(self._stream, line)
+            return
+        self._stream.write(f"\r\x1b[K{line}" + "\n" * stays)
         self._stream.flush()
 
 

@@ -47,6 +47,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--s3", action="append", choices=["moto", "ceph"], help="S3 server that tests run against; moto unless given"
     )
+    parser.addoption(
+        "--prometheus", type=Path, help="Folder of prometheus and promtool: infra/dev/prometheus.sh install"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

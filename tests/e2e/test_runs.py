@@ -1,6 +1,7 @@
 """What a run costs: its record, what the next one would take, and the limits of both."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_a_runs_record_and_what_the_next_would_take(pictures: Path, model: Path,
     """A node costs 1 a second."""
     table = tmp_path / "table"
     arguments = ("--input", pictures, "--table", table, "--model", model, "--price-per-node-hour", 3600)
-    first = infer(*arguments, "--num-detectors", 2)
+    first = infer(*arguments, "--num-detectors", 2, "--due-at", datetime.now(UTC) - timedelta(hours=1))
     listed = answer("runs", "--table", table)["runs"]
     assert [record["run_id"] for record in listed] == [first["run_id"]]
     told = answer("runs", "show", first["run_id"][:20], "--table", table)
@@ -34,6 +35,7 @@ def test_a_runs_record_and_what_the_next_would_take(pictures: Path, model: Path,
     assert record == listed[0]
     assert record["bytes_read"] == sum(file.stat().st_size for file in pictures.iterdir())
     assert (record["num_detectors"], record["num_nodes"], record["num_retries"]) == (2, 1, 0)
+    assert record["lag_s"] > 3600
     for name in ("fetch_s", "decode_s", "detect_s", "commit_s", "stream_s", "stream_images_per_s"):
         assert record[name] > 0, name
     assert 0 < record["detector_busy_share"] <= 1

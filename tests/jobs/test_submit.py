@@ -56,6 +56,22 @@ def test_days_of_their_own_stay(job: Any) -> None:
     assert flags_of(job(INFER + "run_date: 2026-02-03"))["run_date"] == "2026-02-03"
 
 
+@pytest.mark.parametrize(
+    ("schedule", "zone", "due_at"),
+    [
+        ("0 2 * * *", "Europe/Berlin", "2026-11-25T02:00:00+01:00"),
+        ("0 0 * * *", "UTC", "2026-11-25T00:00:00+00:00"),
+        ("30 5,17 * * *", "UTC", "2026-11-25T05:30:00+00:00"),
+        ("0 2 1 * *", "UTC", None),
+    ],
+)
+def test_a_night_is_due_as_the_schedule_says(schedule: str, zone: str, due_at: str | None, job: Any) -> None:
+    """By the first time that it names on the day."""
+    made = job(INFER + f"job: {{schedule: '{schedule}', time_zone: {zone}}}")
+    assert flags_of(made)["due_at"] == due_at
+    assert flags_of(job(INFER))["due_at"] is None
+
+
 def test_other_kinds(job: Any) -> None:
     training = job(
         "kind: train\ndata: s3://b/data\noutput: s3://b/model\nname: m\nscales: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]"

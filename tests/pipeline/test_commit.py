@@ -158,3 +158,12 @@ def test_the_time_that_commits_take_is_counted(committer, rows):
         assert running.commit_s == 0.0
         running.put(rows.table(rows.ok("a")))
     assert running.commit_s > 0.0
+
+
+def test_each_commit_tells_what_it_took(table, rows):
+    told: list[float] = []
+    fence = Fence(table, "r1", NEVER_S)
+    fence.hold()
+    with Committer(table, fence, NEVER_S, told.append) as running:
+        running.put(rows.table(rows.ok("a")))
+    assert [running.commit_s] == told

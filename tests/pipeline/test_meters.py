@@ -4,10 +4,12 @@ import pytest
 from pipeline import meters
 from pipeline.meters import METERS, Meters
 
+NAMES = ("fetch_s", "decode_s", "bytes_read", "num_retries", "detect_s", "detector")
+
 
 def rows(*images: tuple[float | None, float | None, int | None, int | None, float | None, str | None]) -> pa.Table:
-    """Of images (fetch_s, decode_s, bytes_read, num_retries, detect_s, detector), with a column of the table."""
-    values = [dict(zip(METERS.names, image, strict=True)) for image in images]
+    """Of images, the columns of `NAMES` with one of the table."""
+    values = [dict(zip(NAMES, image, strict=True)) for image in images]
     return pa.Table.from_pylist(values, schema=METERS).add_column(0, "uri", [[f"{n}" for n in range(len(images))]])
 
 

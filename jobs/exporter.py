@@ -1,0 +1,169 @@
+"""What the records of runs say, for Prometheus: it outlives the runs, whose own metrics end with them."""
+
+import logging
+import statistics
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import duckdb
+from deltalake.exceptions import DeltaError
+from prometheus_client import CollectorRegistry, Metric, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from jobs.run_report import Record, list_runs
+from pipeline.errors import SettingError, SsdBatchError, reason
+from pipeline.estimate import LONG_S
+from pipeline.runs import last_complete
+from pipeline.table import ResultTable
+
+logger = logging.getLogger(__name__)
+
+CACHE_S = 30.0
+"""Scrapes within so many seconds get the same answer: each table is read once for all who ask."""
+NUM_RECORDS = 200
+RECENT = timedelta(hours=26)
+NUM_USUAL, MIN_USUAL = 20, 3
+"""Runs that the usual throughput is the median of; of fewer than the second there is none."""
+OUTCOMES = ("running", "done", "failed", "overtaken", "stopped")
+STAGES = ("start_up", "stream", "fetch", "decode", "detect", "commit")
+COUNTS = ("listed", "already_done", "planned", "ok", "failed")
+
+GAUGES = {
+    "table_readable": "1 where the table's records could be read.",
+    "last_success_timestamp_seconds": "When the last complete run ended; 0 where none has yet.",
+    "running_since_timestamp_seconds": "When the run started that has no end yet, and none after it: it runs, or was killed.",
+    "recent_runs": "Runs of the last 26 hours by outcome; running also counts those that were killed.",
+    "last_run_outcome": "1 for the outcome of the last run that ended.",
+    "last_run_start_timestamp_seconds": "When the last run that ended started.",
+    "last_run_end_timestamp_seconds": "When it ended.",
+    "last_run_images": "Its images: listed, already_done, planned, ok, failed.",
+    "last_run_failed_share": "Of its planned images.",
+    "last_run_images_per_second": "From its start to its end.",
+    "last_run_stage_seconds": "Where its time went; fetch, decode and detect are summed over images.",
+    "last_run_detector_busy_share": "Of its detectors' time.",
+    "last_run_lag_seconds": "From when it was due to its start.",
+    "last_run_cost": "In the unit of price_per_node_hour.",
+    "last_run_cost_per_thousand_images": "In the same unit.",
+    "steady_images_per_second": f"Of the last run that streamed for {LONG_S} s or more, from its first results on.",
+    "usual_images_per_second": "The median of the steady throughput of runs before.",
+}
+"""All that is served, each with the label table: ssd_batch_ and the name."""
+
+Sample = tuple[str, dict[str, str], float | None]
+"""A gauge of `GAUGES`, its labels and its value; one that is None is left out."""
+
+
+class TableCollector(Collector):
+    """Samples of tables, as old as `CACHE_S` at most.
+
+    Args:
+        tables: their URLs.
+    """
+
+    def __init__(self, tables: Sequence[str]) -> None:
+        self._tables = tables
+        self._lock = threading.Lock()
+        self._collected: list[Metric] = []
+        self._collected_s = -CACHE_S
+
+    def collect(self) -> Iterator[Metric]:
+        """As Prometheus's client asks for it."""
+        with self._lock:
+            if time.monotonic() - self._collected_s >= CACHE_S:
+                self._collected = collect(self._tables)
+                self._collected_s = time.monotonic()
+            yield from self._collected
+
+
+def collect(tables: Iterable[str]) -> list[Metric]:
+    """All gauges; of a table that can't be read, only that."""
+    families: dict[str, Metric] = {name: GaugeMetricFamily(f"ssd_batch_{name}", text) for name, text in GAUGES.items()}
+    for url in tables:
+        for name, labels, value in table_samples(url):
+            if value is not None:
+                families[name].add_sample(f"ssd_batch_{name}", {"table": url} | labels, value)
+    return list(families.values())
+
+
+def table_samples(url: str) -> list[Sample]:
+    """Of one table."""
+    try:
+        table = ResultTable(url)
+        found = samples(list_runs(table, NUM_RECORDS), last_complete(table), datetime.now(UTC))
+        return [("table_readable", {}, 1.0), *found]
+    except (SsdBatchError, OSError, DeltaError, duckdb.Error):
+        return [("table_readable", {}, 0.0)]
+
+
+def samples(records: Sequence[Record], last: dict[str, Any] | None, now: datetime) -> Iterator[Sample]:
+    """What records say.
+
+    Args:
+        records: of a table's runs, the last one first.
+        last: its last complete run.
+        now: with a time zone.
+    """
+    yield "last_success_timestamp_seconds", {}, datetime.fromisoformat(last["ended_at"]).timestamp() if last else 0.0
+    for outcome in OUTCOMES:
+        recent = [run for run in records if run["outcome"] == outcome and run["started_at"] > now - RECENT]
+        yield "recent_runs", {"outcome": outcome}, len(recent)
+    if records and records[0]["outcome"] == "running":
+        yield "running_since_timestamp_seconds", {}, records[0]["started_at"].timestamp()
+    ended = [run for run in records if run["outcome"] != "running"]
+    if ended:
+        yield from run_samples(ended[0])
+    yield from throughput_samples(ended)
+
+
+def run_samples(run: Record) -> Iterator[Sample]:
+    """Of the last run that ended."""
+    for outcome in OUTCOMES[1:]:
+        yield "last_run_outcome", {"outcome": outcome}, run["outcome"] == outcome
+    yield "last_run_start_timestamp_seconds", {}, run["started_at"].timestamp()
+    yield "last_run_end_timestamp_seconds", {}, run["ended_at"].timestamp()
+    for name in COUNTS:
+        yield "last_run_images", {"count": name}, run[name]
+    if run["failed"] is not None:
+        yield "last_run_failed_share", {}, run["failed"] / (run["planned"] or 1)
+    for stage in STAGES:
+        yield "last_run_stage_seconds", {"stage": stage}, run[f"{stage}_s"]
+    yield "last_run_images_per_second", {}, run["images_per_s"]
+    yield "last_run_detector_busy_share", {}, run["detector_busy_share"]
+    yield "last_run_lag_seconds", {}, run["lag_s"]
+    yield "last_run_cost", {}, run["cost"]
+    yield "last_run_cost_per_thousand_images", {}, run["cost_per_thousand"]
+
+
+def throughput_samples(ended: Sequence[Record]) -> Iterator[Sample]:
+    """Of runs that are done and took long enough to say how fast they were."""
+    speeds = [
+        run["stream_images_per_s"] for run in ended if run["outcome"] == "done" and (run["stream_s"] or 0) >= LONG_S
+    ]
+    if speeds:
+        yield "steady_images_per_second", {}, speeds[0]
+    if len(before := speeds[1 : 1 + NUM_USUAL]) >= MIN_USUAL:
+        yield "usual_images_per_second", {}, statistics.median(before)
+
+
+def serve(tables: Sequence[str], host: str, port: int) -> None:
+    """Answer Prometheus until a signal comes.
+
+    Raises:
+        SettingError: the port can't be listened at.
+    """
+    registry = CollectorRegistry()
+    registry.register(TableCollector([ResultTable(url).url for url in tables]))
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        raise SettingError(f"port: {port} of {host} can't be listened at ({reason(error)}); give another") from error
+    logger.info("metrics of %s at http://%s:%s/metrics", ", ".join(tables), host, server.server_port)
+    with suppress(KeyboardInterrupt):
+        thread.join()
+    server.shutdown()
+    server.server_close()

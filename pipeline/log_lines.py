@@ -1,0 +1,105 @@
+"""Log lines: for people, or a JSON object each. None has a password, a token or a signed URL."""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Literal, TextIO
+
+from pipeline.storage import without_secrets
+
+logger = logging.getLogger(__name__)
+
+LogFormat = Literal["text", "json"]
+SECRET = re.compile(
+    r"([\w-]*(?:signature|credentials?|token|password|secret|access_key|sig)=|\bbearer )[^&\s'\",;)]+", re.I
+)
+"""What stands behind such a name: of a signed URL whatever its scheme, or of an environment variable."""
+
+_run_id: ContextVar[str | None] = ContextVar("run_id", default=None)
+
+
+def redacted(text: str) -> str:
+    """A text as it may be logged."""
+    return SECRET.sub(r"\1***", without_secrets(text))
+
+
+class TextFormatter(logging.Formatter):
+    """The message alone."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A line; of an exception also where it came from."""
+        line = redacted(super().format(record))
+        return f"Error: {line}" if record.levelno >= logging.ERROR else line
+
+
+class JsonFormatter(logging.Formatter):
+    """An object a line: time (UTC), level, logger, message, run_id (null outside of a run), and of an exception its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": redacted(record.getMessage()),
+            "run_id": _run_id.get(),
+        }
+        if record.exc_info:
+            line["traceback"] = redacted(self.formatException(record.exc_info))
+        return json.dumps(line, ensure_ascii=False)
+
+
+def set_up() -> None:
+    """Log to standard error, as text unless `use` says otherwise: our own messages, others' warnings, and what nobody caught."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(TextFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    for name in ("jobs", "pipeline"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    sys.excepthook = _log_uncaught
+
+
+def use(log_format: LogFormat) -> None:
+    """Log in this format, where `set_up` was called."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, TextFormatter | JsonFormatter):
+            handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+            logging.captureWarnings(log_format == "json")
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    logger.critical("this should not happen", exc_info=(kind, error, trace))
+
+
+@contextmanager
+def of_run(run_id: str) -> Iterator[None]:
+    """What is logged in here, by this thread, is of a run."""
+    before = _run_id.set(run_id)
+    try:
+        yield
+    finally:
+        _run_id.reset(before)
+
+
+def can_rewrite(stream: TextIO) -> bool:
+    """Is this a terminal, on which one line may show how far something is?"""
+    return stream.isatty() and not _is_json()
+
+
+def write_line(stream: TextIO, line: str) -> None:
+    """How far something is, on a line of its own; in the log where that is read by programs."""
+    if _is_json():
+        logger.info("%s", line)
+        return
+    stream.write(f"{line}\n")
+    stream.flush()
+
+
+def _is_json() -> bool:
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
