@@ -1,5 +1,6 @@
 """A Ray cluster of several nodes on this machine, with a token: `ray start` as on real ones."""
 
+import json
 import random
 import subprocess
 import sys
@@ -11,6 +12,35 @@ from tests.conftest import answers, free_port, wait_until
 OBJECT_STORE_BYTES = 200 * 2**20
 NODE_CPUS = 2
 
+HEAD_ID = "f" * 51 + "00000"
+GROWING = {
+    "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
+}  # fmt: skip
+"""What Ray's own provider of nodes on one machine asks for."""
+
+
+def autoscaling(address: str, max_grown: int) -> dict[str, object]:
+    """A configuration of Ray's autoscaler: nodes of this machine, as many as are needed, at most so many beside the head."""
+    resources = {"CPU": NODE_CPUS, "object_store_memory": OBJECT_STORE_BYTES}
+    nothing = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+    return {
+        "cluster_name": "growing",
+        "max_workers": max_grown,
+        "idle_timeout_minutes": 10,
+        "upscaling_speed": 1.0,
+        "provider": {
+            "type": "fake_multinode", "gcs_address": address, "head_node_id": HEAD_ID, "use_node_id_as_ip": True,
+            "disable_node_updaters": True, "disable_launch_config_check": True,
+        },
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "min_workers": 0, "max_workers": 0},
+            "grown": {"resources": resources, "node_config": {}, "min_workers": 0, "max_workers": max_grown},
+        },
+        "head_node_type": "ray.head.default",
+        "auth": {}, "docker": {}, "file_mounts": {}, "cluster_synced_files": [],
+        **{f"{name}_commands": [] for name in nothing},
+    }  # fmt: skip
+
 
 class RayNodes:
     """A head and others that come and go.
@@ -20,10 +50,16 @@ class RayNodes:
         environment: of all nodes, and thus of their workers.
         head_cpus: cores of the head; with none, all work is on nodes that may be killed.
         has_job_server: jobs can be submitted to `job_server`.
+        max_grown: nodes that Ray's autoscaler may add by itself.
     """
 
     def __init__(
-        self, folder: Path, environment: dict[str, str], head_cpus: int = NODE_CPUS, has_job_server: bool = False
+        self,
+        folder: Path,
+        environment: dict[str, str],
+        head_cpus: int = NODE_CPUS,
+        has_job_server: bool = False,
+        max_grown: int = 0,
     ) -> None:
         self._folder = folder
         (folder / "token").write_text("c" * 32)
@@ -34,8 +70,13 @@ class RayNodes:
         self.nodes: list[subprocess.Popen[bytes]] = []
         dashboard_port = free_port()
         self.job_server = f"http://127.0.0.1:{dashboard_port}"
-        dashboard = ("--include-dashboard", has_job_server, "--dashboard-port", dashboard_port)
-        self._head = self._start(head_cpus, "--head", "--port", port, *dashboard)
+        head: tuple[object, ...] = ("--head", "--port", port)
+        head += ("--include-dashboard", has_job_server, "--dashboard-port", dashboard_port)
+        if max_grown:
+            (folder / "grow.json").write_text(json.dumps(autoscaling(self.address, max_grown)))
+            self._surroundings |= GROWING
+            head += ("--autoscaling-config", folder / "grow.json")
+        self._head = self._start(head_cpus, *head)
         wait_until(lambda: answers(dashboard_port if has_job_server else port))
 
     def add(self, num_gpus: int = 0) -> None:

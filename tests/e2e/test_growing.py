@@ -1,0 +1,89 @@
+"""A cluster that has no node to work on until an autoscaler, Ray's own, starts some on this machine."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.chaos.processes import below, kill_tree
+from tests.chaos.ray_nodes import RayNodes
+from tests.e2e.command import ask, jpeg, start
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+NUM_IMAGES = 800
+SLOW = '''
+"""Python reads this at the start of each process, Ray's workers too: decoding takes its time until a file is there."""
+
+import os, sys, time
+from importlib.machinery import PathFinder
+
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name != "pipeline.decode":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        run = spec.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            decode_stored = module.decode_stored
+
+            def slow(data, max_pixels):
+                if not os.path.exists(os.environ["HURRY_UP"]):
+                    time.sleep(0.3)
+                return decode_stored(data, max_pixels)
+
+            module.decode_stored = slow
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, Finder())
+'''
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[RayNodes]:
+    """A head without cores, and up to three others when there is work for them."""
+    (tmp_path / "sitecustomize.py").write_text(SLOW)
+    environment = {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}", "HURRY_UP": str(tmp_path / "hurry")}
+    with TemporaryDirectory(prefix="n") as folder:  # Ray's sockets want a short path
+        nodes = RayNodes(Path(folder), os.environ | environment, head_cpus=0, max_grown=3)
+        try:
+            yield nodes
+        finally:
+            nodes.stop()
+
+
+def num_nodes(nodes: RayNodes) -> int:
+    (head,) = nodes.pids()
+    return sum("/raylet/raylet " in command for command in below(head).values())
+
+
+def test_a_pool_of_detectors_grows_and_the_cluster_with_it(nodes: RayNodes, model: Path, tmp_path: Path) -> None:
+    pictures, table, content = tmp_path / "pictures", tmp_path / "table", jpeg()
+    pictures.mkdir()
+    for index in range(NUM_IMAGES):
+        (pictures / f"{index}.jpg").write_bytes(content)
+    arguments = ("--input", pictures, "--table", table, "--model", model, "--address", nodes.address)
+    pool = ("--min-detectors", 1, "--num-detectors", 4, "--node-wait-s", 300)
+    run = start("infer", *arguments, *pool, environment=nodes.environment)
+    try:
+        while run.poll() is None and num_nodes(nodes) < 3:
+            time.sleep(1)
+        (tmp_path / "hurry").touch()
+        _, err = run.communicate()
+    finally:
+        kill_tree(run.pid)
+    assert run.returncode == 0, err
+    assert "num_detectors: of 1 the cluster as it is takes 0" in err
+    assert "waiting up to 300 s for nodes" in err
+    (record,) = ask(table, "SELECT ok, num_nodes >= 3 AS has_grown, num_detectors FROM runs")
+    assert (record["ok"], record["has_grown"]) == (NUM_IMAGES, True)
+    assert 1 <= record["num_detectors"] <= 4
