@@ -8,44 +8,21 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.appended_code import appended
 from tests.chaos.processes import kill_tree
 from tests.chaos.ray_nodes import RayNodes
 from tests.e2e.command import ask, jpeg, run, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-NO_CUDA = '''
-"""Python reads this at the start of each process, Ray's workers too: a detector is told that it has no GPU."""
-
-import sys
-from importlib.machinery import PathFinder
-
-
-class Finder:
-    def find_spec(self, name, path, target=None):
-        if name != "pipeline.detect":
-            return None
-        spec = PathFinder.find_spec(name, path)
-        run = spec.loader.exec_module
-
-        def exec_module(module):
-            run(module)
-            module.ray.get_gpu_ids = lambda: []
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-
-sys.meta_path.insert(0, Finder())
-'''
+NO_CUDA = "ray.get_gpu_ids = lambda: []"
 
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[RayNodes]:
     """A head without cores, and a node with two."""
-    (tmp_path / "sitecustomize.py").write_text(NO_CUDA)
     with TemporaryDirectory(prefix="n") as folder:  # Ray's sockets want a short path
-        nodes = RayNodes(Path(folder), os.environ | {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}, head_cpus=0)
+        nodes = RayNodes(Path(folder), os.environ | appended({"pipeline.detect": NO_CUDA}), head_cpus=0)
         try:
             nodes.add()
             yield nodes

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.appended_code import appended
 from tests.chaos.processes import below, kill_tree
 from tests.chaos.ray_nodes import RayNodes
 from tests.e2e.command import ask, jpeg, start
@@ -15,44 +16,23 @@ from tests.e2e.command import ask, jpeg, start
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 NUM_IMAGES = 800
-SLOW = '''
-"""Python reads this at the start of each process, Ray's workers too: decoding takes its time until a file is there."""
+SLOW = """
+import os, time
 
-import os, sys, time
-from importlib.machinery import PathFinder
-
-
-class Finder:
-    def find_spec(self, name, path, target=None):
-        if name != "pipeline.decode":
-            return None
-        spec = PathFinder.find_spec(name, path)
-        run = spec.loader.exec_module
-
-        def exec_module(module):
-            run(module)
-            decode_stored = module.decode_stored
-
-            def slow(data, max_pixels):
-                if not os.path.exists(os.environ["HURRY_UP"]):
-                    time.sleep(0.3)
-                return decode_stored(data, max_pixels)
-
-            module.decode_stored = slow
-
-        spec.loader.exec_module = exec_module
-        return spec
+decode_at_once = decode_stored
 
 
-sys.meta_path.insert(0, Finder())
-'''
+def decode_stored(data, max_pixels):
+    if not os.path.exists(os.environ["HURRY_UP"]):
+        time.sleep(0.3)
+    return decode_at_once(data, max_pixels)
+"""
 
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[RayNodes]:
     """A head without cores, and up to three others when there is work for them."""
-    (tmp_path / "sitecustomize.py").write_text(SLOW)
-    environment = {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}", "HURRY_UP": str(tmp_path / "hurry")}
+    environment = appended({"pipeline.decode": SLOW}) | {"HURRY_UP": str(tmp_path / "hurry")}
     with TemporaryDirectory(prefix="n") as folder:  # Ray's sockets want a short path
         nodes = RayNodes(Path(folder), os.environ | environment, head_cpus=0, max_grown=3)
         try:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tests.appended_code import appended
 from tests.e2e.command import ask, infer, jpeg, run
 
 pytestmark = pytest.mark.slow
@@ -60,8 +61,7 @@ def test_a_range_of_days(model, tmp_path):
 @pytest.mark.s3
 def test_what_a_complete_run_has_found_is_not_looked_up_again(model, s3, monkeypatch, tmp_path):
     """The margin is an hour: it is made nothing here. A row is taken out behind its back, to see who looks."""
-    (tmp_path / "sitecustomize.py").write_text(MARGIN)
-    environment = {"PYTHONPATH": str(tmp_path)}
+    environment = appended({"pipeline.watermark": "MARGIN *= 0"})
     bucket = s3.bucket()
     s3.put(bucket, {"in/a.jpg": jpeg(1), "in/b.jpg": jpeg(2), "in/broken.jpg": jpeg(3)[:100]})
     table = f"s3://{bucket}/table"
@@ -78,25 +78,3 @@ def test_what_a_complete_run_has_found_is_not_looked_up_again(model, s3, monkeyp
     assert "4 images listed (0 other files skipped): 3 older than the last complete run, 0 already detected" in err
     assert counts("--retry-failed") == [4, 3, 1, 0, 1]
     assert counts("--full-plan") == [4, 4, 0, 0, 0]
-
-
-MARGIN = """
-import sys
-from importlib.machinery import PathFinder
-
-class Finder:
-    def find_spec(self, name, path, target=None):
-        if name != "pipeline.watermark":
-            return None
-        spec = PathFinder.find_spec(name, path)
-        run = spec.loader.exec_module
-
-        def exec_module(module):
-            run(module)
-            module.MARGIN *= 0
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-sys.meta_path.insert(0, Finder())
-"""

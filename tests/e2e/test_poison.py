@@ -5,74 +5,46 @@ from typing import Any
 
 import pytest
 
+from tests.appended_code import appended
 from tests.e2e.command import ask, infer, jpeg, run
 
 pytestmark = pytest.mark.slow
 
-ACCIDENTS = '''
-"""Python reads this at the start of each process, Ray's workers too: it changes modules of ours when they are imported."""
+DECODE = """
+import os, signal, time
 
-import os, signal, sys, time
-from importlib.machinery import PathFinder
-
-
-def kill(number):
-    os.kill(os.getpid(), number)
+decode_safely = decode_stored
 
 
-def decode(module):
-    decode_stored = module.decode_stored
-
-    def accident(data, max_pixels):
-        if b"KILL ME" in data or "EVERY_IMAGE_KILLS" in os.environ:
-            kill(signal.SIGKILL)
-        if b"CRASH ME" in data:
-            kill(signal.SIGSEGV)
-        if b"EAT MEMORY" in data:
-            eaten = [bytes(b"x" * 2**26) for _ in range(int(os.environ["EATEN_BYTES"]) // 2**26)]
-            time.sleep(600)  # Ray looks four times a second.
-        return decode_stored(data, max_pixels)
-
-    module.decode_stored = accident
-
-
-def detect(module):
-    class Detector(module.Detector):
-        def __call__(self, images, sizes):
-            if 59 in sizes[:, 0]:
-                raise module.torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-            return super().__call__(images, sizes)
-
-    module.Detector = Detector
+def decode_stored(data, max_pixels):
+    if b"KILL ME" in data or "EVERY_IMAGE_KILLS" in os.environ:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if b"CRASH ME" in data:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if b"EAT MEMORY" in data:
+        eaten = [bytes(b"x" * 2**26) for _ in range(int(os.environ["EATEN_BYTES"]) // 2**26)]
+        time.sleep(600)  # Ray looks four times a second.
+    return decode_safely(data, max_pixels)
+"""
+DETECT = """
+class BrittleDetector(Detector):
+    def __call__(self, images, sizes):
+        if 59 in sizes[:, 0]:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        return super().__call__(images, sizes)
 
 
-def stream(module):
-    module.MIN_LOST_BLOCKS = 1 if "EVERY_IMAGE_KILLS" in os.environ else module.MIN_LOST_BLOCKS
+Detector = BrittleDetector
+"""
+STREAM = """
+import os
 
+if "EVERY_IMAGE_KILLS" in os.environ:
+    MIN_LOST_BLOCKS = 1
+"""
 
-CHANGES = {"pipeline.decode": decode, "pipeline.detect": detect, "pipeline.stream": stream}
-
-
-class Finder:
-    def find_spec(self, name, path, target=None):
-        if name not in CHANGES:
-            return None
-        spec = PathFinder.find_spec(name, path)
-        run = spec.loader.exec_module
-        spec.loader.exec_module = lambda module: (run(module), CHANGES[name](module))
-        return spec
-
-
-sys.meta_path.insert(0, Finder())
-'''
-
-
-@pytest.fixture
-def accidents(tmp_path: Path) -> dict[str, str]:
-    """The environment in which they happen."""
-    (tmp_path / "hook").mkdir()
-    (tmp_path / "hook/sitecustomize.py").write_text(ACCIDENTS)
-    return {"PYTHONPATH": str(tmp_path / "hook")}
+ACCIDENTS = appended({"pipeline.decode": DECODE, "pipeline.detect": DETECT, "pipeline.stream": STREAM})
+"""The environment in which they happen."""
 
 
 def little_memory() -> dict[str, str]:
@@ -92,7 +64,7 @@ def failures(table: Path) -> dict[str, list[Any]]:
     return {Path(uri).name: rest for uri, *rest in (row.values() for row in ask(table, sql))}
 
 
-def test_an_image_that_kills_its_process_costs_itself_alone(model, accidents, tmp_path):
+def test_an_image_that_kills_its_process_costs_itself_alone(model, tmp_path):
     pictures, table = tmp_path / "pictures", tmp_path / "table"
     pictures.mkdir()
     for index in range(37):
@@ -102,7 +74,7 @@ def test_an_image_that_kills_its_process_costs_itself_alone(model, accidents, tm
     (pictures / "break-device.jpg").write_bytes(jpeg(width_px=59))
     arguments = ("--input", pictures, "--table", table, "--model", model, "--num-detectors", 2)
 
-    first = infer(*arguments, environment=accidents)
+    first = infer(*arguments, environment=ACCIDENTS)
     assert [first[k] for k in ("listed", "planned", "ok", "failed")] == [40, 40, 37, 3]
     assert failures(table) == {
         "kill.jpg": ["fetch", "ProcessKilled", 1],
@@ -114,25 +86,25 @@ def test_an_image_that_kills_its_process_costs_itself_alone(model, accidents, tm
     assert [second[k] for k in ("already_done", "planned")] == [37, 3], "another run tries them again"
 
 
-def test_an_image_that_eats_all_memory_costs_itself_alone(model, accidents, tmp_path):
+def test_an_image_that_eats_all_memory_costs_itself_alone(model, tmp_path):
     pictures, table = tmp_path / "pictures", tmp_path / "table"
     pictures.mkdir()
     for index in range(7):
         (pictures / f"{index}.jpg").write_bytes(jpeg())
     (pictures / "eat.jpg").write_bytes(jpeg() + b"EAT MEMORY")
     arguments = ("--input", pictures, "--table", table, "--model", model)
-    found = infer(*arguments, environment=accidents | little_memory())
+    found = infer(*arguments, environment=ACCIDENTS | little_memory())
     assert [found[k] for k in ("listed", "ok", "failed")] == [8, 7, 1]
     assert failures(table) == {"eat.jpg": ["fetch", "ProcessKilled", 1]}
 
 
-def test_a_run_in_which_everything_dies_ends_and_says_so(model, accidents, tmp_path):
+def test_a_run_in_which_everything_dies_ends_and_says_so(model, tmp_path):
     pictures, table = tmp_path / "pictures", tmp_path / "table"
     pictures.mkdir()
     for index in range(100):
         (pictures / f"{index}.jpg").write_bytes(jpeg())
     arguments = ("infer", "--input", pictures, "--table", table, "--model", model, "--num-detectors", 1)
-    code, _, err = run(*arguments, environment=accidents | {"EVERY_IMAGE_KILLS": "yes"})
+    code, _, err = run(*arguments, environment=ACCIDENTS | {"EVERY_IMAGE_KILLS": "yes"})
     assert code == 1
     assert "2 images killed the process that held them alone, the last one in stage fetch" in err
     assert "Traceback" not in err

@@ -9,43 +9,24 @@ from pathlib import Path
 
 import pytest
 
+from tests.appended_code import appended
 from tests.chaos.processes import below, kill_tree, wait_until_gone
 from tests.e2e.command import ask, infer, jpeg, start
 
 pytestmark = pytest.mark.slow
 
 NUM_IMAGES = 80
-SLOW = '''
-"""Python reads this at the start of each process, Ray's workers too: one picture takes ten minutes to decode."""
+SLOW = """
+import time
 
-import sys, time
-from importlib.machinery import PathFinder
-
-
-class Finder:
-    def find_spec(self, name, path, target=None):
-        if name != "pipeline.decode":
-            return None
-        spec = PathFinder.find_spec(name, path)
-        run = spec.loader.exec_module
-
-        def exec_module(module):
-            run(module)
-            decode_stored = module.decode_stored
-
-            def slow(data, max_pixels):
-                if b"TAKE YOUR TIME" in data:
-                    time.sleep(600)
-                return decode_stored(data, max_pixels)
-
-            module.decode_stored = slow
-
-        spec.loader.exec_module = exec_module
-        return spec
+decode_at_once = decode_stored
 
 
-sys.meta_path.insert(0, Finder())
-'''
+def decode_stored(data, max_pixels):
+    if b"TAKE YOUR TIME" in data:
+        time.sleep(600)
+    return decode_at_once(data, max_pixels)
+"""
 
 
 @pytest.fixture
@@ -56,14 +37,6 @@ def pictures(tmp_path: Path) -> Path:
         (folder / f"{index}.jpg").write_bytes(jpeg())
     (folder / "slow.jpg").write_bytes(jpeg() + b"TAKE YOUR TIME")
     return folder
-
-
-@pytest.fixture
-def slow(tmp_path: Path) -> dict[str, str]:
-    """The environment in which it is."""
-    (tmp_path / "hook").mkdir()
-    (tmp_path / "hook/sitecustomize.py").write_text(SLOW)
-    return {"PYTHONPATH": str(tmp_path / "hook")}
 
 
 def wait_for_results(run: "subprocess.Popen[str]") -> str:
@@ -93,14 +66,13 @@ def test_a_signal_commits_what_is_finished(
     number: signal.Signals,
     exit_code: int,
     pictures: Path,
-    slow: dict[str, str],
     model: Path,
     tmp_path: Path,
 ) -> None:
     """The interval is an hour: before the signal nothing is committed."""
     table = tmp_path / "table"
     arguments = ("--input", pictures, "--table", table, "--model", model, "--price-per-node-hour", 3600)
-    stopped = start("infer", *arguments, "--commit-interval-s", 3600, environment=slow)
+    stopped = start("infer", *arguments, "--commit-interval-s", 3600, environment=appended({"pipeline.decode": SLOW}))
     try:
         told = wait_for_results(stopped)
         started = below(stopped.pid)
