@@ -11,9 +11,9 @@ import click
 
 from jobs.job_commands import logs, spec, status, stop, submit
 from jobs.settings import DataCheckSettings, EvaluateSettings, ImportSettings, PublishSettings, TrainSettings
-from jobs.spec import load_settings, spec_options
+from jobs.spec import SPEC_FILE, load_settings, spec_options
 from pipeline import log_lines
-from pipeline.errors import SsdBatchError
+from pipeline.errors import SettingError, SsdBatchError
 from pipeline.log_lines import LogFormat
 from pipeline.maintain import Maintained, MaintainSettings
 from pipeline.settings import CanarySettings, InferSettings
@@ -154,16 +154,20 @@ def show_run(run_id: str, table: str, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--table", "tables", multiple=True, required=True, help="Table of results; may be given several times.")
+@click.option("--table", "tables", multiple=True, help="Table of results; may be given several times.")
+@click.option("--spec", "specs", multiple=True, type=SPEC_FILE, help="Spec of infer, whose table it is; also several.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=9464, show_default=True, help="0 = a free one.")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen at; there is no authentication."
 )
-def exporter(tables: tuple[str, ...], port: int, host: str) -> None:
+def exporter(tables: tuple[str, ...], specs: tuple[Path, ...], port: int, host: str) -> None:
     """Serve for Prometheus what the records of runs say, until it is stopped: also when no run goes on."""
     from jobs.exporter import serve
 
-    serve(tables, host, port)
+    named = [*tables, *(load_settings(InferSettings, spec, {}).table for spec in specs)]
+    if not named:
+        raise SettingError("table: missing; give --table, or --spec of a job that has one")
+    serve(named, host, port)
 
 
 @cli.command()

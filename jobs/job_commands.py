@@ -12,12 +12,12 @@ import click
 from cronsim import CronSim
 
 from jobs.job_settings import KINDS, JobSettings
-from jobs.spec import check_settings, kind_of, read_spec, setting_options
+from jobs.spec import SPEC_FILE, check_settings, kind_of, read_spec, setting_options
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
-SPEC = click.argument("spec", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+SPEC = click.argument("spec", type=SPEC_FILE)
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line of standard output.")
 ADDRESS = click.option(
     "--address",

@@ -22,6 +22,8 @@ from pipeline.errors import SettingError
 Settings = TypeVar("Settings", bound=BaseModel)
 Command = Callable[..., Any]
 
+SPEC_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+"""A flag's type."""
 SECRET_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 """A user's name with a password."""
 
@@ -39,7 +41,7 @@ class Spec:
 def spec_options(model: type[BaseModel]) -> Callable[[Command], Command]:
     """Give a click command `--spec`, and a flag for each field of a model."""
     help_text = "YAML file with any of the settings below; flags override it."
-    spec = click.option("--spec", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=help_text)
+    spec = click.option("--spec", type=SPEC_FILE, help=help_text)
     return lambda command: spec(setting_options(model)(command))
 
 

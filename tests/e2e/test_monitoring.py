@@ -68,6 +68,7 @@ def test_promtool_takes_rules_and_configuration(programs: Path) -> None:
         ("check", "rules", "--lint-fatal", "alerts.yaml"),
         ("test", "rules", "alerts_test.yaml"),
         ("check", "config", "prometheus.yaml"),
+        ("check", "config", "prometheus-kubernetes.yaml"),
     ):
         checked = subprocess.run([programs / "promtool", *command], cwd=MONITORING, capture_output=True, text=True)
         assert checked.returncode == 0, checked.stdout + checked.stderr

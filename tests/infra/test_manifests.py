@@ -25,7 +25,8 @@ def pod_templates(manifests: list[Manifest]) -> list[Manifest]:
     spec = rayjob_spec(manifests)
     cluster = spec["rayClusterSpec"]
     cronjobs = [some["spec"]["jobTemplate"]["spec"] for some in manifests if some["kind"] == "CronJob"]
-    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    deployments = [some["spec"] for some in manifests if some["kind"] == "Deployment"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"], *deployments]
     return [spec["submitterPodTemplate"], *(some["template"] for some in (*groups, *cronjobs))]
 
 

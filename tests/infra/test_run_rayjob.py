@@ -115,10 +115,17 @@ def test_a_night_that_succeeds(cluster: Cluster) -> None:
     cluster.ends = [SUCCEEDED]
     assert pod(cluster) == 0
     copy = cluster.rayjobs[f"{NIGHT}-1"]
-    assert copy["spec"] == {"suspend": False, "entrypoint": "ssd-batch infer"}
+    entrypoint = "ssd-batch infer --due-at 2025-11-14T00:10:00+00:00"
+    assert copy["spec"] == {"suspend": False, "entrypoint": entrypoint}
     assert copy["metadata"]["ownerReferences"] == [
         {"apiVersion": "batch/v1", "kind": "Job", "name": NIGHT, "uid": "uid-1"}
     ]
+
+
+def test_a_job_made_by_hand_is_not_due_at_any_time(cluster: Cluster) -> None:
+    cluster.ends = [SUCCEEDED]
+    assert run(cluster.client, "nightly", "try-1", "uid-1", poll_s=0.01) == 0
+    assert cluster.rayjobs["try-1-1"]["spec"]["entrypoint"] == "ssd-batch infer"
 
 
 @pytest.mark.parametrize(

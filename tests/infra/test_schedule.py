@@ -30,7 +30,7 @@ class Unit(configparser.ConfigParser):
         self.read(path)
 
 
-TIMER, SERVICE = Unit(SCHEDULE / "ssd-batch.timer"), Unit(SCHEDULE / "ssd-batch.service")
+TIMER, SERVICE, EXPORTER = (Unit(SCHEDULE / f"ssd-batch{name}") for name in (".timer", ".service", "-exporter.service"))
 CRONTAB = [line for line in (SCHEDULE / "crontab").read_text().splitlines() if line and not line.startswith("#")]
 
 
@@ -54,9 +54,10 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     if not shutil.which("systemd-analyze"):
         assert not os.environ.get("CI"), "CI has to have systemd"
         pytest.skip("systemd-analyze is not on this machine: the units were not verified")
-    for path in (SCHEDULE / "ssd-batch.timer", SCHEDULE / "ssd-batch.service"):
+    for path in SCHEDULE.glob("ssd-batch*"):
         (tmp_path / path.name).write_text(path.read_text().replace("/opt/ssd-batch/.venv/bin/ssd-batch", "/bin/true"))
-    units = [tmp_path / "ssd-batch.timer", tmp_path / "ssd-batch.service"]
+    units = sorted(tmp_path.iterdir())
+    assert len(units) == 3
     verified = subprocess.run(["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True)
     assert (verified.returncode, verified.stderr) == (0, "")
     subprocess.run(["systemd-analyze", "calendar", TIMER["Timer"]["OnCalendar"]], check=True, capture_output=True)
@@ -76,6 +77,7 @@ def test_the_commands_of_the_schedules_exist(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(ROOT)
     for line in (SERVICE["Service"]["ExecStart"], CRONTAB[-1]):
         assert check_command(line)["wait"]
+    assert check_command(EXPORTER["Service"]["ExecStart"])["specs"] == (Path("jobs/nightly.yaml"),)
 
 
 def test_the_command_of_the_rayjob_exists(manifests: list[Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +91,17 @@ def test_the_command_of_the_rayjob_exists(manifests: list[Manifest], monkeypatch
             str(workers["maxReplicas"]),
         )
     assert bool(settings["require_gpu"]) == has_gpus
+
+
+def test_the_exporter_watches_the_table_of_the_night(
+    manifests: list[Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (deployment,) = [some["spec"] for some in manifests if some["kind"] == "Deployment"]
+    (container,) = deployment["template"]["spec"]["containers"]
+    told = check_command(shlex.join(container["command"]))
+    assert (told["specs"], told["host"]) == ((Path("jobs/nightly.yaml"),), "0.0.0.0")
+    assert container["ports"] == [{"name": "metrics", "containerPort": told["port"]}]
 
 
 def test_what_would_end_in_the_same_way_is_not_tried_again(manifests: list[Manifest]) -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ NIGHT = "ssd-batch/night"
 ENDED = ("Complete", "Failed", "ValidationFailed")
 EXIT_CODE = re.compile(r"Job entrypoint command failed with exit code (\d+)")
 """Ray's message; KubeRay has no field for it."""
+DUE_MINUTE = re.compile(r"-(\d{8,})$")
+"""How a CronJob names a night's Job: by the minute that it was due, counted from 1970. Jobs made by hand have other names."""
 POLL_S, TIMEOUT_S = 10.0, 30.0
 RETRIES = Retry(
     total=30, backoff_factor=1, backoff_max=30, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=("GET",)
@@ -106,11 +109,14 @@ def run(rayjobs: RayJobs, name: str, night: str, night_uid: str, poll_s: float =
 def copy_of(rayjob: RayJob, night: str, night_uid: str, number: int) -> RayJob:
     """One that runs, owned by the night's Job."""
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": night, "uid": night_uid}
+    entrypoint = rayjob["spec"]["entrypoint"]
+    if due := DUE_MINUTE.search(night):
+        entrypoint += f" --due-at {datetime.fromtimestamp(60 * int(due[1]), UTC).isoformat()}"
     return {
         "apiVersion": rayjob["apiVersion"],
         "kind": rayjob["kind"],
         "metadata": {"name": f"{night}-{number}", "labels": {NIGHT: night}, "ownerReferences": [owner]},
-        "spec": rayjob["spec"] | {"suspend": False},
+        "spec": rayjob["spec"] | {"suspend": False, "entrypoint": entrypoint},
     }
 
 
