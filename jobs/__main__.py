@@ -10,8 +10,9 @@ from typing import Any, get_args
 import click
 
 from jobs.job_commands import logs, spec, status, stop, submit
+from jobs.job_settings import AlertSettings
 from jobs.settings import DataCheckSettings, EvaluateSettings, ImportSettings, PublishSettings, TrainSettings
-from jobs.spec import SPEC_FILE, load_settings, spec_options
+from jobs.spec import SPEC_FILE, load_settings, read_spec, spec_options
 from pipeline import log_lines
 from pipeline.errors import SettingError, SsdBatchError
 from pipeline.log_lines import LogFormat
@@ -155,7 +156,9 @@ def show_run(run_id: str, table: str, as_json: bool) -> None:
 
 @cli.command()
 @click.option("--table", "tables", multiple=True, help="Table of results; may be given several times.")
-@click.option("--spec", "specs", multiple=True, type=SPEC_FILE, help="Spec of infer, whose table it is; also several.")
+@click.option(
+    "--spec", "specs", multiple=True, type=SPEC_FILE, help="Spec of a job: its table, and its job.alerts; also several."
+)
 @click.option("--port", type=click.IntRange(0, 65_535), default=9464, show_default=True, help="0 = a free one.")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen at; there is no authentication."
@@ -164,10 +167,12 @@ def exporter(tables: tuple[str, ...], specs: tuple[Path, ...], port: int, host: 
     """Serve for Prometheus what the records of runs say, until it is stopped: also when no run goes on."""
     from jobs.exporter import serve
 
-    named = [*tables, *(load_settings(InferSettings, spec, {}).table for spec in specs)]
-    if not named:
+    watched = dict.fromkeys(tables, AlertSettings()) | {
+        load_settings(InferSettings, spec, {}).table: read_spec(spec).job.alerts for spec in specs
+    }
+    if not watched:
         raise SettingError("table: missing; give --table, or --spec of a job that has one")
-    serve(named, host, port)
+    serve(watched, host, port)
 
 
 @cli.command()

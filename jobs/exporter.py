@@ -4,7 +4,7 @@ import logging
 import statistics
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Metric, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from jobs.job_settings import AlertSettings
 from jobs.run_report import Record, list_runs
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.estimate import LONG_S
@@ -35,7 +36,7 @@ COUNTS = ("listed", "already_done", "planned", "ok", "failed")
 
 GAUGES = {
     "table_readable": "1 where the table's records could be read.",
-    "last_success_timestamp_seconds": "When the last complete run ended; 0 where none has yet.",
+    "last_success_timestamp_seconds": "When the last complete run ended; where none has yet, when the first one known has started.",
     "running_since_timestamp_seconds": "When the run started that has no end yet, and none after it: it runs, or was killed.",
     "recent_runs": "Runs of the last 26 hours by outcome; running also counts those that were killed.",
     "last_run_outcome": "1 for the outcome of the last run that ended.",
@@ -51,6 +52,11 @@ GAUGES = {
     "last_run_cost_per_thousand_images": "In the same unit.",
     "steady_images_per_second": f"Of the last run that streamed for {LONG_S} s or more, from its first results on.",
     "usual_images_per_second": "The median of the steady throughput of runs before.",
+    "no_success_limit_seconds": "Of an alert, as its spec says: without a complete run.",
+    "failed_share_limit": "Of an alert: of the planned images.",
+    "slow_share_limit": "Of an alert: of the usual throughput.",
+    "lag_limit_seconds": "Of an alert: from when a run was due to its start.",
+    "running_limit_seconds": "Of an alert: since a run has started that has no end.",
 }
 """All that is served, each with the label table: ssd_batch_ and the name."""
 
@@ -62,10 +68,10 @@ class TableCollector(Collector):
     """Samples of tables, as old as `CACHE_S` at most.
 
     Args:
-        tables: their URLs.
+        tables: by their URLs, when someone should look.
     """
 
-    def __init__(self, tables: Sequence[str]) -> None:
+    def __init__(self, tables: Mapping[str, AlertSettings]) -> None:
         self._tables = tables
         self._lock = threading.Lock()
         self._collected: list[Metric] = []
@@ -80,14 +86,23 @@ class TableCollector(Collector):
             yield from self._collected
 
 
-def collect(tables: Iterable[str]) -> list[Metric]:
+def collect(tables: Mapping[str, AlertSettings]) -> list[Metric]:
     """All gauges; of a table that can't be read, only that."""
     families: dict[str, Metric] = {name: GaugeMetricFamily(f"ssd_batch_{name}", text) for name, text in GAUGES.items()}
-    for url in tables:
-        for name, labels, value in table_samples(url):
+    for url, alerts in tables.items():
+        for name, labels, value in (*limit_samples(alerts), *table_samples(url)):
             if value is not None:
                 families[name].add_sample(f"ssd_batch_{name}", {"table": url} | labels, value)
     return list(families.values())
+
+
+def limit_samples(alerts: AlertSettings) -> Iterator[Sample]:
+    """What the rules of alerts compare with."""
+    yield "no_success_limit_seconds", {}, 3600 * alerts.no_success_h
+    yield "failed_share_limit", {}, alerts.failed_share
+    yield "slow_share_limit", {}, alerts.slow_share
+    yield "lag_limit_seconds", {}, 3600 * alerts.late_h
+    yield "running_limit_seconds", {}, 3600 * alerts.long_h
 
 
 def table_samples(url: str) -> list[Sample]:
@@ -108,7 +123,10 @@ def samples(records: Sequence[Record], last: dict[str, Any] | None, now: datetim
         last: its last complete run.
         now: with a time zone.
     """
-    yield "last_success_timestamp_seconds", {}, datetime.fromisoformat(last["ended_at"]).timestamp() if last else 0.0
+    if last:
+        yield "last_success_timestamp_seconds", {}, datetime.fromisoformat(last["ended_at"]).timestamp()
+    elif records:
+        yield "last_success_timestamp_seconds", {}, records[-1]["started_at"].timestamp()
     for outcome in OUTCOMES:
         recent = [run for run in records if run["outcome"] == outcome and run["started_at"] > now - RECENT]
         yield "recent_runs", {"outcome": outcome}, len(recent)
@@ -150,14 +168,19 @@ def throughput_samples(ended: Sequence[Record]) -> Iterator[Sample]:
         yield "usual_images_per_second", {}, statistics.median(before)
 
 
-def serve(tables: Sequence[str], host: str, port: int) -> None:
+def serve(tables: Mapping[str, AlertSettings], host: str, port: int) -> None:
     """Answer Prometheus until a signal comes.
+
+    Args:
+        tables: by their paths or URLs, when someone should look.
+        host: address to listen at.
+        port: 0 for a free one.
 
     Raises:
         SettingError: the port can't be listened at.
     """
     registry = CollectorRegistry()
-    registry.register(TableCollector([ResultTable(url).url for url in tables]))
+    registry.register(TableCollector({ResultTable(url).url: alerts for url, alerts in tables.items()}))
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:

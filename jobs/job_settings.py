@@ -46,6 +46,21 @@ def _check_no_secret(variables: dict[str, str]) -> dict[str, str]:
     return variables
 
 
+class AlertSettings(Frozen):
+    """When someone should look; `exporter` tells Prometheus, whose rules are in infra/monitoring/alerts.yaml."""
+
+    no_success_h: Annotated[float, Field(gt=0)] = 26.0
+    """NoSuccess: hours since the last complete run."""
+    failed_share: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """ManyFailures: of the images that a run has planned."""
+    slow_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Slow: of the usual images/s."""
+    late_h: Annotated[float, Field(gt=0)] = 1.0
+    """Late: hours from when a run was due to its start."""
+    long_h: Annotated[float, Field(gt=0)] = 12.0
+    """TooLong: hours since a run has started that has no end."""
+
+
 class JobSettings(Frozen):
     """How a job is given to a cluster, and when."""
 
@@ -73,3 +88,5 @@ class JobSettings(Frozen):
     """Attempts of a night that `submit --wait` makes."""
     backoff_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
     """Seconds before the second attempt, twice as many before each later one."""
+    alerts: AlertSettings = AlertSettings()
+    """When someone should look."""

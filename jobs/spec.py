@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
@@ -46,16 +47,22 @@ def spec_options(model: type[BaseModel]) -> Callable[[Command], Command]:
 
 
 def setting_options(model: type[BaseModel]) -> Callable[[Command], Command]:
-    """Give a click command a flag for each field of a model that fits into one, first those that must be given."""
+    """Give a click command a flag for each field of a model that is one value, or several; first those that must be given."""
 
     def decorate(command: Command) -> Command:
         fields = sorted(model.model_fields.items(), key=lambda item: not item[1].is_required())
         for name, field in reversed(fields):
-            if get_origin(field.annotation) is not dict:
+            if get_origin(field.annotation) is not dict and _model_of(field) is None:
                 command = _option(name, field)(command)
         return command
 
     return decorate
+
+
+def _model_of(field: FieldInfo) -> type[BaseModel] | None:
+    """That of settings within settings."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
@@ -161,7 +168,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _explain(model: type[BaseModel], error: dict[str, Any]) -> str:
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, model.model_fields, n=1)
+        *outer, unknown = error["loc"]
+        within = reduce(lambda some, part: _model_of(some.model_fields[part]) or some, outer, model)
+        near = difflib.get_close_matches(str(unknown), within.model_fields, n=1)
         return f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else "")
     if error["type"] == "missing":
         return f"{name}: missing; give --{name.replace('_', '-')} or set it in the spec"

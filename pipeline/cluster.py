@@ -66,12 +66,25 @@ def cluster(address: str) -> Iterator[None]:
 
 
 def _start(options: dict[str, Any]) -> None:
-    with handler_kept(signal.SIGTERM):  # Ray's own ends the process with 15, at any place
+    with handler_kept(signal.SIGTERM), muted():  # Ray's own handler ends the process with 15, at any place
         ray.init(**options)
         if options["address"] == "local" and ray.cluster_resources()["CPU"] < 2:  # type: ignore[no-untyped-call]
             # On one core a detector would leave none whole, which Ray's repartition asks for: two in name.
             ray.shutdown()
             ray.init(**options, num_cpus=2)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Without Ray's C++ core, which tells on standard error, past Python's logging, that it was asked to be quiet."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def quiet_ray_data() -> None:

@@ -16,7 +16,17 @@ from tests.infra.conftest import Manifest, rayjob_spec
 
 ROOT = Path(__file__).parents[2]
 GIB, MIB = 2**30, 2**20
-FREE = {"annotations", "data", "labels", "limits", "matchLabels", "nodeSelector", "rayStartParams", "requests"}
+FREE = {
+    "annotations",
+    "data",
+    "labels",
+    "limits",
+    "matchLabels",
+    "nodeSelector",
+    "rayStartParams",
+    "requests",
+    "selector",
+}
 """Whose keys are anyone's: a typo is no error of form."""
 STORE_PER_CORE, LIMIT_PER_CORE = 512 * MIB, 3 * GIB
 
@@ -57,13 +67,14 @@ def test_all_are_valid(manifests: list[Manifest]) -> None:
 
 
 def test_a_typo_in_any_field_is_found(manifests: list[Manifest]) -> None:
+    """But in the labels that a Service selects by, which the test of Prometheus' names holds."""
     missed = [
         (manifest["kind"], *path)
         for manifest in manifests
         for path in places(manifest)
         if path not in {("apiVersion",), ("kind",)} and not any(errors_in(with_typo(manifest, path)))
     ]
-    assert missed == []
+    assert {path[:3] for path in missed} == {("Service", "spec", "selector")}
 
 
 @pytest.mark.parametrize(
@@ -129,6 +140,31 @@ def test_network_policies_and_budgets_are_of_pods_that_are_there(manifests: list
         for template in templates:
             if selector and selects(selector, template["metadata"]["labels"]):
                 assert {port["port"] for port in ports} <= ports_of(template)
+
+
+def test_prometheus_finds_all_that_has_metrics(manifests: list[Manifest]) -> None:
+    config = yaml.safe_load((ROOT / "infra/monitoring/prometheus-kubernetes.yaml").read_text())
+    asked = {
+        (name, some["port"])
+        for job in config["scrape_configs"]
+        for some in job["dns_sd_configs"]
+        for name in some["names"]
+    }
+    services = {some["metadata"]["name"]: some["spec"] for some in manifests if some["kind"] == "Service"}
+    assert asked == {(f"{name}.ssd-batch.svc", spec["ports"][0]["port"]) for name, spec in services.items()}
+    for template in pod_templates(manifests):
+        ports = {
+            port["containerPort"]
+            for some in template["spec"]["containers"]
+            for port in some.get("ports", [])
+            if port["name"] == "metrics"
+        }
+        found = {
+            spec["ports"][0]["port"]
+            for spec in services.values()
+            if selects({"matchLabels": spec["selector"]}, template["metadata"]["labels"])
+        }
+        assert found == ports
 
 
 def test_nothing_is_open_that_is_not_said(manifests: list[Manifest]) -> None:

@@ -1,13 +1,16 @@
 """What is served of records, without a server."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from jobs import exporter
-from jobs.exporter import TableCollector, collect, samples
+from jobs.exporter import GAUGES, TableCollector, collect, limit_samples, samples
+from jobs.job_settings import AlertSettings
 from pipeline.runs import RUNS, recorded
 from pipeline.table import ResultTable
 
+LIMIT = re.compile("_limit(_|$)")
 NOW = datetime(2026, 11, 25, 8, tzinfo=UTC)
 
 
@@ -25,9 +28,23 @@ def served(*records: dict[str, object], last: dict[str, object] | None = None) -
 
 def test_of_a_table_without_runs() -> None:
     found = served()
-    assert found.pop(("last_success_timestamp_seconds",)) == 0
     assert {name[0] for name in found} == {"recent_runs"}
     assert set(found.values()) == {0}
+
+
+def test_a_table_without_a_complete_run_is_given_time_from_its_first_run_on() -> None:
+    found = served(record(1, "failed"), record(9, "failed"))
+    assert found["last_success_timestamp_seconds",] == (NOW - timedelta(hours=9)).timestamp()
+
+
+def test_limits_of_alerts_are_those_of_the_spec() -> None:
+    limits = {name: value for name, _, value in limit_samples(AlertSettings(no_success_h=50, failed_share=0.1))}
+    assert set(limits) == {name for name in GAUGES if LIMIT.search(name)}
+    assert (limits["no_success_limit_seconds"], limits["failed_share_limit"], limits["slow_share_limit"]) == (
+        180_000,
+        0.1,
+        0.5,
+    )
 
 
 def test_of_the_last_run_that_ended() -> None:
@@ -92,13 +109,15 @@ def test_a_table_that_can_not_be_read_hides_no_other(tmp_path: Path) -> None:
         made["failed"] = 1
     values = {
         (sample.name, sample.labels["table"]): sample.value
-        for family in collect([missing, good.url])
+        for family in collect(dict.fromkeys((missing, good.url), AlertSettings()))
         for sample in family.samples
         if set(sample.labels) == {"table"}
     }
     assert (values["ssd_batch_table_readable", missing], values["ssd_batch_table_readable", good.url]) == (0, 1)
     assert values["ssd_batch_last_run_failed_share", good.url] == 1 / 3
-    assert [name for name, table in values if table == missing] == ["ssd_batch_table_readable"]
+    assert [name for name, table in values if table == missing and not LIMIT.search(name)] == [
+        "ssd_batch_table_readable"
+    ]
 
 
 def test_tables_are_read_once_in_a_while(tmp_path: Path, monkeypatch) -> None:
@@ -116,7 +135,7 @@ def test_tables_are_read_once_in_a_while(tmp_path: Path, monkeypatch) -> None:
     clock = Clock()
     monkeypatch.setattr(exporter, "time", clock)
     table = ResultTable(str(tmp_path / "table"))
-    collector = TableCollector([table.url])
+    collector = TableCollector({table.url: AlertSettings()})
     assert readable() == 0
     table.create()
     assert readable() == 0

@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner
 from pydantic import Field
 
-from jobs.job_settings import KINDS, JobSettings
+from jobs.job_settings import KINDS, AlertSettings, JobSettings
 from jobs.settings import TrainSettings
 from jobs.spec import check_settings, load_settings, read_spec, spec_options
 from jobs.spec_schema import spec_schema
@@ -174,6 +174,8 @@ def test_the_schema_refuses(wrong: str) -> None:
         ("kind: fly", "^kind: must be one of infer, train, evaluate, maintain, not 'fly'$"),
         ("job: 5", "^job: must be a mapping of settings to values, not 5$"),
         ("job: {schedul: x}", "^job: schedul: no such setting; did you mean schedule[?]$"),
+        ("job: {alerts: {late: 1}}", "^job: alerts.late: no such setting; did you mean late_h[?]$"),
+        ("job: {alerts: {slow_share: 2}}", "^job: alerts.slow_share: .*less than or equal to 1, not 2$"),
         ("job: {schedule: at two}", "^job: schedule: is no cron expression such as 0 2 [*] [*] [*] .*, not 'at two'$"),
         ("job: {time_zone: Mars/Base}", "^job: time_zone: is no time zone such as Europe/Berlin, not 'Mars/Base'$"),
         ("job: {name: Nightly!}", "^job: name: .*pattern"),
@@ -216,7 +218,7 @@ def test_a_spec_is_for_one_command(tmp_path: Path) -> None:
 
 
 def test_every_setting_of_a_job_says_what_it_is() -> None:
-    assert all(field.description for field in JobSettings.model_fields.values())
+    assert all(field.description for some in (JobSettings, AlertSettings) for field in some.model_fields.values())
 
 
 @pytest.mark.parametrize("name", ["bccd", "voc_ssd300", "voc_ssd512", "coco_ssd300"])
