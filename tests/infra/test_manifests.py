@@ -16,17 +16,7 @@ from tests.infra.conftest import Manifest, rayjob_spec
 
 ROOT = Path(__file__).parents[2]
 GIB, MIB = 2**30, 2**20
-FREE = {
-    "annotations",
-    "data",
-    "labels",
-    "limits",
-    "matchLabels",
-    "nodeSelector",
-    "rayStartParams",
-    "requests",
-    "selector",
-}
+FREE = {"annotations", "data", "labels", "limits", "matchLabels", "nodeSelector", "rayStartParams", "requests"}
 """Whose keys are anyone's: a typo is no error of form."""
 STORE_PER_CORE, LIMIT_PER_CORE = 512 * MIB, 3 * GIB
 
