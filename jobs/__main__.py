@@ -11,7 +11,9 @@ import click
 
 from jobs.job_commands import logs, spec, status, stop, submit
 from jobs.job_settings import AlertSettings
-from jobs.settings import DataCheckSettings, EvaluateSettings, ImportSettings, PublishSettings, TrainSettings
+from jobs.model_commands import model
+from jobs.options import json_option, table_option
+from jobs.settings import DataCheckSettings, EvaluateSettings, TrainSettings
 from jobs.spec import SPEC_FILE, load_settings, read_spec, spec_options
 from pipeline import log_lines
 from pipeline.errors import SettingError, SsdBatchError
@@ -22,11 +24,6 @@ from pipeline.stop import stoppable
 from pipeline.summary import DryRunSummary, Summary, check_failures
 
 logger = logging.getLogger("jobs")
-
-table_option = click.option("--table", required=True, help="Table of results: a path or s3:// URL.")
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="One JSON object on the last line of standard output."
-)
 
 
 class StoppableGroup(click.Group):
@@ -230,61 +227,6 @@ def check_data(spec: Path | None, as_json: bool, **flags: Any) -> None:
         sys.exit(1)
 
 
-@cli.group()
-def model() -> None:
-    """Make and manage model packages."""
-
-
-@model.command("import")
-@spec_options(ImportSettings)
-@json_option
-def import_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
-    """Turn weights of torchvision or ssd.pytorch into a model package: SSD300, or VGG16 for `train --init`."""
-    from jobs.import_model import import_model as run
-
-    made = run(load_settings(ImportSettings, spec, flags))
-    what = f"{made['num_classes']} classes" if made["num_classes"] else "a trunk, for train --init"
-    text = f"{made['source']}, {what}, written to {made['output']}\nmodel {made['model_digest']}"
-    click.echo(json.dumps(made) if as_json else text)
-
-
-@model.command("publish")
-@spec_options(PublishSettings)
-@json_option
-def publish_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
-    """Put a model package where the nightly run looks for it, under its digest, and move an alias to it."""
-    from jobs.published import describe_published
-    from pipeline.publish import publish
-
-    settings = load_settings(PublishSettings, spec, flags)
-    done = publish(settings.model, settings.to, settings.alias)
-    click.echo(json.dumps(asdict(done)) if as_json else describe_published(done))
-
-
-@model.command("rollback")
-@click.argument("alias")
-@json_option
-def roll_back_model(alias: str, as_json: bool) -> None:
-    """Move an alias, such as s3://bucket/models/blood/latest, back to the model that it stood for before."""
-    from pipeline.publish import roll_back
-
-    done = roll_back(alias)
-    text = f"{done.alias} moved back from {done.from_digest} to {done.to_digest}"
-    click.echo(json.dumps(asdict(done)) if as_json else text)
-
-
-@model.command("list")
-@click.argument("url")
-@json_option
-def list_models(url: str, as_json: bool) -> None:
-    """List the models published at a URL, and what their aliases stood for."""
-    from jobs.published import describe_models, models_as_json
-    from pipeline.publish import list_published
-
-    models, moves = list_published(url)
-    click.echo(json.dumps(models_as_json(models, moves)) if as_json else describe_models(models, moves))
-
-
 @cli.command()
 @spec_options(CanarySettings)
 @json_option
@@ -320,7 +262,7 @@ def demo(output: Path) -> None:
     run(output)
 
 
-for command in (submit, status, logs, stop, spec):
+for command in (model, submit, status, logs, stop, spec):
     cli.add_command(command)
 
 

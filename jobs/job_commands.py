@@ -12,13 +12,13 @@ import click
 from cronsim import CronSim
 
 from jobs.job_settings import KINDS, JobSettings
+from jobs.options import json_option
 from jobs.spec import SPEC_FILE, check_settings, kind_of, read_spec, setting_options
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
 SPEC = click.argument("spec", type=SPEC_FILE)
-JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line of standard output.")
 ADDRESS = click.option(
     "--address",
     envvar="RAY_API_SERVER_ADDRESS",
@@ -38,7 +38,7 @@ ADDRESS = click.option(
     "--wait", is_flag=True, help="Show what the job prints until it ends, and try again what may pass; exit as it does."
 )
 @setting_options(JobSettings)
-@JSON
+@json_option
 def submit(
     spec: Path,
     flags: tuple[str, ...],
@@ -80,7 +80,7 @@ def tell(line: str) -> None:
 @click.command()
 @click.argument("submission_id", metavar="[ID]", required=False)
 @ADDRESS
-@JSON
+@json_option
 def status(submission_id: str | None, address: str, as_json: bool) -> None:
     """Say how a job is, or list all that were submitted, the last first."""
     from jobs.job_server import JobServer
@@ -134,7 +134,7 @@ def logs(submission_id: str, follow: bool, address: str) -> None:
 @click.command()
 @click.argument("submission_id", metavar="ID")
 @ADDRESS
-@JSON
+@json_option
 def stop(submission_id: str, address: str, as_json: bool) -> None:
     """Stop a job; what is finished is committed first."""
     from jobs.job_server import JobServer
@@ -150,7 +150,7 @@ def spec() -> None:
 
 @spec.command("check")
 @SPEC
-@JSON
+@json_option
 def check_spec(spec: Path, as_json: bool) -> None:
     """Say what is wrong with a SPEC, without starting anything; exit code 2 when something is."""
     checked = read_spec(spec)
