@@ -53,17 +53,25 @@ def wait_until_they_fit(settings: DetectionSettings) -> None:
         SettingError: it has not, and `node_wait_s` has not changed that.
     """
     needed = settings.min_detectors or settings.num_detectors or 1
-    detector = {"CPU": DETECTOR_CPUS} | _gpu(settings)
-    _wait_while(lambda: _lacks_gpu(settings) or _lacks_room(needed), settings, [{"CPU": 1}, *[detector] * needed])
+    detector = {"CPU": DETECTOR_CPUS} | gpu(settings)
+    wait_for_room(settings, lambda: _lacks_room(needed), [{"CPU": 1}, *[detector] * needed])
 
 
-def wait_for_gpu(settings: ClusterSettings) -> None:
-    """Make sure that the cluster has a GPU, if one is required; raises as `wait_until_they_fit`."""
-    _wait_while(lambda: _lacks_gpu(settings), settings, [{"CPU": 1} | _gpu(settings)])
+def wait_for_room(settings: ClusterSettings, lacks_room: Callable[[], str | None], bundles: list[Bundle]) -> None:
+    """Wait for nodes, and a GPU where one is required; unless the cluster is our own, which has all it will ever have.
 
+    Args:
+        settings: how long.
+        lacks_room: says what is missing.
+        bundles: what an autoscaler is asked for.
 
-def _wait_while(lacks: Callable[[], str | None], settings: ClusterSettings, bundles: list[Bundle]) -> None:
-    """Wait for nodes, unless the cluster is our own, which has all it will ever have; what it lacks at the end is an error."""
+    Raises:
+        SettingError: something is still missing at the end.
+    """
+
+    def lacks() -> str | None:
+        return _lacks_gpu(settings) or lacks_room()
+
     if lack := lacks():
         if settings.address != "local" and settings.node_wait_s:
             logger.info("%s; waiting up to %.0f s for nodes", lack, settings.node_wait_s)
@@ -85,7 +93,8 @@ def _asked_for(bundles: list[Bundle]) -> Iterator[None]:
         remove_placement_group(group)
 
 
-def _gpu(settings: ClusterSettings) -> Bundle:
+def gpu(settings: ClusterSettings) -> Bundle:
+    """What a detector or a worker books of them, as far as settings tell."""
     return {"GPU": 1} if settings.require_gpu else {}
 
 

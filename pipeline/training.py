@@ -22,7 +22,7 @@ from model.order import share_of
 from model.package import ModelPackage
 from model.train import smallest_part
 from pipeline import storage
-from pipeline.capacity import wait_for_gpu
+from pipeline.capacity import gpu, num_cores, num_gpus, wait_for_room
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.feed import PREPARE_CPUS, Feed
 from pipeline.history import History
@@ -70,7 +70,7 @@ def train(
         SsdBatchError: workers keep failing, or the loss is no number any more.
     """
     url = storage.absolute(url).rstrip("/")
-    wait_for_gpu(settings)
+    wait_for_workers(settings)
     scaling = scaling_config(settings)
     if start.record.architecture.batch_norm:
         check_batch_norm(settings, scaling.max_workers)
@@ -128,29 +128,47 @@ def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) ->
         )
 
 
+def wait_for_workers(settings: ClusterTraining) -> None:
+    """Make sure that the cluster has room for the workers that must be there, and for making their examples.
+
+    Raises:
+        SettingError: it has not, and `node_wait_s` has not changed that.
+    """
+    worker = {"CPU": WORKER_CPUS + PREPARE_CPUS} | gpu(settings)
+    wait_for_room(settings, lambda: _lacks_room(settings), [worker] * num_needed(settings))
+
+
+def num_needed(settings: ClusterTraining) -> int:
+    """Workers that must be there."""
+    return settings.min_workers or settings.num_workers or max(1, num_gpus())
+
+
+def _lacks_room(settings: ClusterTraining) -> str | None:
+    needed = num_needed(settings)
+    if num_gpus() and needed > num_gpus():
+        return f"num_workers: {needed} are more than the cluster's {num_gpus()} GPUs; take fewer"
+    if needed * (WORKER_CPUS + PREPARE_CPUS) > num_cores():
+        return (
+            f"num_workers: {needed} are too many for {num_cores()} cores: each books {WORKER_CPUS}, and "
+            f"{PREPARE_CPUS} for its examples; take fewer, or give Ray more (ray start --num-cpus)"
+        )
+    return None
+
+
 def scaling_config(settings: ClusterTraining) -> ScalingConfig:
     """How many workers, and what each of them books.
 
     Raises:
-        SettingError: the cluster can't hold them.
+        SettingError: some would have no example of a batch.
     """
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    num_gpus = int(resources.get("GPU", 0))
-    num_workers = settings.num_workers or max(1, num_gpus)
-    needed = settings.min_workers or num_workers
+    num_workers = settings.num_workers or max(1, num_gpus())
     if settings.batch_size < num_workers:
         raise SettingError(f"batch_size {settings.batch_size} is less than {num_workers} workers; take a larger batch")
-    if num_gpus and needed > num_gpus:
-        raise SettingError(f"num_workers: {needed} are more than the cluster's {num_gpus} GPUs; take fewer")
-    if needed * (WORKER_CPUS + PREPARE_CPUS) > resources.get("CPU", 0):
-        raise SettingError(
-            f"num_workers: {needed} are too many for {resources.get('CPU', 0):g} cores: each books {WORKER_CPUS}, and "
-            f"{PREPARE_CPUS} for its examples; take fewer, or give Ray more (ray start --num-cpus)"
-        )
+    has_gpus = num_gpus() > 0
     return ScalingConfig(
-        num_workers=(needed, num_workers) if settings.min_workers else num_workers,
-        use_gpu=num_gpus > 0,
-        resources_per_worker={"CPU": WORKER_CPUS} | ({"GPU": 1} if num_gpus else {}),
+        num_workers=(settings.min_workers, num_workers) if settings.min_workers else num_workers,
+        use_gpu=has_gpus,
+        resources_per_worker={"CPU": WORKER_CPUS} | ({"GPU": 1} if has_gpus else {}),
     )
 
 

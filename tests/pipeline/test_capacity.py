@@ -2,9 +2,11 @@ import os
 
 import pytest
 
-from pipeline.capacity import num_cores, num_detectors_that_fit, num_gpus, num_nodes, wait_for_gpu, wait_until_they_fit
+from pipeline.capacity import num_cores, num_detectors_that_fit, num_gpus, num_nodes, wait_for_room, wait_until_they_fit
 from pipeline.errors import SettingError
 from pipeline.settings import ClusterSettings, DetectionSettings
+from pipeline.training import wait_for_workers
+from pipeline.training_settings import ClusterTraining
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
 
@@ -17,9 +19,11 @@ def test_our_own_cluster_has_all_it_will_ever_have(local_cluster: None) -> None:
     wait_until_they_fit(DetectionSettings())
     wait_until_they_fit(DetectionSettings(num_detectors=fitting, **long))
     wait_until_they_fit(DetectionSettings(min_detectors=fitting, num_detectors=fitting + 1, **long))
-    wait_for_gpu(ClusterSettings(**long))
+    wait_for_room(ClusterSettings(**long), lambda: None, [])
     with pytest.raises(SettingError, match=f"num_detectors: of {fitting + 1} the cluster as it is takes {fitting}"):
         wait_until_they_fit(DetectionSettings(num_detectors=fitting + 1, **long))
-    for wait in (wait_for_gpu, wait_until_they_fit):
-        with pytest.raises(SettingError, match="require_gpu: none of the cluster's 1 nodes has a GPU"):
-            wait(DetectionSettings(require_gpu=True, **long))
+    no_gpu = "require_gpu: none of the cluster's 1 nodes has a GPU"
+    with pytest.raises(SettingError, match=no_gpu):
+        wait_until_they_fit(DetectionSettings(require_gpu=True, **long))
+    with pytest.raises(SettingError, match=no_gpu):
+        wait_for_workers(ClusterTraining(require_gpu=True, **long))

@@ -13,7 +13,7 @@ from model.loss import Targets
 from model.order import share_of
 from pipeline.errors import SettingError
 from pipeline.feed import Feed
-from pipeline.training import scaling_config
+from pipeline.training import scaling_config, wait_for_workers
 from pipeline.training_settings import ClusterTraining
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -94,10 +94,11 @@ def test_a_long_training_comes_in_segments(
 
 @pytest.mark.usefixtures("local_cluster")
 def test_more_workers_than_the_cluster_holds() -> None:
-    assert scaling_config(ClusterTraining(num_workers=1, batch_size=100)).num_workers == 1
+    wait_for_workers(ClusterTraining(num_workers=1, batch_size=100, node_wait_s=86_400))
     with pytest.raises(
         SettingError, match=r"num_workers: 100 are too many for \d+ cores: each books 0\.5, and 0\.4 for"
     ):
-        scaling_config(ClusterTraining(num_workers=100, batch_size=100))
-    elastic = scaling_config(ClusterTraining(num_workers=100, min_workers=1, batch_size=100))
-    assert elastic.num_workers == (1, 100)
+        wait_for_workers(ClusterTraining(num_workers=100, batch_size=100))
+    elastic = ClusterTraining(num_workers=100, min_workers=1, batch_size=100)
+    wait_for_workers(elastic)
+    assert scaling_config(elastic).num_workers == (1, 100)
