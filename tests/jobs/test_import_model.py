@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -44,9 +45,11 @@ def features() -> Weights:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """The command line in this process: exit code, standard output, standard error."""
+    """The command line in this process, whose log goes where that of a process of its own would: exit code, standard output, standard error."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
 
     def command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(logging.getLogger(), "handlers", [])
         monkeypatch.setattr(sys, "argv", ["ssd-batch", "model", "import", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit_info:
             main()
