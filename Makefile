@@ -23,7 +23,7 @@ test-s3: install
 	$(BIN)/python -m pytest -m s3 --s3 ceph
 
 test-monitoring: install
-	$(BIN)/python -m pytest -m monitoring --prometheus "$$(infra/dev/prometheus.sh install)"
+	$(BIN)/python -m pytest -m monitoring --prometheus="$$(infra/dev/prometheus.sh install)"
 
 chaos: install
 	infra/dev/ceph.sh install
