@@ -47,12 +47,12 @@ def spec_options(model: type[BaseModel]) -> Callable[[Command], Command]:
 
 
 def setting_options(model: type[BaseModel]) -> Callable[[Command], Command]:
-    """Give a click command a flag for each field of a model that is one value, or several; first those that must be given."""
+    """Give a click command a flag for each field of a model but settings within settings; first those that must be given."""
 
     def decorate(command: Command) -> Command:
         fields = sorted(model.model_fields.items(), key=lambda item: not item[1].is_required())
         for name, field in reversed(fields):
-            if get_origin(field.annotation) is not dict and _model_of(field) is None:
+            if _model_of(field) is None:
                 command = _option(name, field)(command)
         return command
 
@@ -73,7 +73,7 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
         default = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
         help_text += f"  [default: {default}]"
     declaration = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
-    is_many = get_origin(kind) is tuple
+    is_many = get_origin(kind) in (tuple, dict)
     value_type = None if kind is bool else str  # values are parsed and bounded by the model alone
     return click.option(declaration, name, type=value_type, multiple=is_many, default=None, help=help_text)
 
@@ -106,10 +106,19 @@ def check_settings(model: type[Settings], values: dict[str, Any]) -> Settings:
     for name, field in model.model_fields.items():
         if get_origin(field.annotation) is tuple and isinstance(values.get(name), str):
             values[name] = (values[name],)
+        if get_origin(field.annotation) is dict and isinstance(values.get(name), tuple):
+            values[name] = _by_name(name, values[name])
     try:
         return model.model_validate(values)
     except ValidationError as error:
         raise SettingError("; ".join(_explain(model, dict(e)) for e in error.errors())) from error
+
+
+def _by_name(flag: str, texts: tuple[str, ...]) -> dict[str, str]:
+    """A flag's values, each NAME=VALUE."""
+    if wrong := [text for text in texts if "=" not in text]:
+        raise SettingError(f"{flag}: give NAME=VALUE, not {wrong[0]!r}")
+    return dict(text.split("=", 1) for text in texts)
 
 
 def read_spec(path: Path) -> Spec:

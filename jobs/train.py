@@ -17,6 +17,7 @@ from model.config import Architecture, Kind, Preprocessing
 from model.example import Examples
 from model.package import ModelPackage, PackageRecord
 from model.ssd import SSD
+from model.train import class_weights
 from pipeline.cluster import cluster
 from pipeline.dataset import read_clean
 from pipeline.errors import SettingError
@@ -144,8 +145,12 @@ def begin(start: Start, labels: tuple[str, ...], run: Run) -> ModelPackage:
     """The model to be, with the weights that it starts from; needs no cluster.
 
     Raises:
-        SettingError: the run was begun with other settings, or its folder can't be used.
+        SettingError: the run was begun with other settings, or its folder can't be used; a class has a weight that there is not.
     """
+    try:
+        class_weights(run.settings, labels)
+    except ValueError as error:
+        raise SettingError(str(error)) from error
     record = PackageRecord(
         name=run.name, architecture=start.architecture, class_names=labels, preprocessing=start.preprocessing
     )

@@ -8,7 +8,7 @@ from torchvision import tv_tensors
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
-from model.config import Preprocessing
+from model.config import Preprocessing, TrainingSettings
 
 
 class Augmentation:
@@ -16,17 +16,18 @@ class Augmentation:
 
     Args:
         preprocessing: its mean fills what zooming out adds.
-        rescale: zoom out and crop; without, objects keep their size.
+        settings: how far to zoom out, and how little to crop to.
 
     Source: Liu et al. 2016, section 2.2 "Data augmentation" and section 3.6 (zoom out).
     """
 
-    def __init__(self, preprocessing: Preprocessing, rescale: bool = True) -> None:
+    def __init__(self, preprocessing: Preprocessing, settings: TrainingSettings) -> None:
         fill = [round(255 * mean) for mean in preprocessing.mean]
-        zoom_and_crop = [v2.RandomZoomOut(fill=fill, side_range=(1, 2.5), p=0.4), IoUCrop()]
+        zoom_out = v2.RandomZoomOut(fill=fill, side_range=(1, settings.zoom_out_max))
         self._transform = v2.Compose(
             [
-                *(zoom_and_crop if rescale else []),
+                *([zoom_out] if settings.zoom_out_max > 1 else []),
+                *([IoUCrop(min_scale=settings.crop_min)] if settings.crop_min < 1 else []),
                 v2.RandomHorizontalFlip(),
                 v2.SanitizeBoundingBoxes(min_size=3),
             ]

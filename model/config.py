@@ -165,8 +165,15 @@ class TrainingSettings(Frozen):
     """Of SGD, Nesterov's."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     """On all weights."""
-    rescale: bool = True
-    """Zoom out and crop, as the paper does; not for endless examples whose sizes vary by themselves."""
+    zoom_out_max: Annotated[float, Field(ge=1)] = 4.0
+    """Half the time, shrink the image: both sides to a share drawn between 1 and one by this. Nearer to 1 where objects hardly
+    differ in size, as under a microscope or a camera that stands still; 1 = never."""
+    crop_min: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Crop to a share of each side drawn between this and 1, around objects; 1 = never."""
+    match_iou: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """A default box learns the object that it overlaps by this or more. A little less gives small objects more boxes to learn them."""
+    class_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Factors of what boxes of a class lose, by its name, such as Platelets=3; 1 unless given. More than 1 for what is rare."""
     vertical_flip: bool = False
     """Flip upside down too: for pictures without an up."""
     grad_accumulation: Annotated[int, Field(ge=1)] = 1

@@ -8,8 +8,6 @@ from torch.nn import functional as F
 
 from model.boxes import cxcywh_to_xyxy, encode_boxes, pairwise_iou, xyxy_to_cxcywh
 
-MATCH_IOU = 0.5
-"""A default box learns the object that it overlaps by this or more. Source: Liu et al. 2016, section 2.2."""
 NEGATIVES_A_POSITIVE = 3
 """Background boxes that count in the loss, for each matched one. Source: section 2.2, "Hard negative mining"."""
 
@@ -38,15 +36,16 @@ class Losses:
         return self.localization + self.classification
 
 
-def match(targets: Targets, default_boxes: Tensor) -> tuple[Tensor, Tensor]:
+def match(targets: Targets, default_boxes: Tensor, match_iou: float = 0.5) -> tuple[Tensor, Tensor]:
     """Give each default box the object it learns, or background.
 
-    A default box takes the object it overlaps best, if by `MATCH_IOU` or more; each object also takes the default
+    A default box takes the object it overlaps best, if by `match_iou` or more; each object also takes the default
     box that overlaps it best, whatever the overlap.
 
     Args:
         targets: objects of B images.
         default_boxes: (A, 4) float, cxcywh in [0, 1].
+        match_iou: the least overlap; the paper's unless given.
 
     Returns:
         boxes (B, A, 4) float xyxy (arbitrary where background) and labels (B, A) int64, 0 = background.
@@ -63,7 +62,7 @@ def match(targets: Targets, default_boxes: Tensor) -> tuple[Tensor, Tensor]:
         forced = best_box[image, :objects]
         best_object[image, forced] = torch.arange(objects, device=forced.device)
         best_iou[image, forced] = 1
-    labels = targets.labels.gather(1, best_object) * (best_iou >= MATCH_IOU)
+    labels = targets.labels.gather(1, best_object) * (best_iou >= match_iou)
     boxes = targets.boxes_xyxy.gather(1, best_object[:, :, None].expand(-1, -1, 4))
     return boxes, labels
 
@@ -85,7 +84,12 @@ def hard_negatives(cross_entropy: Tensor, labels: Tensor) -> Tensor:
 
 
 def multibox_loss(
-    offsets: Tensor, logits: Tensor, matched: tuple[Tensor, Tensor], default_boxes: Tensor, num_matched: Tensor
+    offsets: Tensor,
+    logits: Tensor,
+    matched: tuple[Tensor, Tensor],
+    default_boxes: Tensor,
+    num_matched: Tensor,
+    class_weights: Tensor,
 ) -> Losses:
     """SSD's loss over images; 0 when none has an object.
 
@@ -96,16 +100,19 @@ def multibox_loss(
         default_boxes: (A, 4) float, cxcywh in [0, 1].
         num_matched: what the sums are divided by: matched default boxes of the whole batch, of which these images may
             be a part.
+        class_weights: (C,) float, factors of what a default box loses, by the class that it learns.
 
     Source: Liu et al. 2016, section 2.2, equations 1 to 3.
     """
     boxes_xyxy, labels = matched
     is_positive = labels > 0
     wanted = encode_boxes(xyxy_to_cxcywh(boxes_xyxy), default_boxes)
-    localization = F.smooth_l1_loss(offsets[is_positive].float(), wanted[is_positive], reduction="sum")
+    weights = class_weights[labels]
+    distances = F.smooth_l1_loss(offsets[is_positive].float(), wanted[is_positive], reduction="none").sum(dim=1)
+    localization = (weights[is_positive] * distances).sum()
     cross_entropy = F.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
     counted = is_positive | hard_negatives(cross_entropy, labels)
-    return Losses(localization / num_matched, cross_entropy[counted].sum() / num_matched)
+    return Losses(localization / num_matched, (weights * cross_entropy)[counted].sum() / num_matched)
 
 
 def count_matched(labels: Tensor) -> Tensor:

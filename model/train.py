@@ -18,6 +18,7 @@ from model.detector import fast_dtype
 from model.example import Example
 from model.loss import Losses, Targets, count_matched, match, multibox_loss
 from model.order import seed_at
+from model.package import PackageRecord
 from model.preprocess import normalise, resize
 from model.ssd import SSD
 from model.vgg16 import scaled
@@ -36,7 +37,7 @@ class Preparation:
     def __init__(self, image_size_px: int, preprocessing: Preprocessing, settings: TrainingSettings) -> None:
         self._image_size_px = image_size_px
         self._settings = settings
-        self._augmentation = Augmentation(preprocessing, settings.rescale)
+        self._augmentation = Augmentation(preprocessing, settings)
 
     def __call__(self, example: Example, position: int) -> Ready:
         """What the step learns at a position: a function of the two and the settings alone."""
@@ -73,16 +74,15 @@ class TrainingStep:
     those of a worker's part.
     """
 
-    def __init__(
-        self, network: SSD, architecture: Architecture, preprocessing: Preprocessing, settings: TrainingSettings
-    ) -> None:
+    def __init__(self, network: SSD, record: PackageRecord, settings: TrainingSettings) -> None:
         self.device = next(network.parameters()).device
         self.num_workers = distributed.get_world_size() if distributed.is_initialized() else 1
         self._network = self._synchronised(network)
-        self._preprocessing = preprocessing
+        self._preprocessing = record.preprocessing
         self._settings = settings
-        self._default_boxes = default_boxes(architecture).to(self.device)
-        self._dtype = training_dtype(self.device, architecture)
+        self._default_boxes = default_boxes(record.architecture).to(self.device)
+        self._class_weights = class_weights(settings, record.class_names).to(self.device)
+        self._dtype = training_dtype(self.device, record.architecture)
         self._optimizer = torch.optim.SGD(
             self._network.parameters(),
             lr=settings.learning_rate,
@@ -112,7 +112,7 @@ class TrainingStep:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(step, self._settings)
         targets = Targets(targets.boxes_xyxy.to(self.device), targets.labels.to(self.device))
-        matched = match(targets, self._default_boxes)
+        matched = match(targets, self._default_boxes, self._settings.match_iou)
         num_matched = self._over_workers(count_matched(matched[1])).clamp(min=1)
         self._optimizer.zero_grad(set_to_none=True)
         sums = self._over_workers(self._accumulate(images, matched, num_matched))
@@ -149,7 +149,7 @@ class TrainingStep:
         inputs = normalise(images.to(self.device), self._preprocessing, torch.float32)
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
             offsets, logits = self._forward(inputs)
-        return multibox_loss(offsets, logits, matched, self._default_boxes, num_matched)
+        return multibox_loss(offsets, logits, matched, self._default_boxes, num_matched, self._class_weights)
 
     def _gathered_later(self) -> AbstractContextManager[None]:
         """Gradients stay this worker's own until its last part."""
@@ -166,6 +166,17 @@ class TrainingStep:
         if self.num_workers > 1 and self.device.type == "cuda":
             return nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call, no-any-return]
         return network
+
+
+def class_weights(settings: TrainingSettings, class_names: tuple[str, ...]) -> Tensor:
+    """(C,) float, the background first: 1 unless the settings say another.
+
+    Raises:
+        ValueError: they name a class that there is not.
+    """
+    if unknown := sorted(settings.class_weights.keys() - set(class_names)):
+        raise ValueError(f"class_weights: no class is named {', '.join(unknown)}; there are {', '.join(class_names)}")
+    return torch.tensor([1.0, *(settings.class_weights.get(name, 1.0) for name in class_names)])
 
 
 def part_size(num_images: int, grad_accumulation: int) -> int:

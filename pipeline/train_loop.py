@@ -80,8 +80,7 @@ class Worker:
         self._record = start.record
         self._step = TrainingStep(
             new_network(start, self._settings.seed).to(self._device),
-            self._record.architecture,
-            self._record.preprocessing,
+            self._record,
             self._settings,
         )
 

@@ -18,7 +18,7 @@ WIDTH = 0.25
 NUM_PICTURES = 20_000
 HELD_OUT_SEED = 1_000_000
 NUM_HELD_OUT = 500
-SETTINGS = ClusterTraining(num_steps=1200, rescale=False, vertical_flip=True)
+SETTINGS = ClusterTraining(num_steps=1200, zoom_out_max=1, crop_min=1, vertical_flip=True)
 
 
 class DrawnExamples(Sequence[Example]):

@@ -22,7 +22,7 @@ from contextlib import suppress
 
 import torch
 
-from jobs.train import from_scratch
+from jobs.train import Start, from_scratch
 from model.example import Examples
 from model.memory import keep_freed_memory
 from model.package import ModelPackage, PackageRecord
@@ -78,6 +78,12 @@ def labelled(data: str) -> tuple[Examples, tuple[str, ...]]:
     return LabelledExamples(images, names), names
 
 
+def record_of(start: Start, names: tuple[str, ...]) -> PackageRecord:
+    return PackageRecord(
+        name="benchmark", architecture=start.architecture, class_names=names, preprocessing=start.preprocessing
+    )
+
+
 def bare_images_per_s(data: str, width: float, is_kept: bool) -> float:
     """The step alone, over and over on one batch, with a thread a core; freed memory is kept, or not."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -89,7 +95,7 @@ def bare_images_per_s(data: str, width: float, is_kept: bool) -> float:
     images, boxes, labels = zip(*(prepare(examples[i], i) for i in range(BATCH_SIZE)), strict=True)
     batch = torch.stack(images).contiguous(memory_format=torch.channels_last), pad_targets([*boxes], [*labels])
     network = SSD(start.architecture, len(names) + 1).to(memory_format=torch.channels_last)
-    step_on = TrainingStep(network, start.architecture, start.preprocessing, settings)
+    step_on = TrainingStep(network, record_of(start, names), settings)
     for step in range(NUM_BARE + 5):
         if step == 5:
             started = time.monotonic()
@@ -102,15 +108,14 @@ def loop_images_per_s(data: str, width: float, num_workers: int) -> float:
     training.TrainingProgress = Watched
     examples, names = labelled(data)
     start = from_scratch(width)
-    record = PackageRecord(
-        name="benchmark", architecture=start.architecture, class_names=names, preprocessing=start.preprocessing
-    )
     with (
         tempfile.TemporaryDirectory(prefix="ssd-batch-benchmark-") as folder,
         suppress(KeyboardInterrupt, SystemExit),
         cluster("local"),
     ):
-        training.train(ModelPackage(record, {}), examples, examples, settings_of(num_workers), f"{folder}/run")
+        training.train(
+            ModelPackage(record_of(start, names), {}), examples, examples, settings_of(num_workers), f"{folder}/run"
+        )
     heard_s = seen[-1].heard_s
     return NUM_MEASURED * BATCH_SIZE / (heard_s[NUM_WARM + NUM_MEASURED - 1] - heard_s[NUM_WARM - 1])
 

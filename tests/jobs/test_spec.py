@@ -31,6 +31,8 @@ class Settings(Frozen):
     """At most so many."""
     dry_run: bool = False
     """Plan and stop."""
+    factors: dict[str, float] = Field(default_factory=dict)
+    """By name."""
 
 
 @click.command()
@@ -70,13 +72,17 @@ def test_a_spec_is_typed(load):
 
 def test_flags_are_typed(load):
     flags = "--input", "a", "--input", "b", "--batch-size", "4", "--interval-s", "0.5", "--limit", "5", "--dry-run"
-    assert load(None, *flags) == Settings(input=("a", "b"), batch_size=4, interval_s=0.5, limit=5, dry_run=True)
+    by_name = "--factors", "x=2", "--factors", "y z=0.5"
+    assert load(None, *flags, *by_name) == Settings(
+        input=("a", "b"), batch_size=4, interval_s=0.5, limit=5, dry_run=True, factors={"x": 2, "y z": 0.5}
+    )
 
 
 def test_flags_override_the_spec(load):
     spec = "input: [a, b]\nbatch_size: 4\nlimit: 0\ndry_run: true"
     assert load(spec, "--input", "c", "--no-dry-run") == Settings(input=("c",), batch_size=4, limit=0)
     assert load(spec, "--batch-size", "1").batch_size == 1
+    assert load("input: a\nfactors: {x: 1, y: 2}", "--factors", "x=3").factors == {"x": 3}
 
 
 @pytest.mark.parametrize(
@@ -91,6 +97,8 @@ def test_flags_override_the_spec(load):
         ("input: a\nbatch_size: 17", (), "^batch_size: .*less than or equal to 16, not 17$"),
         ("input: a\ninterval_s: 0", (), "^interval_s: .*greater than 0, not 0$"),
         ("input: a", ("--interval-s", "soon"), "^interval_s: .*number.*, not 'soon'$"),
+        ("input: a", ("--factors", "x:2"), "^factors: give NAME=VALUE, not 'x:2'$"),
+        ("input: a", ("--factors", "x=two"), "^factors.x: .*number.*, not 'two'$"),
         ("input: 5", (), "^input: .*tuple.*, not 5$"),
         ("input: []", (), "^input: .*at least 1"),
         ("dry_run: perhaps\ninput: a", (), "^dry_run: .*boolean.*, not 'perhaps'$"),

@@ -4,11 +4,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from model.augment import Augmentation, IoUCrop, vertical_flip
-from model.config import Preprocessing
+from model.config import Preprocessing, TrainingSettings
 
 # Three squares of one colour each on grey; a box's label is the channel that its square is bright in, plus 1.
 BOXES = torch.tensor([[10.0, 20.0, 40.0, 50.0], [60.0, 10.0, 100.0, 50.0], [30.0, 70.0, 70.0, 90.0]])
 LABELS = torch.tensor([1, 2, 3])
+PAPERS = TrainingSettings()
 
 
 def picture() -> Tensor:
@@ -26,7 +27,7 @@ def examples(augmentation: Augmentation, count: int, seed: int) -> list[tuple[Te
 
 def test_boxes_stay_inside_and_in_step_with_labels():
     counts = set()
-    for image, boxes, labels in examples(Augmentation(Preprocessing()), 30, seed=0):
+    for image, boxes, labels in examples(Augmentation(Preprocessing(), PAPERS), 30, seed=0):
         height_px, width_px = image.shape[-2:]
         assert image.dtype == torch.uint8
         assert boxes.dtype == torch.float32
@@ -41,9 +42,10 @@ def test_boxes_stay_inside_and_in_step_with_labels():
 
 
 def test_a_flip_takes_boxes_and_labels_along():
-    """Without rescaling, each box is where it was, or mirrored."""
+    """Neither zoomed out nor cropped, each box is where it was, or mirrored."""
     flipped = 0
-    for image, boxes, labels in examples(Augmentation(Preprocessing(), rescale=False), 20, seed=1):
+    still = PAPERS.model_copy(update={"zoom_out_max": 1, "crop_min": 1})
+    for image, boxes, labels in examples(Augmentation(Preprocessing(), still), 20, seed=1):
         assert image.shape == (3, 100, 120)
         assert sorted(labels.tolist()) == [1, 2, 3]
         widths = (boxes[:, 2] - boxes[:, 0]).tolist()
@@ -52,6 +54,14 @@ def test_a_flip_takes_boxes_and_labels_along():
         assert first in ([10, 20, 40, 50], [80, 20, 110, 50])
         flipped += first[0] == 80
     assert 3 < flipped < 17
+
+
+def test_sizes_keep_to_their_limits():
+    """Shares of the sides; where the picture is zoomed out and then cropped, those of both."""
+    mild = PAPERS.model_copy(update={"zoom_out_max": 1.4, "crop_min": 0.6})
+    shares = [image.shape[-1] / 120 for image, _, _ in examples(Augmentation(Preprocessing(), mild), 60, seed=0)]
+    assert 0.59 < min(shares) < 0.7
+    assert 1.3 < max(shares) <= 1.4
 
 
 def crops(crop: v2.RandomIoUCrop, count: int) -> Tensor:
@@ -79,7 +89,7 @@ def test_crops_are_torchvisions():
 
 
 def test_seeded_runs_are_the_same_and_others_differ():
-    augmentation = Augmentation(Preprocessing())
+    augmentation = Augmentation(Preprocessing(), PAPERS)
     once, again, other = (examples(augmentation, 5, seed) for seed in (3, 3, 4))
     for first, second in zip(once, again, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
@@ -89,14 +99,16 @@ def test_seeded_runs_are_the_same_and_others_differ():
 def test_an_image_without_objects():
     torch.manual_seed(0)
     for _ in range(10):
-        image, boxes, labels = Augmentation(Preprocessing())(picture(), torch.zeros(0, 4), torch.zeros(0).long())
+        image, boxes, labels = Augmentation(Preprocessing(), PAPERS)(
+            picture(), torch.zeros(0, 4), torch.zeros(0).long()
+        )
         assert image.shape[0] == 3
         assert boxes.shape == (0, 4)
         assert labels.shape == (0,)
 
 
 def test_results_are_plain_tensors():
-    (example,) = examples(Augmentation(Preprocessing()), 1, seed=0)
+    (example,) = examples(Augmentation(Preprocessing(), PAPERS), 1, seed=0)
     assert [type(tensor) for tensor in example] == [Tensor, Tensor, Tensor]
 
 

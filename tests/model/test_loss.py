@@ -65,6 +65,12 @@ def test_an_image_without_objects_is_background(num_padding):
     assert labels.tolist() == [[0, 0, 0, 0, 0]]
 
 
+def test_a_lower_overlap_matches_more():
+    """Of the object's 0.9 of tile 0 the large tile 4 overlaps 0.04 / 0.435, here enough."""
+    _, labels = match(targets([[[0.0, 0.0, 0.5, 0.45]]], [[7]]), TILES, match_iou=0.09)
+    assert labels.tolist() == [[7, 0, 0, 0, 7]]
+
+
 def test_three_hard_negatives_for_each_positive():
     losses = torch.tensor([[9.0, 1.0, 5.0, 2.0, 4.0, 3.0], [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]])
     labels = torch.tensor([[2, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
@@ -84,10 +90,16 @@ def test_equal_losses_still_give_exactly_three():
     assert hard_negatives(torch.ones(1, 100), labels).sum() == 6
 
 
-def loss(offsets: Tensor, logits: Tensor, objects: Targets, default_boxes: Tensor) -> Losses:
+EQUAL = torch.ones(3)
+
+
+def loss(
+    offsets: Tensor, logits: Tensor, objects: Targets, default_boxes: Tensor, class_weights: Tensor = EQUAL
+) -> Losses:
     """Of a whole batch."""
     matched = match(objects, default_boxes)
-    return multibox_loss(offsets, logits, matched, default_boxes, count_matched(matched[1]).clamp(min=1))
+    num_matched = count_matched(matched[1]).clamp(min=1)
+    return multibox_loss(offsets, logits, matched, default_boxes, num_matched, class_weights)
 
 
 def test_loss_by_hand():
@@ -99,6 +111,16 @@ def test_loss_by_hand():
     assert losses.localization.item() == pytest.approx(0.5 * 0.5**2 + (2.0 - 0.5))
     assert losses.classification.item() == pytest.approx((1 + 3) * math.log(3))
     assert losses.total.item() == pytest.approx(losses.localization.item() + losses.classification.item())
+
+
+def test_a_weight_counts_for_the_boxes_of_its_class_alone():
+    """As above, where the object's class counts five times: its offsets and its cross entropy, not the background's."""
+    offsets = torch.zeros(1, 5, 4)
+    offsets[0, 1] = torch.tensor([0.5, 2.0, 0.0, 0.0])
+    one = targets([[[0.5, 0.0, 1.0, 0.5]]], [[2]])
+    losses = loss(offsets, torch.zeros(1, 5, 3), one, TILES, torch.tensor([1.0, 7.0, 5.0]))
+    assert losses.localization.item() == pytest.approx(5 * (0.5 * 0.5**2 + (2.0 - 0.5)))
+    assert losses.classification.item() == pytest.approx((5 + 3) * math.log(3))
 
 
 def test_loss_is_a_matched_box():
@@ -117,7 +139,7 @@ def test_losses_of_parts_add_up_to_that_of_the_batch():
     offsets, logits = torch.randn(2, 5, 4, generator=generator), torch.randn(2, 5, 3, generator=generator)
     boxes = [[[0.5, 0.0, 1.0, 0.5], [0.0] * 4], [[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]]]
     boxes_xyxy, labels = match(targets(boxes, [[2, 0], [1, 2]]), TILES)
-    whole = multibox_loss(offsets, logits, (boxes_xyxy, labels), TILES, count_matched(labels))
+    whole = multibox_loss(offsets, logits, (boxes_xyxy, labels), TILES, count_matched(labels), EQUAL)
     parts = [
         multibox_loss(
             offsets[i : i + 1],
@@ -125,6 +147,7 @@ def test_losses_of_parts_add_up_to_that_of_the_batch():
             (boxes_xyxy[i : i + 1], labels[i : i + 1]),
             TILES,
             count_matched(labels),
+            EQUAL,
         )
         for i in (0, 1)
     ]

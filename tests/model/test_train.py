@@ -16,12 +16,14 @@ from model.config import Architecture, Preprocessing, TrainingSettings
 from model.detector import fast_dtype
 from model.example import Example, plain_truth
 from model.loss import Losses, Targets
+from model.package import PackageRecord
 from model.ssd import SSD
 from model.train import (
     NotFiniteError,
     Preparation,
     TrainingStep,
     can_compile,
+    class_weights,
     learning_rate,
     pad_targets,
     training_dtype,
@@ -29,7 +31,8 @@ from model.train import (
 
 ARCHITECTURE = Architecture(width=0.1, batch_norm=True)
 PREPROCESSING = Preprocessing(std=(0.229, 0.224, 0.225))
-SETTINGS = TrainingSettings(num_steps=3, batch_size=2, warmup_steps=0, rescale=False)
+RECORD = PackageRecord(name="one", architecture=ARCHITECTURE, class_names=("square",), preprocessing=PREPROCESSING)
+SETTINGS = TrainingSettings(num_steps=3, batch_size=2, warmup_steps=0, zoom_out_max=1, crop_min=1)
 
 
 def bright_square() -> Example:
@@ -48,7 +51,7 @@ def run(settings: TrainingSettings = SETTINGS, architecture: Architecture = ARCH
     """Learn one picture over and over."""
     torch.manual_seed(0)
     network = SSD(architecture, num_classes=2).to(memory_format=torch.channels_last)
-    step_on = TrainingStep(network, architecture, PREPROCESSING, settings)
+    step_on = TrainingStep(network, RECORD.model_copy(update={"architecture": architecture}), settings)
     batches = (prepared_batch(step, architecture.image_size_px) for step in range(settings.num_steps))
     return network, [step_on(step, *some) for step, some in enumerate(batches)]
 
@@ -87,6 +90,13 @@ def test_learning_rate_of_a_run_shorter_than_its_warm_up():
     assert [learning_rate(step, settings) for step in (0, 1)] == pytest.approx([0.2, 0.4])
 
 
+def test_class_weights_by_name():
+    settings = TrainingSettings(class_weights={"dog": 3, "cat": 0.5})
+    assert class_weights(settings, ("bird", "cat", "dog")).tolist() == [1, 1, 0.5, 3]
+    with pytest.raises(ValueError, match="class_weights: no class is named cat, dog; there are bird, fish"):
+        class_weights(settings, ("bird", "fish"))
+
+
 def test_a_few_steps_learn_one_picture():
     _, history = run(SETTINGS.model_copy(update={"num_steps": 8}))
     assert len(history) == 8
@@ -103,11 +113,11 @@ def test_a_step_goes_on_from_the_state_of_another(trained):
     """Weights, batch norm's statistics and the optimizer's momenta: bit for bit."""
     torch.manual_seed(0)
     network = SSD(ARCHITECTURE, num_classes=2).to(memory_format=torch.channels_last)
-    first = TrainingStep(network, ARCHITECTURE, PREPROCESSING, SETTINGS)
+    first = TrainingStep(network, RECORD, SETTINGS)
     first(0, *prepared_batch(0))
     torch.manual_seed(1)
     other = SSD(ARCHITECTURE, num_classes=2).to(memory_format=torch.channels_last)
-    second = TrainingStep(other, ARCHITECTURE, PREPROCESSING, SETTINGS)
+    second = TrainingStep(other, RECORD, SETTINGS)
     second.load(first.state())
     for step in (1, 2):
         second(step, *prepared_batch(step))
@@ -199,7 +209,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():
     with torch.no_grad():
         network.classification[0].bias[0] = math.nan
     before = [parameter.detach().clone() for parameter in network.parameters()]
-    step_on = TrainingStep(network, ARCHITECTURE, PREPROCESSING, SETTINGS)
+    step_on = TrainingStep(network, RECORD, SETTINGS)
     with pytest.raises(NotFiniteError, match="the loss is nan at step 3"):
         step_on(3, *batch())
     for parameter, old in zip(network.parameters(), before, strict=True):
@@ -209,7 +219,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():
 def test_a_step_without_objects_leaves_the_loss_at_zero():
     torch.manual_seed(0)
     network = SSD(ARCHITECTURE, num_classes=2)
-    step_on = TrainingStep(network, ARCHITECTURE, PREPROCESSING, SETTINGS)
+    step_on = TrainingStep(network, RECORD, SETTINGS)
     images, _ = batch()
     none = Targets(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64))
     assert step_on(0, images, none).total == 0

@@ -11,10 +11,16 @@ from torch.multiprocessing.spawn import spawn
 from model.config import Architecture, Preprocessing, TrainingSettings
 from model.loss import Targets
 from model.order import share_of
+from model.package import PackageRecord
 from model.ssd import SSD
 from model.train import TrainingStep
 
-ARCHITECTURE = Architecture(width=0.05)
+RECORD = PackageRecord(
+    name="two",
+    architecture=Architecture(width=0.05),
+    class_names=("a", "b"),
+    preprocessing=Preprocessing(std=(0.2,) * 3),
+)
 SETTINGS = TrainingSettings(num_steps=3, batch_size=5, warmup_steps=0, learning_rate=0.001)
 
 
@@ -32,10 +38,10 @@ def learn(rank: int, num_workers: int, port: int) -> None:
     if num_workers > 1:
         distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=num_workers)
     torch.manual_seed(rank)  # the first worker's weights are everyone's
-    network = SSD(ARCHITECTURE, num_classes=3)
+    network = SSD(RECORD.architecture, num_classes=3)
     accumulation = int(os.environ.get("GRAD_ACCUMULATION", "1"))
     settings = SETTINGS.model_copy(update={"grad_accumulation": accumulation})
-    step_on = TrainingStep(network, ARCHITECTURE, Preprocessing(std=(0.2,) * 3), settings)
+    step_on = TrainingStep(network, RECORD, settings)
     step_on._dtype = torch.float32
     share = share_of(rank, num_workers, SETTINGS.batch_size)
     mine = slice(share.start, share.start + share.size)
