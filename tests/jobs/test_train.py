@@ -81,6 +81,8 @@ def test_a_training_of_ssd512(voc: Path, tmp_path: Path) -> None:
 def test_a_training_stops_before_it_starts(voc: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"no data has the split 'other'"):
         train_on_data(settings(voc, tmp_path / "model", train_split="other"))
+    with pytest.raises(SettingError, match=r"class_weights: no class is named klass 1; there are "):
+        train_on_data(settings(voc, tmp_path / "model", class_weights={"klass 1": 3}))
     (tmp_path / "model.json").write_text("{}")
     with pytest.raises(SettingError, match="holds a model package already"):
         train_on_data(settings(voc, tmp_path))
