@@ -116,8 +116,8 @@ def check_settings(model: type[Settings], values: dict[str, Any]) -> Settings:
 
 def _by_name(flag: str, texts: tuple[str, ...]) -> dict[str, str]:
     """A flag's values, each NAME=VALUE."""
-    if wrong := [text for text in texts if "=" not in text]:
-        raise SettingError(f"{flag}: give NAME=VALUE, not {wrong[0]!r}")
+    if not all("=" in text for text in texts):  # which may be secrets
+        raise SettingError(f"{flag}: give each as NAME=VALUE")
     return dict(text.split("=", 1) for text in texts)
 
 

@@ -145,7 +145,7 @@ def begin(start: Start, labels: tuple[str, ...], run: Run) -> ModelPackage:
     """The model to be, with the weights that it starts from; needs no cluster.
 
     Raises:
-        SettingError: the run was begun with other settings, or its folder can't be used; a class has a weight that there is not.
+        SettingError: the run was begun with other settings, or its folder can't be used; or no class has the name that a weight is for.
     """
     try:
         class_weights(run.settings, labels)

@@ -19,9 +19,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 
+from jobs.settings import TrainSettings
+from jobs.spec import load_settings
 from jobs.train import Start, from_scratch
 from model.example import Examples
 from model.memory import keep_freed_memory
@@ -34,8 +37,8 @@ from pipeline.dataset import read_clean
 from pipeline.examples import LabelledExamples
 from pipeline.labelled import class_names
 from pipeline.training_progress import Begun, Measured, Stepped, TrainingProgress
-from pipeline.training_settings import ClusterTraining
 
+RECIPE = Path(__file__).parents[2] / "jobs/bccd.yaml"
 BATCH_SIZE = 16
 NUM_WARM, NUM_MEASURED, NUM_LATER = 62, 124, 124
 """Steps of the recipe. With feed.SEGMENT_BYTES, 62 are prepared at once: measured is the preparing of two such segments and the learning
@@ -62,14 +65,15 @@ class Watched(TrainingProgress):
 seen: list[Watched] = []
 
 
-def settings_of(num_workers: int) -> ClusterTraining:
-    return ClusterTraining(
-        num_steps=NUM_WARM + NUM_MEASURED + NUM_LATER,
-        batch_size=BATCH_SIZE,
-        vertical_flip=True,
-        num_workers=num_workers,
-        checkpoint_every_steps=10_000,
-    )
+def settings_of(num_workers: int) -> TrainSettings:
+    """The recipe's, but for its length."""
+    its_own = {
+        "num_steps": NUM_WARM + NUM_MEASURED + NUM_LATER,
+        "batch_size": BATCH_SIZE,
+        "num_workers": num_workers,
+        "checkpoint_every_steps": 10_000,
+    }
+    return load_settings(TrainSettings, RECIPE, its_own)
 
 
 def labelled(data: str) -> tuple[Examples, tuple[str, ...]]:

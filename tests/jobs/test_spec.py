@@ -97,7 +97,7 @@ def test_flags_override_the_spec(load):
         ("input: a\nbatch_size: 17", (), "^batch_size: .*less than or equal to 16, not 17$"),
         ("input: a\ninterval_s: 0", (), "^interval_s: .*greater than 0, not 0$"),
         ("input: a", ("--interval-s", "soon"), "^interval_s: .*number.*, not 'soon'$"),
-        ("input: a", ("--factors", "x:2"), "^factors: give NAME=VALUE, not 'x:2'$"),
+        ("input: a", ("--factors", "x:2"), "^factors: give each as NAME=VALUE$"),
         ("input: a", ("--factors", "x=two"), "^factors.x: .*number.*, not 'two'$"),
         ("input: 5", (), "^input: .*tuple.*, not 5$"),
         ("input: []", (), "^input: .*at least 1"),

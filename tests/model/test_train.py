@@ -97,6 +97,19 @@ def test_class_weights_by_name():
         class_weights(settings, ("bird", "fish"))
 
 
+def test_a_step_heeds_class_weights_and_the_overlap_that_matches():
+    """Seen in the first step's loss: the weights that the network starts from are the same."""
+
+    def first_loss(**changed: object) -> Losses:
+        (losses,) = run(SETTINGS.model_copy(update={"num_steps": 1, **changed}))[1]
+        return losses
+
+    plain, heavy, loose = first_loss(), first_loss(class_weights={"square": 3.0}), first_loss(match_iou=0.3)
+    torch.testing.assert_close(heavy.localization, 3 * plain.localization)
+    assert plain.classification < heavy.classification < 3 * plain.classification
+    assert not torch.isclose(loose.localization, plain.localization, rtol=0.01)
+
+
 def test_a_few_steps_learn_one_picture():
     _, history = run(SETTINGS.model_copy(update={"num_steps": 8}))
     assert len(history) == 8
