@@ -5,7 +5,8 @@
 
 Each round runs all sides, one after the other, on the same cores: the recipe of jobs/bccd.yaml unless --width says another. The bare step
 is run twice: as torch runs it, and with memory kept (model.memory) as the loop keeps it. The loop's images/s are those between two of its
-steps, so that start-up does not count.
+steps, so that start-up does not count. On standard error it says what a step took: the first tenth, the median and the last tenth. Where
+these are far apart, others use the cores: two workers then wait for the slower of two.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -121,6 +123,9 @@ def loop_images_per_s(data: str, width: float, num_workers: int) -> float:
             ModelPackage(record_of(start, names), {}), examples, examples, settings_of(num_workers), f"{folder}/run"
         )
     heard_s = seen[-1].heard_s
+    steps_s = [later - earlier for earlier, later in pairwise(heard_s)][NUM_WARM:]
+    tenth, *_, last_tenth = statistics.quantiles(steps_s, n=10)
+    print(f"{num_workers} workers: a step {tenth:.2f} s, {statistics.median(steps_s):.2f} s, {last_tenth:.2f} s", file=sys.stderr)
     return NUM_MEASURED * BATCH_SIZE / (heard_s[NUM_WARM + NUM_MEASURED - 1] - heard_s[NUM_WARM - 1])
 
 

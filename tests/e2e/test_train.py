@@ -7,20 +7,23 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from jobs.demo.pictures import draw_picture
 from tests.chaos.processes import below, kill_tree, wait_until_gone
 from tests.chaos.ray_nodes import RayNodes
 from tests.e2e import command
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a busy machine starts Ray in a minute
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # a busy machine starts Ray in a minute
 
-DEADLINE_S = 200
+DEADLINE_S = 400
+NUM_STEPS = 60
+RESUMED = "the training resumes after step "
 
 
 @pytest.fixture(scope="module")
@@ -48,118 +51,110 @@ def data(tmp_path_factory: pytest.TempPathFactory, labelled) -> Path:
 class Training:
     """The command as a process group of its own."""
 
-    def __init__(self, data: Path, output: Path, *more: object, environment: dict[str, str] | None = None) -> None:
-        self.output = output
+    def __init__(
+        self,
+        data: Path,
+        output: Path,
+        *more: object,
+        num_steps: int = NUM_STEPS,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.output, self._num_steps = output, num_steps
+        self._snapshot = self._registered()
         arguments = (
-            "--data", data, "--output", output, "--name", "run", "--width", 0.05, "--batch-size", 2, "--num-steps", 40,
-            "--checkpoint-every-steps", 5, "--json", *more,
+            "--data", data, "--output", output, "--name", "run", "--width", 0.05, "--batch-size", 2,
+            "--num-steps", num_steps, "--checkpoint-every-steps", 5, "--json", *more,
         )  # fmt: skip
         self.process = command.start("train", *arguments, environment=environment)
 
     @property
-    def num_registered(self) -> int:
-        """Checkpoints that Ray Train would resume from."""
-        try:
-            snapshot = json.loads((self.output / "_runs/run/checkpoint_manager_snapshot.json").read_text())
-        except (OSError, json.JSONDecodeError):
-            return 0
-        return len(snapshot["checkpoint_results"])
+    def pid(self) -> int:
+        return self.process.pid
+
+    def _registered(self) -> bytes:
+        """What Ray Train would resume from."""
+        file = self.output / "_runs/run/checkpoint_manager_snapshot.json"
+        return file.read_bytes() if file.exists() else b""
 
     def wait_for_checkpoint(self) -> None:
+        """Until there is one more than at the start, or at the last call."""
         deadline = time.monotonic() + DEADLINE_S
-        while self.num_registered < 2:
+        while (snapshot := self._registered()) == self._snapshot:
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.1)
+        self._snapshot = snapshot
 
     def end(self) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=DEADLINE_S)
         return self.process.returncode, out, err
+
+    def finish(self) -> str:
+        """What it told, on standard error; on standard output stands one JSON object."""
+        code, out, err = self.end()
+        assert code == 0, err
+        assert json.loads(out)["num_images"] == 2
+        assert f"step {self._num_steps} of {self._num_steps} · " in err
+        return err
+
+    def weights(self) -> bytes:
+        return (self.output / "model.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")
 def start(data: Path) -> Iterator[Callable[..., Training]]:
     started: list[Training] = []
 
-    def start(output: Path, *more: object, environment: dict[str, str] | None = None) -> Training:
-        started.append(Training(data, output, *more, environment=environment))
+    def start(output: Path, **more: Any) -> Training:
+        started.append(Training(data, output, *more.pop("arguments", ()), **more))
         return started[-1]
 
     yield start
     for training in started:
         if training.process.poll() is None:
-            os.killpg(training.process.pid, signal.SIGKILL)
-            training.process.wait()
+            os.killpg(training.pid, signal.SIGKILL)
+            training.process.communicate()
 
 
-def assert_done(training: Training) -> str:
-    """What it told, on standard error; on standard output stands one JSON object."""
-    code, out, err = training.end()
-    assert code == 0, err
-    assert json.loads(out)["num_images"] == 2
-    assert "step 40 of 40 · " in err
-    return err
+def test_a_training_that_is_struck_again_and_again(start: Callable[..., Training], tmp_path: Path) -> None:
+    """It ends with the weights of one that nobody has struck."""
+    undisturbed = start(tmp_path / "undisturbed")
+    assert "the training begins: 1 workers" in undisturbed.finish()
 
-
-@pytest.fixture(scope="module")
-def undisturbed(start: Callable[..., Training], tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    training = start(tmp_path_factory.mktemp("undisturbed"))
-    assert "the training begins: 1 workers" in assert_done(training)
-    return (training.output / "model.safetensors").read_bytes()
-
-
-def test_the_driver_is_killed(start: Callable[..., Training], tmp_path: Path, undisturbed: bytes) -> None:
-    first = start(tmp_path)
+    struck = tmp_path / "struck"
+    first = start(struck)
     first.wait_for_checkpoint()
+    os.kill(*training_workers(first.pid), signal.SIGKILL)
+    first.wait_for_checkpoint()  # by another worker: the command itself goes on
+    orphans = training_workers(first.pid)
     first.process.kill()
-    first.end()
-    assert not (tmp_path / "model.json").exists()
+    assert RESUMED in first.end()[2]
+    assert not wait_until_gone(orphans, seconds=60)
+    assert not (struck / "model.json").exists()
 
-    other = start(tmp_path, "--learning-rate", 0.5)
-    code, _, err = other.end()
+    code, _, err = start(struck, arguments=("--learning-rate", 0.5)).end()
     assert (code, "learning_rate: 0.5, not 0.02 as the run in" in err) == (2, True), err
 
-    told = assert_done(start(tmp_path))
-    assert "the training resumes after step " in told
-    assert (tmp_path / "model.safetensors").read_bytes() == undisturbed
+    for number, exit_code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        stopped = start(struck)
+        stopped.wait_for_checkpoint()
+        workers = below(stopped.pid)
+        os.kill(stopped.pid, number)
+        code, out, err = stopped.end()
+        assert (code, out) == (exit_code, ""), err  # a code that no scheduler takes for success
+        assert f"Error: stopped by {number.name}" in err
+        assert RESUMED in err
+        assert "Traceback" not in err
+        assert not wait_until_gone(workers, seconds=60)
 
+    killed = start(struck)
+    killed.wait_for_checkpoint()
+    kill_tree(killed.pid)
+    killed.end()
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_it(
-    number: signal.Signals, exit_code: int, start: Callable[..., Training], tmp_path: Path, undisturbed: bytes
-) -> None:
-    """With a code that no scheduler takes for success; the same command goes on."""
-    first = start(tmp_path)
-    first.wait_for_checkpoint()
-    started = below(first.process.pid)
-    os.kill(first.process.pid, number)
-    code, out, err = first.end()
-    assert (code, out) == (exit_code, ""), err
-    assert f"Error: stopped by {number.name}" in err
-    assert "Traceback" not in err
-    assert not wait_until_gone(started, seconds=60)
-    assert "the training resumes after step " in assert_done(start(tmp_path))
-    assert (tmp_path / "model.safetensors").read_bytes() == undisturbed
-
-
-def test_a_worker_is_killed(start: Callable[..., Training], tmp_path: Path, undisturbed: bytes) -> None:
-    """The command itself goes on."""
-    training = start(tmp_path)
-    training.wait_for_checkpoint()
-    os.kill(*training_workers(training.process.pid), signal.SIGKILL)
-    told = assert_done(training)
-    assert "the training resumes after step " in told
-    assert (tmp_path / "model.safetensors").read_bytes() == undisturbed
-
-
-def test_all_is_killed(start: Callable[..., Training], tmp_path: Path, undisturbed: bytes) -> None:
-    """Driver, Ray and all its workers at once."""
-    first = start(tmp_path)
-    first.wait_for_checkpoint()
-    kill_tree(first.process.pid)
-    first.end()
-    assert "the training resumes after step " in assert_done(start(tmp_path))
-    assert (tmp_path / "model.safetensors").read_bytes() == undisturbed
+    last = start(struck)
+    assert RESUMED in last.finish()
+    assert last.weights() == undisturbed.weights()
 
 
 @pytest.fixture(scope="module")
@@ -176,27 +171,21 @@ def nodes() -> Iterator[RayNodes]:
 
 def test_a_node_is_killed(start: Callable[..., Training], tmp_path: Path, nodes: RayNodes) -> None:
     """With a worker of two on it: the command goes on, with what is left and what joins."""
-    together = ("--num-workers", 2, "--batch-size", 4, "--address", nodes.address)
-    alone = start(tmp_path / "alone", *together, environment=nodes.environment)
-    assert "the training begins: 2 workers" in assert_done(alone)
+    arguments = ("--num-workers", 2, "--batch-size", 4, "--address", nodes.address)
+    together = {"arguments": arguments, "num_steps": 20, "environment": nodes.environment}
+    alone = start(tmp_path / "alone", **together)
+    assert "the training begins: 2 workers" in alone.finish()
 
-    struck = start(tmp_path / "struck", *together, environment=nodes.environment)
+    struck = start(tmp_path / "struck", **together)
     struck.wait_for_checkpoint()
     nodes.kill(next(node for node in nodes.nodes if training_workers(node.pid)))
     nodes.add()
-    assert "the training resumes after step " in assert_done(struck)
-    expected, found = (load_file(training.output / "model.safetensors") for training in (alone, struck))
+    assert RESUMED in struck.finish()
+    expected, found = (load(training.weights()) for training in (alone, struck))
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=0.02, rtol=0.05)
 
 
-def test_one_of_two_workers_is_killed(start: Callable[..., Training], tmp_path: Path) -> None:
-    training = start(tmp_path, "--num-workers", 2, "--batch-size", 4)
-    training.wait_for_checkpoint()
-    os.kill(training_workers(training.process.pid)[1], signal.SIGKILL)
-    assert "the training resumes after step " in assert_done(training)
-
-
-def training_workers(pid: int) -> list[int]:
+def training_workers(pid: int) -> dict[int, str]:
     """Ray Train's workers below a driver or a node."""
-    return [worker for worker, name in below(pid).items() if "ray::RayTrainWorker" in name]
+    return {worker: name for worker, name in below(pid).items() if "ray::RayTrainWorker" in name}
