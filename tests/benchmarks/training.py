@@ -125,7 +125,10 @@ def loop_images_per_s(data: str, width: float, num_workers: int) -> float:
     heard_s = seen[-1].heard_s
     steps_s = [later - earlier for earlier, later in pairwise(heard_s)][NUM_WARM:]
     tenth, *_, last_tenth = statistics.quantiles(steps_s, n=10)
-    print(f"{num_workers} workers: a step {tenth:.2f} s, {statistics.median(steps_s):.2f} s, {last_tenth:.2f} s", file=sys.stderr)
+    print(
+        f"{num_workers} workers: a step {tenth:.2f} s, {statistics.median(steps_s):.2f} s, {last_tenth:.2f} s",
+        file=sys.stderr,
+    )
     return NUM_MEASURED * BATCH_SIZE / (heard_s[NUM_WARM + NUM_MEASURED - 1] - heard_s[NUM_WARM - 1])
 
 
