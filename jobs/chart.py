@@ -8,7 +8,7 @@ from html import escape
 from jobs.draw import COLOURS
 
 WIDTH_PX, HEIGHT_PX = 560, 240
-LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 54, 12, 10, 40
+LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 54, 20, 10, 40
 """Around the lines, for ticks and labels."""
 NUM_TICKS = 5
 LEGEND_LINE_PX = 17
@@ -42,6 +42,20 @@ class Axis:
         step = _round_step((self.high - self.low) / NUM_TICKS)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [number * step for number in range(first, last + 1)]
+
+
+class LogAxis(Axis):
+    """An axis on which the same factor is the same way, from above 0: for what begins large and ends small."""
+
+    def share(self, value: float) -> float:
+        """How far along the side a value stands, 0 to 1; what is not above 0 stands before its start."""
+        return math.log(value / self.low) / math.log(self.high / self.low) if value > 0 else -math.inf
+
+    def ticks(self) -> list[float]:
+        """1, 2 and 5 times powers of ten."""
+        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        ticks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+        return [tick for tick in ticks if self.low * (1 - 1e-9) <= tick <= self.high * (1 + 1e-9)]
 
 
 def line_chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:

@@ -7,8 +7,9 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from jobs.chart import Axis, Line, line_chart, top_of
+from jobs.chart import Axis, Line, LogAxis, line_chart, top_of
 from jobs.page import document, picture, table
+from model.boxes import pairwise_iou
 from model.metrics import Metrics
 from model.mistakes import Mistake, MistakeKind, best_score, find_mistakes
 from model.package import ModelPackage, PackageRecord
@@ -85,19 +86,26 @@ def _training(history: History) -> Iterator[str]:
         Line("classification", [(point.step, point.classification) for point in told]),
     ]
     yield "<h2>Training</h2>"
-    yield _chart("Loss", losses, x, "loss", top_of([b for line in losses for _, b in line.points]))
+    yield _chart("Loss", losses, x, _loss_axis([b for line in losses for _, b in line.points]))
     rates = [(point.step, point.learning_rate) for point in told]
-    yield _chart("Learning rate", [Line("", rates)], x, "learning rate", top_of([rate for _, rate in rates]))
+    yield _chart("Learning rate", [Line("", rates)], x, Axis("learning rate", 0, top_of([rate for _, rate in rates])))
     if history.measured:
         lines = [
             Line("mAP, IoU 0.5", [(point.step, point.map50) for point in history.measured]),
             Line("mAP, IoU 0.5 to 0.95", [(point.step, point.map) for point in history.measured]),
         ]
-        yield _chart("On the held-out images", lines, x, "mAP", 1)
+        yield _chart("On the held-out images", lines, x, Axis("mAP", 0, 1))
 
 
-def _chart(title: str, lines: Sequence[Line], x: Axis, label: str, top: float) -> str:
-    return f"<h3>{title}</h3>" + line_chart(title, lines, x, Axis(label, 0, top))
+def _chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
+    return f"<h3>{title}</h3>" + line_chart(title, lines, x, y)
+
+
+def _loss_axis(values: Sequence[float]) -> LogAxis:
+    """From the least, but one to three powers of ten in all."""
+    high = top_of(values)
+    least = min((value for value in values if value > 0), default=high)
+    return LogAxis("loss", max(min(least, high / 10), high / 1000), high)
 
 
 def _precision_recall(metrics: Metrics) -> str:
@@ -175,7 +183,11 @@ def _picture(mistake: Mistake, found: Detections, examples: LabelledExamples, cl
         boxes.append(found.boxes_xyxy[mistake.detection].tolist())
         texts.append(f"{class_names[int(found.labels[mistake.detection]) - 1]} {mistake.score:.2f}")
         colours.append(FOUND)
-    what = " found as ".join(filter(None, texts))
+    if mistake.kind == "poorly_placed":
+        overlap = float(pairwise_iou(*torch.tensor(boxes[-2:])[:, None]))
+        what = f"{texts[-1]}, IoU {overlap:.2f}"
+    else:
+        what = " found as ".join(filter(None, texts))
     caption = f"{what} in {storage.without_secrets(uri)}"
     return picture(uri, np.array(boxes).reshape(-1, 4), texts, caption, colours)
 

@@ -5,8 +5,10 @@
 
 Each round runs all sides, one after the other, on the same cores: the recipe of jobs/bccd.yaml unless --width says another. The bare step
 is run twice: as torch runs it, and with memory kept (model.memory) as the loop keeps it. The loop's images/s are those between two of its
-steps, so that start-up does not count. On standard error it says what a step took: the first tenth, the median and the last tenth. Where
-these are far apart, others use the cores: two workers then wait for the slower of two.
+steps, so that start-up does not count. On standard error it says what a step took: the first tenth, the median and the last tenth.
+
+Of workers, the bare steps are compared too, without Ray: two that wait for each other, and one. That ratio is the machine's own: what two
+cores that must go in step are worth.
 """
 
 import argparse
@@ -19,11 +21,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from jobs.settings import TrainSettings
 from jobs.spec import load_settings
@@ -90,15 +97,15 @@ def record_of(start: Start, names: tuple[str, ...]) -> PackageRecord:
     )
 
 
-def bare_images_per_s(data: str, width: float, is_kept: bool) -> float:
-    """The step alone, over and over on one batch, with a thread a core; freed memory is kept, or not."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+def bare_images_per_s(data: str, width: float, is_kept: bool, num_workers: int = 1) -> float:
+    """The step alone, over and over on one batch, or of several workers on this one's part; freed memory is kept, or not."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)) // num_workers)
     if is_kept:
         keep_freed_memory()
     examples, names = labelled(data)
-    start, settings = from_scratch(width), settings_of(1)
+    start, settings, batch_size = from_scratch(width), settings_of(num_workers), BATCH_SIZE // num_workers
     prepare = Preparation(start.architecture.image_size_px, start.preprocessing, settings)
-    images, boxes, labels = zip(*(prepare(examples[i], i) for i in range(BATCH_SIZE)), strict=True)
+    images, boxes, labels = zip(*(prepare(examples[i], i) for i in range(batch_size)), strict=True)
     batch = torch.stack(images).contiguous(memory_format=torch.channels_last), pad_targets([*boxes], [*labels])
     network = SSD(start.architecture, len(names) + 1).to(memory_format=torch.channels_last)
     step_on = TrainingStep(network, record_of(start, names), settings)
@@ -106,7 +113,21 @@ def bare_images_per_s(data: str, width: float, is_kept: bool) -> float:
         if step == 5:
             started = time.monotonic()
         step_on(step, *batch)
-    return NUM_BARE * BATCH_SIZE / (time.monotonic() - started)
+    return NUM_BARE * batch_size / (time.monotonic() - started)
+
+
+def pair_images_per_s(data: str, width: float) -> float:
+    """The steps alone of two workers, with freed memory kept: they wait for each other as in a training, without Ray."""
+    with (
+        tempfile.TemporaryDirectory(prefix="ssd-batch-benchmark-") as folder,
+        ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool,
+    ):
+        return sum(pool.map(partial(_one_of_pair, data, width, f"file://{folder}/meeting"), range(2)))
+
+
+def _one_of_pair(data: str, width: float, meeting: str, rank: int) -> float:
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    return bare_images_per_s(data, width, is_kept=True, num_workers=2)
 
 
 def loop_images_per_s(data: str, width: float, num_workers: int) -> float:
@@ -141,44 +162,65 @@ def in_a_process(side: str, num_cores: int, *arguments: object) -> float:
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
-def compare(data: str, width: float, sides: Sequence[tuple[str, int, int]], num_rounds: int) -> None:
-    """Print all sides' images/s of each round, and the last side's as ratios to the others'.
+@dataclass(frozen=True)
+class Side:
+    """What is measured, in a process of its own, and on how many of the first cores; number: of workers, for a loop."""
+
+    name: str
+    num_cores: int
+    number: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.number} on {self.num_cores} cores"
+
+
+def compare(data: str, width: float, pairs: Sequence[tuple[Side, Side]], num_rounds: int) -> None:
+    """Print all sides' images/s of each round, and the ratios of each pair's second side to its first.
 
     Args:
         data: folder.
         width: the network's.
-        sides: name, cores and workers of each.
+        pairs: sides that stand against each other.
         num_rounds: how often.
     """
+    sides = list(dict.fromkeys(side for pair in pairs for side in pair))
     rounds = []
     for _ in range(num_rounds):
-        *others, last = (in_a_process(name, cores, data, workers, "--width", width) for name, cores, workers in sides)
-        rounds.append([last / other for other in others])
-        print("images/s", *(f"{some:.2f}" for some in (*others, last)), *(f"ratio {ratio:.3f}" for ratio in rounds[-1]))
-    for (name, cores, workers), ratios in zip(sides[:-1], zip(*rounds, strict=True), strict=True):
+        found = {side: in_a_process(side.name, side.num_cores, data, side.number, "--width", width) for side in sides}
+        rounds.append([found[second] / found[first] for first, second in pairs])
         print(
-            f"{sides[-1][0]} to {name} of {workers} on {cores}: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), "
-            f"width {width}"
+            "images/s",
+            *(f"{found[side]:.2f}" for side in sides),
+            *(f"ratio {some:.3f}" for some in rounds[-1]),
+            flush=True,
+        )
+    for (first, second), ratios in zip(pairs, zip(*rounds, strict=True), strict=True):
+        print(
+            f"{second} to {first}: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), width {width}"
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("loop", "workers", "bare-side", "kept-side", "loop-side"))
+    parser.add_argument("what", choices=("loop", "workers", "bare", "kept", "pair", "one-loop"))
     parser.add_argument("data")
     parser.add_argument("number", type=int, help="rounds; of a side, workers")
     parser.add_argument("--width", type=float, default=0.25)
     options = parser.parse_args()
+    data, width = options.data, options.width
     match options.what:
         case "loop":
-            sides = (("bare-side", 2, 1), ("kept-side", 2, 1), ("loop-side", 2, 1))
-            compare(options.data, options.width, sides, options.number)
+            loop = Side("one-loop", 2)
+            compare(data, width, [(Side("bare", 2), loop), (Side("kept", 2), loop)], options.number)
         case "workers":
-            compare(options.data, options.width, (("loop-side", 1, 1), ("loop-side", 2, 2)), options.number)
-        case "bare-side" | "kept-side":
-            print(json.dumps(bare_images_per_s(options.data, options.width, options.what == "kept-side")))
-        case "loop-side":
-            print(json.dumps(loop_images_per_s(options.data, options.width, options.number)))
+            loops, steps = (Side("one-loop", 1), Side("one-loop", 2, 2)), (Side("kept", 1), Side("pair", 2, 2))
+            compare(data, width, [steps, loops], options.number)
+        case "bare" | "kept":
+            print(json.dumps(bare_images_per_s(data, width, options.what == "kept")))
+        case "pair":
+            print(json.dumps(pair_images_per_s(data, width)))
+        case "one-loop":
+            print(json.dumps(loop_images_per_s(data, width, options.number)))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from jobs.chart import Axis, Line, line_chart, top_of
+from jobs.chart import Axis, Line, LogAxis, line_chart, top_of
 
 UNIT = Axis("x", 0, 1)
 
@@ -28,10 +28,17 @@ def test_the_top_holds_all_values(values: list[float], top: float) -> None:
     assert top_of(values) == pytest.approx(top)
 
 
+def test_on_a_log_axis_the_same_factor_is_the_same_way() -> None:
+    axis = LogAxis("", 0.1, 10)
+    assert [axis.share(value) for value in (0.1, 1, 10)] == pytest.approx([0, 0.5, 1])
+    assert axis.ticks() == pytest.approx([0.1, 0.2, 0.5, 1, 2, 5, 10])
+    assert not any(0 <= axis.share(value) <= 1 for value in (0, -1, float("nan"), float("inf"), 0.09))
+
+
 def test_points_are_where_they_are() -> None:
-    """The frame is 494 by 190 pixels, its upper left corner at (54, 10)."""
+    """The frame is 486 by 190 pixels, its upper left corner at (54, 10)."""
     svg = line_chart("chart", [Line("a", [(0, 0), (0.5, 1), (1, 0.5)])], UNIT, UNIT)
-    assert re.findall(r'polyline points="([^"]+)"', svg) == ["54.0,200.0 301.0,10.0 548.0,105.0"]
+    assert re.findall(r'polyline points="([^"]+)"', svg) == ["54.0,200.0 297.0,10.0 540.0,105.0"]
 
 
 def test_it_is_well_formed_and_names_its_lines() -> None:
@@ -47,4 +54,4 @@ def test_it_is_well_formed_and_names_its_lines() -> None:
 
 def test_what_is_outside_is_not_drawn() -> None:
     svg = line_chart("", [Line("a", [(0, 0), (0.5, 9), (0.75, float("nan")), (1, 1)])], UNIT, UNIT)
-    assert re.findall(r'polyline points="([^"]+)"', svg) == ["54.0,200.0 548.0,10.0"]
+    assert re.findall(r'polyline points="([^"]+)"', svg) == ["54.0,200.0 540.0,10.0"]

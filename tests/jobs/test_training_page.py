@@ -66,11 +66,29 @@ def test_it_stands_alone_and_shows_mistakes(examples: LabelledExamples) -> None:
     assert 'aria-label="Loss"' not in html
 
 
+def test_a_poorly_placed_box_tells_its_overlap(examples: LabelledExamples) -> None:
+    left, top, right, bottom = examples.truth(1).boxes_xyxy[0].tolist()
+    half = (right - left) / 2
+    html = page(examples, [found(), found(([left + half, top, right + half, bottom], 2, 1.0))])
+    assert "<h3>Poorly placed: 1</h3>" in html
+    assert "square 1.00, IoU 0.33 in " in html
+
+
 def test_curves_of_a_training(examples: LabelledExamples) -> None:
     history = History(1, [], [Stepped(1, 2.0, 9.0, 0.1), Stepped(2, 1.0, 4.0, 0.05)], [Measured(2, 0.25, 0.5)])
     html = page(examples, [found(), found()], history)
     labels = re.findall(r'aria-label="([^"]+)"', html)
     assert labels == ["Loss", "Learning rate", "On the held-out images", "Precision over recall"]
+
+
+@pytest.mark.parametrize(("first", "last", "top"), [(2.0, 2.0, 2), (40.0, 0.0, 40), (0.0, 0.0, 1)])
+def test_losses_of_any_size_have_an_axis(examples: LabelledExamples, first: float, last: float, top: float) -> None:
+    stepped = [Stepped(1, first, first, 0.1), Stepped(2, last, last, 0.1)]
+    html = page(examples, [found(), found()], History(1, [], stepped, []))
+    loss = html[html.index('aria-label="Loss"') : html.index('aria-label="Learning rate"')]
+    ticks = re.findall(r'text-anchor="end">([^<]+)<', loss)
+    assert 2 < len(ticks) < 12
+    assert max(map(float, ticks)) <= top
 
 
 def test_images_that_can_not_be_read_are_left_out(examples: LabelledExamples) -> None:
