@@ -15,7 +15,7 @@ demo: install
 	$(BIN)/ssd-batch demo --output demo-out
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile  # each process has its Ray clusters, which a file's tests share
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 20  # each process has its Ray clusters, which a file's tests share
 
 test-s3: install
 	infra/dev/ceph.sh install

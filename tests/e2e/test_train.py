@@ -22,7 +22,7 @@ from tests.e2e import command
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # a busy machine starts Ray in a minute
 
 DEADLINE_S = 400
-NUM_STEPS = 60
+NUM_STEPS = 80
 RESUMED = "the training resumes after step "
 
 
@@ -125,7 +125,8 @@ def test_a_training_that_is_struck_again_and_again(start: Callable[..., Training
     first = start(struck)
     first.wait_for_checkpoint()
     os.kill(*training_workers(first.pid), signal.SIGKILL)
-    first.wait_for_checkpoint()  # by another worker: the command itself goes on
+    for _ in range(2):  # one may have been under way; the next is another worker's: the command itself goes on
+        first.wait_for_checkpoint()
     orphans = training_workers(first.pid)
     first.process.kill()
     assert RESUMED in first.end()[2]
