@@ -1,21 +1,25 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-s3 test-monitoring chaos check format clean
+.PHONY: install demo test test-fast bench startup steady test-s3 test-monitoring chaos check format clean
 
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --no-compile --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: install
 	$(BIN)/ssd-batch demo --output demo-out
 
+# Each process has its Ray clusters, which a file's tests share; the long files of tests/e2e come first. TESTS adds flags.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 20  # each process has its Ray clusters, which a file's tests share
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20 $(TESTS)
+
+test-fast: install
+	$(BIN)/python -m pytest -n 2 -m "not slow and not s3 and not monitoring" --durations 5
 
 test-s3: install
 	infra/dev/ceph.sh install
@@ -29,6 +33,13 @@ chaos: install
 	infra/dev/ceph.sh install
 	infra/dev/s3fault.sh install
 	$(BIN)/python -m tests.chaos
+
+# make bench startup; make bench steady; BENCH adds flags.
+bench: install
+	@true
+
+startup steady: install
+	$(BIN)/python -m tests.benchmarks.$@ $(BENCH)
 
 check: install
 	$(BIN)/ruff format --check .

@@ -5,7 +5,7 @@ import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -16,12 +16,14 @@ from jobs.options import json_option, table_option
 from jobs.settings import DataCheckSettings, EvaluateSettings, TrainSettings
 from jobs.spec import SPEC_FILE, load_settings, read_spec, spec_options
 from pipeline import log_lines
-from pipeline.errors import SettingError, SsdBatchError
+from pipeline.errors import SettingError, SsdBatchError, TargetMissedError
 from pipeline.log_lines import LogFormat
-from pipeline.maintain import Maintained, MaintainSettings
-from pipeline.settings import CanarySettings, InferSettings
+from pipeline.settings import CanarySettings, InferSettings, MaintainSettings
 from pipeline.stop import stoppable
-from pipeline.summary import DryRunSummary, Summary, check_failures
+
+if TYPE_CHECKING:
+    from pipeline.maintain import Maintained
+    from pipeline.summary import Summary
 
 logger = logging.getLogger("jobs")
 
@@ -30,7 +32,7 @@ class StoppableGroup(click.Group):
     """Commands that a signal ends early, with an exit code of its own."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click, which by itself knows of Ctrl-C alone, and exits with 1."""
+        """Run a command as click does, which by itself knows of Ctrl-C alone, and exits with 1."""
         with stoppable():
             return super().invoke(ctx)
 
@@ -56,17 +58,29 @@ def cli(log_format: LogFormat) -> None:
 @json_option
 def infer(spec: Path | None, as_json: bool, **flags: Any) -> None:
     """Detect objects in all images that the table does not hold yet."""
+    from pipeline.stages.server import start_early
+
+    settings = load_settings(InferSettings, spec, flags)
+    if not settings.dry_run:
+        start_early(settings)
     from pipeline.backfill import backfill
     from pipeline.run import infer as run
 
-    settings = load_settings(InferSettings, spec, flags)
-    summary = backfill(settings) if settings.dates else run(settings)
-    click.echo(json.dumps(asdict(summary)) if as_json else describe(summary))
-    check_failures(summary, settings.max_failed_share)
+    def show(summary: Any) -> None:
+        click.echo(json.dumps(asdict(summary)) if as_json else describe(summary))
+
+    try:
+        show(backfill(settings) if settings.dates else run(settings))
+    except TargetMissedError as error:
+        if error.summary:
+            show(error.summary)
+        raise
 
 
-def describe(summary: Summary) -> str:
+def describe(summary: "Summary") -> str:
     """The summary for people; a backfill's has a line a day."""
+    from pipeline.summary import DryRunSummary
+
     if isinstance(summary, DryRunSummary):
         from jobs.run_report import describe_dry_run
 
@@ -184,15 +198,20 @@ def maintain(spec: Path | None, as_json: bool, **flags: Any) -> None:
     click.echo(json.dumps(asdict(done)) if as_json else describe_care(done, settings.dry_run))
 
 
-def describe_care(done: Maintained, is_dry_run: bool) -> str:
-    """What was done to a table, for people."""
+def describe_care(done: "Maintained", is_dry_run: bool) -> str:
+    """Say what was done to a table, for people."""
     left = (
         f" ({done.left_files:,} more are left to the next time: a run kept replacing rows in them)"
         if done.left_files
         else ""
     )
+    repaired = (
+        f"{done.repaired_rows:,} rows beyond one a key {'would be ' if is_dry_run else ''}removed; "
+        if done.repaired_rows
+        else ""
+    )
     return (
-        f"{'would be ' if is_dry_run else ''}deleted: {done.deleted_rows:,} rows, {done.deleted_runs:,} records of runs; compacted: "
+        f"{repaired}{'would be ' if is_dry_run else ''}deleted: {done.deleted_rows:,} rows, {done.deleted_runs:,} records of runs; compacted: "
         f"{done.compacted_files:,} files{left}; vacuumed: {done.vacuumed_files:,} files\n"
         f"table {done.table}: {done.num_files:,} files, {done.size_bytes:,} bytes; {done.wall_s:.1f} s"
     )
@@ -244,7 +263,7 @@ def canary(spec: Path | None, as_json: bool, **flags: Any) -> None:
 @spec_options(EvaluateSettings)
 @json_option
 def evaluate(spec: Path | None, as_json: bool, **flags: Any) -> None:
-    """Measure a model package on labelled images, on a cluster: mAP as COCO and as Pascal VOC define it."""
+    """Measure a model package on labelled images: mAP as COCO and as Pascal VOC define it."""
     from jobs.evaluate import evaluate_on_data
 
     metrics = evaluate_on_data(load_settings(EvaluateSettings, spec, flags)).metrics.summary()

@@ -8,8 +8,8 @@ from jobs.figures import columns, number
 from jobs.page import document, picture, table, write_page
 from pipeline.canary import Comparison, Difference, Side, canary
 from pipeline.errors import TargetMissedError
+from pipeline.redaction import redacted
 from pipeline.settings import CanarySettings
-from pipeline.storage import without_secrets
 
 NUM_PICTURES = 12
 AGAINST, NEW = "#007a33", "#e6194b"
@@ -43,7 +43,7 @@ def check_agreement(comparison: Comparison, min_agreement: float | None) -> None
 
 
 def describe_comparison(comparison: Comparison) -> str:
-    """For people."""
+    """Say how two models differ, for people."""
     differing = [f"{image.num_differences:>5,}  {image.uri}" for image in comparison.differing]
     return "\n".join(
         [
@@ -59,7 +59,7 @@ def render(comparison: Comparison) -> str:
     """The whole page; the images that differ most are read again."""
     figures = [tuple(map(escape, row)) for row in _figures(comparison)]
     pictures = [_picture(image) for image in comparison.differing[:NUM_PICTURES]]
-    named = [f"{image.num_differences:,}: {without_secrets(image.uri)}" for image in comparison.differing]
+    named = [f"{image.num_differences:,}: {redacted(image.uri)}" for image in comparison.differing]
     return document(
         f"Model {comparison.new.model_name} against {comparison.against.model_name}",
         [
@@ -110,7 +110,7 @@ def _picture(image: Difference) -> str | None:
     boxes = [_corners(one) for one in (*image.found_against, *image.found)]
     texts = [f"{one['label']} {one['score']:.2f}" for one in (*image.found_against, *image.found)]
     colours = [AGAINST] * len(image.found_against) + [NEW] * len(image.found)
-    caption = f"{image.num_differences:,} differences in {without_secrets(image.uri)}"
+    caption = f"{image.num_differences:,} differences in {redacted(image.uri)}"
     return picture(image.uri, np.array(boxes).reshape(-1, 4), texts, caption, colours)
 
 

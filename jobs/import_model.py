@@ -16,6 +16,7 @@ from model.imports import PreprocessingName, WeightsError, import_weights, read_
 from pipeline import storage
 from pipeline.errors import SettingError, reason
 from pipeline.packages import check_free, write_package
+from pipeline.urls import absolute
 
 TORCHVISION: dict[str, PreprocessingName | None] = {
     "SSD300_VGG16_Weights.COCO_V1": None,
@@ -62,7 +63,7 @@ def _file_name(url: str) -> str:
 
 def _read(url: str) -> bytes:
     try:
-        return storage.read(storage.absolute(url))
+        return storage.read(absolute(url))
     except OSError as error:
         why = re.sub(r"\w+://[^\s'\"]+", _file_name(url), reason(error))
         raise SettingError(f"weights {_file_name(url)!r} can't be read: {why}") from error
@@ -86,7 +87,7 @@ def _download(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def read_class_names(url: str) -> tuple[str, ...]:
     """One name a line; empty lines at the end do not count."""
     try:
-        names = storage.read(storage.absolute(url)).decode().rstrip().splitlines()
+        names = storage.read(absolute(url)).decode().rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"class_names {url!r} can't be read: {reason(error)}") from error
     if not names or not all(name.strip() for name in names):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from datetime import time as clock
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,19 +15,20 @@ from pydantic import BaseModel
 
 from jobs.job_settings import KINDS, JobSettings
 from jobs.spec import Spec, check_settings, given, kind_of
-from pipeline import storage
 from pipeline.errors import SettingError
 from pipeline.settings import InferSettings
+from pipeline.urls import is_local
 
-WRITTEN = ("table", "output", "storage", "page", "tensorboard")
-"""Settings that say where something is written: on a cluster, a relative path would be in a folder that goes with the job."""
+PLACES = ("table", "output", "storage", "page", "tensorboard", "input", "data")
+"""Settings that are paths or URLs: on a cluster, a relative path would be in a folder that has the code alone, and goes with the job."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is submitted for a night.
+    """A command of a spec, to be submitted for a night.
 
-    kind: the command; name: in the submission id; day: of the night, in its time zone; settings: the command's, checked.
+    kind: the command; name: in the submission id; day: of the night, in its time zone; settings: the command's, checked; due: when the
+    schedule wants it; None where it wants none on this day.
     """
 
     kind: str
@@ -35,19 +37,13 @@ class Job:
     settings: BaseModel
     job: JobSettings
     folder: Path
+    due: datetime | None = None
 
     def submission_id(self, attempt: int) -> str:
-        """The same for all who submit this attempt."""
-        return f"{self.name}-{self.day}-{attempt}"
-
-    @property
-    def due_at(self) -> str | None:
-        """When the schedule wants the night to begin; None where it wants none on this day."""
-        if self.job.schedule is None:
-            return None
-        midnight = datetime.combine(self.day, clock(), ZoneInfo(self.job.time_zone))
-        due = next(CronSim(self.job.schedule, midnight - timedelta(minutes=1)))
-        return due.isoformat() if due.date() == self.day else None
+        """The same for all who submit this attempt. Where a day has several, the time at which it was due is part of it."""
+        is_one_of_several = self.due and self.job.schedule and len(due_times(self.job, self.day)) > 1
+        night = f"{self.day}-{self.due:%H%M}" if is_one_of_several else f"{self.day}"
+        return f"{self.name}-{night}-{attempt}"
 
     @property
     def entrypoint(self) -> str:
@@ -56,7 +52,7 @@ class Job:
         if "address" not in type(self.settings).model_fields:
             del values["address"]
         if isinstance(self.settings, InferSettings) and not (self.settings.dates or self.settings.run_date):
-            values |= {"run_date": str(self.day), "due_at": self.due_at}
+            values |= {"run_date": str(self.day), "due_at": self.due.isoformat() if self.due else None}
         flags = [flag for name, value in values.items() for flag in as_flags(name, value)]
         return shlex.join(["python", "-m", "jobs", self.kind, *flags])
 
@@ -68,10 +64,20 @@ def as_flags(name: str, value: Any) -> Iterator[str]:
         return
     if isinstance(value, bool):
         yield flag if value else f"--no-{flag[2:]}"
+    elif isinstance(value, dict):
+        yield from (f"{flag}={key}={part}" for key, part in value.items())
     elif isinstance(value, list):
         yield from (f"{flag}={part}" for part in value)
     else:
         yield f"{flag}={value}"
+
+
+def due_times(job: JobSettings, day: date) -> list[datetime]:
+    """Return the times at which the schedule wants a job on a day, in its time zone."""
+    if job.schedule is None:
+        return []
+    midnight = datetime.combine(day, clock(), ZoneInfo(job.time_zone))
+    return list(takewhile(lambda due: due.date() == day, CronSim(job.schedule, midnight - timedelta(minutes=1))))
 
 
 def load_job(spec: Spec, day: date | None, flags: dict[str, Any], job_flags: dict[str, Any]) -> Job:
@@ -79,7 +85,8 @@ def load_job(spec: Spec, day: date | None, flags: dict[str, Any], job_flags: dic
 
     Args:
         spec: which command, its settings, and the job's.
-        day: of the night; today, where the schedule is, unless given.
+        day: of the night; today, where the schedule is, unless given. Of a day that was given the job is due for the first time that the
+            schedule names, of today for the last one that has passed.
         flags: override the command's settings.
         job_flags: override the job's.
 
@@ -92,8 +99,13 @@ def load_job(spec: Spec, day: date | None, flags: dict[str, Any], job_flags: dic
     check_paths(settings)
     if job.working_dir and job.image:
         raise SettingError("working_dir: the image has the code already; give one of the two")
-    day = day or datetime.now(ZoneInfo(job.time_zone)).date()
-    return Job(kind, job.name or name_of(spec), day, settings, job, spec.path.parent)
+    now = datetime.now(ZoneInfo(job.time_zone))
+    due = due_times(job, day or now.date())
+    if day is None:
+        due = [time for time in due if time <= now][-1:] or due
+    return Job(
+        kind, job.name or name_of(spec), day or now.date(), settings, job, spec.path.parent, due[0] if due else None
+    )
 
 
 def name_of(spec: Spec) -> str:
@@ -103,11 +115,12 @@ def name_of(spec: Spec) -> str:
 
 
 def check_paths(settings: BaseModel) -> None:
-    """Raise where something would be written to a folder that goes with the job."""
-    for name in WRITTEN:
-        url = getattr(settings, name, None)
-        if url and storage.is_local(url) and not Path(url.removeprefix("file://")).is_absolute():
-            raise SettingError(
-                f"{name}: {url!r} would lie in a folder of the head node that goes with the job; give a URL, or an "
-                "absolute path that all nodes reach"
-            )
+    """Raise where something would be read from, or written to, the folder of the head node that has a job's code."""
+    for name in PLACES:
+        value = getattr(settings, name, None) or ()
+        for url in (value,) if isinstance(value, str) else value:
+            if is_local(url) and not Path(url).is_absolute():
+                raise SettingError(
+                    f"{name}: {url!r} would lie in a folder of the head node that goes with the job; give a URL, or an "
+                    "absolute path that all nodes reach"
+                )

@@ -1,5 +1,6 @@
 """What a job runs in on a cluster: the code that is shipped or an image, and variables."""
 
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from jobs.job_settings import JobSettings
 from pipeline.errors import SettingError
 
 MIB = 2**20
+CODE = ("model/**/*.py", "pipeline/**/*.py", "jobs/**/*.py", "jobs/*.yaml", "jobs/demo/model/*")
+"""What is shipped of a working tree: what the installed package has. Whatever lies beside it, keys and data, stays."""
 NUM_NAMED = 3
 """Files of a package that is too large."""
 
@@ -33,7 +36,7 @@ def runtime_env(job: Job) -> Iterator[dict[str, Any]]:
 
 
 def pack(working_dir: Path, settings: JobSettings, folder: Path) -> Path:
-    """A zip file of the code, in a folder.
+    """Make a zip file of the code, in a folder.
 
     Raises:
         SettingError: there is no code in it, or it is too large.
@@ -42,10 +45,13 @@ def pack(working_dir: Path, settings: JobSettings, folder: Path) -> Path:
         raise SettingError(
             f"working_dir: {str(working_dir)!r} is no working tree of ssd-batch: jobs/__main__.py is missing"
         )
-    package = folder / "working_dir.zip"
-    create_package(
-        str(working_dir), package, include_gitignore=True, excludes=[".git", *settings.excludes], logger=None
-    )
+    package, shipped = folder / "working_dir.zip", folder / "shipped"
+    for path in (path for pattern in CODE for path in working_dir.glob(pattern)):
+        if path.is_file() and not path.is_symlink():  # which may lead to anything
+            copy = shipped / path.relative_to(working_dir)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy)
+    create_package(str(shipped), package, include_gitignore=False, excludes=list(settings.excludes), logger=None)
     if package.stat().st_size > settings.max_package_mib * MIB:
         with zipfile.ZipFile(package) as content:
             largest = sorted(content.infolist(), key=lambda file: file.compress_size, reverse=True)[:NUM_NAMED]

@@ -13,10 +13,8 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from jobs.job import Job
 from jobs.job_environment import runtime_env
-from pipeline.errors import HeldError, SettingError, SsdBatchError, reason
+from pipeline.errors import NOT_AGAIN, HeldError, SettingError, SsdBatchError, reason
 
-NOT_AGAIN = (2, 3, 4, 5)
-"""Exit codes after which another attempt would end in the same way, or take from who overtook; see `pipeline.errors`."""
 POLL_S = 1.0
 SILENCE_S = 120.0
 """A job server that does not answer for so long is given up; its head node may be starting again."""
@@ -25,7 +23,10 @@ STOP_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Ended:
-    """How an attempt ended. exit_code: of the command, 0 to 5; 1 where it has none, such as a job that was stopped."""
+    """The end of an attempt.
+
+    exit_code: of the command, 0 to 5; 1 where it has none, such as a job that was stopped.
+    """
 
     submission_id: str
     status: str
@@ -166,7 +167,7 @@ class JobServer:
 
 
 class Log:
-    """What of a job's log has been shown: each time it is followed it begins anew."""
+    """Keeps count of what was shown of a job's log, which begins anew each time it is followed."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
         self._show, self._num_shown = show, 0
@@ -179,7 +180,7 @@ class Log:
 
 
 def ended(details: JobDetails) -> Ended:
-    """Of a job that has ended."""
+    """Return how a job that has ended did."""
     succeeded = details.status == JobStatus.SUCCEEDED
     return Ended(details.submission_id or "", str(details.status), 0 if succeeded else details.driver_exit_code or 1)
 

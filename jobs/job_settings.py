@@ -1,6 +1,5 @@
 """What a spec may say beside a command's settings: which command it is for, and how a cluster is given the job."""
 
-import re
 from datetime import datetime
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -10,8 +9,8 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from jobs.settings import EvaluateSettings, TrainSettings
 from model.config import Frozen
-from pipeline.maintain import MaintainSettings
-from pipeline.settings import InferSettings
+from pipeline.redaction import SECRET_NAME
+from pipeline.settings import InferSettings, MaintainSettings
 
 KINDS: dict[str, type[BaseModel]] = {
     "infer": InferSettings,
@@ -20,7 +19,6 @@ KINDS: dict[str, type[BaseModel]] = {
     "maintain": MaintainSettings,
 }
 """Commands that a spec can be for, and their settings."""
-SECRET = re.compile(r"secret|token|password|passwd|credential|access_key|private_key", re.IGNORECASE)
 
 
 def _check_cron(expression: str) -> str:
@@ -41,7 +39,7 @@ def _check_zone(name: str) -> str:
 
 def _check_no_secret(variables: dict[str, str]) -> dict[str, str]:
     for name in variables:
-        if SECRET.search(name):
+        if SECRET_NAME.search(name):
             raise ValueError(f"{name} looks like a secret, which a spec never has: give it to the nodes themselves")
     return variables
 
@@ -69,11 +67,11 @@ class JobSettings(Frozen):
     address: Annotated[str, Field(pattern=r"^https?://")] = "http://127.0.0.1:8265"
     """The cluster's job server: the head node's dashboard."""
     working_dir: str | None = None
-    """Folder with the code that is shipped, seen from the spec; without, the nodes have ssd-batch installed."""
+    """Working tree of ssd-batch whose code is shipped, and nothing else of it, seen from the spec; without, the nodes have ssd-batch installed."""
     excludes: tuple[str, ...] = ()
-    """What of it stays, as patterns of .gitignore; what .gitignore names stays anyway."""
+    """What of the code stays, as patterns of .gitignore."""
     max_package_mib: Annotated[float, Field(gt=0, le=500)] = 50.0
-    """A larger package, zipped, is refused: data that should not be shipped."""
+    """A larger package, zipped, is refused."""
     image: str | None = None
     """Container image that the job runs in, with ssd-batch installed, on clusters whose nodes have podman."""
     env_vars: Annotated[dict[str, str], AfterValidator(_check_no_secret)] = Field(default_factory=dict)

@@ -13,6 +13,7 @@ from jobs.draw import thumbnail
 from pipeline import storage
 from pipeline.decode import DecodeError, decode
 from pipeline.errors import SettingError, reason
+from pipeline.urls import absolute
 
 SIDE_PX = 280
 """The longer side of a picture."""
@@ -53,7 +54,7 @@ def write_page(url: str, page: str, setting: str) -> None:
         SettingError: it can't be written; `setting` is what named the place.
     """
     try:
-        storage.write(storage.absolute(url), page.encode())
+        storage.write(absolute(url), page.encode())
     except OSError as error:
         raise SettingError(f"{setting} {url!r} can't be written: {reason(error)}") from error
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.history import History
-from pipeline.storage import without_secrets
+from pipeline.redaction import redacted_json
 from pipeline.training_settings import ClusterTraining
 
 PACKAGES = ("ray", "torch", "torchvision")
@@ -25,7 +25,7 @@ def provenance(settings: ClusterTraining, history: History, seconds: float) -> d
         history: of the training.
         seconds: that the command took, since it was last started.
     """
-    known: dict[str, Any] = public(settings.model_dump(mode="json"))
+    known: dict[str, Any] = redacted_json(settings.model_dump(mode="json"))
     return {
         "settings": known,
         "num_steps": settings.num_steps,
@@ -62,15 +62,3 @@ def trained_by() -> str:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (KeyError, OSError):
         return socket.gethostname()
-
-
-def public(value: Any) -> Any:
-    """A value of JSON, its URLs without secrets."""
-    match value:
-        case str():
-            return without_secrets(value)
-        case dict():
-            return {name: public(part) for name, part in value.items()}
-        case list():
-            return [public(part) for part in value]
-    return value

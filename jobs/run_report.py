@@ -6,7 +6,8 @@ from typing import Any
 
 from jobs.figures import columns, number
 from pipeline.errors import SettingError
-from pipeline.query import literal, query
+from pipeline.query import query
+from pipeline.sql import literal
 from pipeline.summary import DryRunSummary
 from pipeline.table import ResultTable
 
@@ -116,7 +117,7 @@ def _before_the_detectors(record: Record) -> Bottleneck:
         return Bottleneck(
             "reading",
             f"{share}; {took}{slow}",
-            "run where the storage is (same region), or add nodes: each reads up to 64 images at once a task",
+            "run where the storage is (same region), or add nodes: each process reads up to 64 images at once",
         )
     return Bottleneck(
         "decoding",

@@ -4,7 +4,6 @@ A spec has the settings of one command, and may say which (`kind`) and how a clu
 """
 
 import difflib
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
@@ -19,13 +18,15 @@ from pydantic_core import PydanticUndefined
 
 from jobs.job_settings import KINDS, JobSettings
 from pipeline.errors import SettingError
+from pipeline.redaction import has_secret
 
 Settings = TypeVar("Settings", bound=BaseModel)
+READ_ONCE = {"weights"}
+"""Settings that no record has: a signed URL is downloaded from, and forgotten."""
 Command = Callable[..., Any]
 
 SPEC_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 """A flag's type."""
-SECRET_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 """A user's name with a password."""
 
 
@@ -103,6 +104,7 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
 def check_settings(model: type[Settings], values: dict[str, Any]) -> Settings:
     """Settings of a class, from values by name; raises as `load_settings`."""
     values = dict(values)
+    _refuse_secrets(values)
     for name, field in model.model_fields.items():
         if get_origin(field.annotation) is tuple and isinstance(values.get(name), str):
             values[name] = (values[name],)
@@ -125,12 +127,10 @@ def read_spec(path: Path) -> Spec:
     """A spec's parts.
 
     Raises:
-        SettingError: it can't be read, has a password, its kind is none, or what it says of the job is wrong.
+        SettingError: it can't be read, has a secret, its kind is none, or what it says of the job is wrong.
     """
     values = _read_yaml(path)
-    for name, value in values.items():
-        if any(SECRET_IN_URL.search(text) for text in _texts(value)):
-            raise SettingError(f"{name}: has a password in a URL, which a spec never has; leave it out")
+    _refuse_secrets(values)
     kind, job = values.pop("kind", None), values.pop("job", {})
     if kind is not None and kind not in KINDS:
         raise SettingError(f"kind: must be one of {', '.join(KINDS)}, not {kind!r}")
@@ -140,6 +140,15 @@ def read_spec(path: Path) -> Spec:
         return Spec(path, kind, values, check_settings(JobSettings, job))
     except SettingError as error:
         raise SettingError(f"job: {error}") from error
+
+
+def _refuse_secrets(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if name not in READ_ONCE and any(has_secret(text) for text in _texts(value)):
+            raise SettingError(
+                f"{name}: has a password, a token or a signature, and settings are written down in logs, tables and the cluster's "
+                "list of jobs; leave it out, and let the environment of the nodes have it"
+            )
 
 
 def kind_of(spec: Spec) -> str:

@@ -10,12 +10,13 @@ import torch
 
 from jobs.evaluate import Evaluation, evaluate
 from jobs.page import write_page
-from jobs.provenance import provenance, public
+from jobs.provenance import provenance
 from jobs.settings import TrainSettings
 from jobs.training_page import render
 from model.config import Architecture, Kind, Preprocessing
 from model.example import Examples
-from model.package import ModelPackage, PackageRecord
+from model.package import ModelPackage
+from model.package_files import PackageRecord
 from model.ssd import SSD
 from model.train import class_weights
 from pipeline.cluster import cluster
@@ -25,8 +26,8 @@ from pipeline.examples import LabelledExamples
 from pipeline.history import History
 from pipeline.labelled import class_names
 from pipeline.packages import check_free, read_start, write_package
+from pipeline.redaction import redacted, redacted_json
 from pipeline.settings import DetectionSettings
-from pipeline.storage import without_secrets
 from pipeline.tracking import Tracker, tracked
 from pipeline.training import check_same_run, train
 from pipeline.training_settings import ClusterTraining
@@ -88,7 +89,7 @@ def train_on_data(settings: TrainSettings) -> dict[str, Any]:
     }
     measured_on = f"{' '.join(settings.data)} {settings.val_split}"
     begun = begin(start, names, run)
-    with tracked(settings, run.name, run.url, public(settings.model_dump(mode="json"))) as trackers:
+    with tracked(settings, run.name, run.url, redacted_json(settings.model_dump(mode="json"))) as trackers:
         with cluster(settings.address):
             package, history = train_from(begun, examples, held_out, run, origin, trackers)
             package, evaluation = finish(package, held_out, settings.output, measured_on)
@@ -171,7 +172,7 @@ def train_from(
     """Train a network on the cluster that we are in: the package, and how it went; raises as `pipeline.training.train`."""
     started = time.monotonic()
     trained = train(begun, examples, held_out, run.settings, run.url, trackers)
-    origin = public(origin) | provenance(run.settings, trained.history, time.monotonic() - started)
+    origin = redacted_json(origin) | provenance(run.settings, trained.history, time.monotonic() - started)
     weights = {key: _stored(tensor) for key, tensor in trained.weights.items()}
     return ModelPackage(begun.record.model_copy(update={"provenance": origin}), weights), trained.history
 
@@ -184,7 +185,7 @@ def _stored(tensor: torch.Tensor) -> torch.Tensor:
 def finish(package: ModelPackage, held_out: Examples, url: str, data: str) -> tuple[ModelPackage, Evaluation]:
     """Measure a package on held-out examples, on the cluster that we are in, and write it with its metrics."""
     evaluation = evaluate(package, held_out, DetectionSettings())
-    metrics = {"data": without_secrets(data)} | evaluation.metrics.summary()
+    metrics = {"data": redacted(data)} | evaluation.metrics.summary()
     package = ModelPackage(package.record.model_copy(update={"metrics": metrics}), package.weights)
     write_package(package, url)
     return package, evaluation

@@ -12,11 +12,12 @@ from jobs.page import document, picture, table
 from model.boxes import pairwise_iou
 from model.metrics import Metrics
 from model.mistakes import Mistake, MistakeKind, best_score, find_mistakes
-from model.package import ModelPackage, PackageRecord
+from model.package import ModelPackage
+from model.package_files import PackageRecord
 from model.postprocess import Detections
-from pipeline import storage
 from pipeline.examples import LabelledExamples
 from pipeline.history import History
+from pipeline.redaction import redacted
 
 NUM_PICTURES = 6
 """Of each kind of mistake."""
@@ -59,7 +60,7 @@ def render(
         [
             f'<p class="note">{escape(record.architecture.kind)}, width {record.architecture.width:g}, '
             f"{len(record.class_names)} classes; digest {package.digest}<br>"
-            f"measured on {metrics.num_images:,} images: {escape(storage.without_secrets(data))}</p>",
+            f"measured on {metrics.num_images:,} images: {escape(redacted(data))}</p>",
             _figures(summary),
             *(_training(history) if history else ()),
             _precision_recall(metrics),
@@ -188,7 +189,7 @@ def _picture(mistake: Mistake, found: Detections, examples: LabelledExamples, cl
         what = f"{texts[-1]}, IoU {overlap:.2f}"
     else:
         what = " found as ".join(filter(None, texts))
-    caption = f"{what} in {storage.without_secrets(uri)}"
+    caption = f"{what} in {redacted(uri)}"
     return picture(uri, np.array(boxes).reshape(-1, 4), texts, caption, colours)
 
 

@@ -23,6 +23,10 @@ def _cpu_multiplies_bfloat16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+class OutputError(ArithmeticError):
+    """The network gave numbers that are not finite."""
+
+
 class Detector:
     """One model on one device.
 
@@ -51,8 +55,13 @@ class Detector:
 
         Returns:
             One `Detections` an image, boxes in pixels of the original, on the CPU.
+
+        Raises:
+            OutputError: the outputs of an image are infinite or NaN: they would pass for no detections.
         """
         inputs = normalise(images.to(self.device, non_blocking=True), self.record.preprocessing, self.dtype)
         offsets, logits = self._network(inputs)
+        if not (offsets.isfinite().all() & logits.isfinite().all()):
+            raise OutputError("the network's outputs are infinite or NaN")
         found = postprocess(offsets, logits, self._default_boxes, sizes_px.to(self.device), self.record.thresholds)
         return [Detections(d.boxes_xyxy.cpu(), d.scores.cpu(), d.labels.cpu()) for d in found]

@@ -13,7 +13,8 @@ from torch import Tensor
 from torchvision.models.detection import SSD300_VGG16_Weights
 
 from model.config import Architecture, Preprocessing, Thresholds
-from model.package import ModelPackage, PackageRecord
+from model.package import ModelPackage
+from model.package_files import PackageRecord
 from model.ssd import SSD
 
 PreprocessingName = Literal["imagenet", "caffe"]

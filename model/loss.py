@@ -39,8 +39,8 @@ class Losses:
 def match(targets: Targets, default_boxes: Tensor, match_iou: float = 0.5) -> tuple[Tensor, Tensor]:
     """Give each default box the object it learns, or background.
 
-    A default box takes the object it overlaps best, if by `match_iou` or more; each object also takes the default
-    box that overlaps it best, whatever the overlap.
+    A default box takes the object it overlaps best, if by `match_iou` or more; each object also takes a default box, whatever the
+    overlap: of all pairs the best, then the best among the other objects and default boxes, and so on. Each object has one of its own.
 
     Args:
         targets: objects of B images.
@@ -49,6 +49,8 @@ def match(targets: Targets, default_boxes: Tensor, match_iou: float = 0.5) -> tu
 
     Returns:
         boxes (B, A, 4) float xyxy (arbitrary where background) and labels (B, A) int64, 0 = background.
+
+    Source: section 2.2, "Matching strategy"; where two objects have one best default box, the authors' Caffe code.
     """
     is_object = targets.labels > 0
     if targets.labels.shape[1] == 0:
@@ -57,14 +59,29 @@ def match(targets: Targets, default_boxes: Tensor, match_iou: float = 0.5) -> tu
     iou = pairwise_iou(targets.boxes_xyxy, cxcywh_to_xyxy(default_boxes))  # (B, M, A)
     iou = iou.masked_fill(~is_object[:, :, None], -1)
     best_iou, best_object = iou.max(dim=1)
-    best_box = iou.argmax(dim=2)  # (B, M)
     for image, objects in enumerate(is_object.sum(dim=1).tolist()):
-        forced = best_box[image, :objects]
+        forced = _own_boxes(iou[image, :objects])
         best_object[image, forced] = torch.arange(objects, device=forced.device)
         best_iou[image, forced] = 1
     labels = targets.labels.gather(1, best_object) * (best_iou >= match_iou)
     boxes = targets.boxes_xyxy.gather(1, best_object[:, :, None].expand(-1, -1, 4))
     return boxes, labels
+
+
+def _own_boxes(iou: Tensor) -> Tensor:
+    """Give each object a default box that no other object has: (M, A) overlaps to (M,) int64."""
+    best_iou, best_box = iou.max(dim=1)
+    if len(set(best_box.tolist())) == len(best_box):
+        return best_box
+    left, is_given = iou.clone(), torch.zeros_like(best_box, dtype=torch.bool)
+    for _ in range(len(iou)):
+        chosen = best_iou.masked_fill(is_given, -torch.inf).argmax()
+        is_given[chosen] = True
+        left[:, best_box[chosen]] = -torch.inf
+        clashing = ~is_given & (best_box == best_box[chosen])
+        if clashing.any():
+            best_iou[clashing], best_box[clashing] = left[clashing].max(dim=1)
+    return best_box
 
 
 def hard_negatives(cross_entropy: Tensor, labels: Tensor) -> Tensor:

@@ -1,41 +1,18 @@
 """A model package: weights, and all that is needed to use them, under one digest."""
 
-import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from functools import cached_property
 
 import torch
-from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from model.config import Architecture, Frozen, Preprocessing, Thresholds
+from model.config import Architecture
+from model.package_files import RECORD_FILE, WEIGHTS_FILE, PackageError, PackageFiles, PackageRecord
 from model.ssd import SSD
-
-WEIGHTS_FILE = "model.safetensors"
-RECORD_FILE = "model.json"
-
-
-class PackageError(ValueError):
-    """A model package that can't be used: what is wrong in it, and where."""
-
-
-class PackageRecord(Frozen):
-    """What `model.json` holds."""
-
-    name: Annotated[str, Field(min_length=1)]
-    """For people; results are told apart by the digest."""
-    architecture: Architecture
-    class_names: tuple[str, ...]
-    """Without the background: the class at index i has label i + 1. Empty: a trunk, for training to start from."""
-    preprocessing: Preprocessing = Preprocessing()
-    thresholds: Thresholds = Thresholds()
-    provenance: dict[str, Any] = Field(default_factory=dict)
-    """How it was made: data, command, seed, time. Not in the digest."""
-    metrics: dict[str, Any] = Field(default_factory=dict)
-    """How good it is, and on what. Not in the digest."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +22,10 @@ class ModelPackage:
     record: PackageRecord
     weights: dict[str, Tensor]
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """sha256, in hex, over what changes the boxes: weights, architecture, classes, preprocessing, thresholds."""
-        fields = {"architecture", "class_names", "preprocessing", "thresholds"}
-        settings = json.dumps(self.record.model_dump(mode="json", include=fields), sort_keys=True)
-        digest = hashlib.sha256(settings.encode())
-        for name, tensor in sorted(self.weights.items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        """The digest of its files; see `PackageFiles.digest`."""
+        return PackageFiles(self.to_files()).digest
 
     def network(self) -> SSD:
         """The network with these weights, in float32 on the CPU, ready for inference.
@@ -100,19 +71,13 @@ class ModelPackage:
         return {RECORD_FILE: record.encode(), WEIGHTS_FILE: save(weights)}
 
     @classmethod
-    def from_files(cls, files: dict[str, bytes]) -> "ModelPackage":
+    def from_files(cls, files: Mapping[str, bytes]) -> "ModelPackage":
         """The inverse of `to_files`.
 
         Raises:
             PackageError: a file is not what it should be.
         """
-        if missing := {RECORD_FILE, WEIGHTS_FILE} - files.keys():
-            raise PackageError(f"{' and '.join(sorted(missing))} missing")
-        try:
-            record = PackageRecord.model_validate_json(files[RECORD_FILE])
-        except ValidationError as error:
-            lines = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
-            raise PackageError(f"{RECORD_FILE}: {'; '.join(lines)}") from error
+        record = PackageFiles(files).record
         try:
             weights = load(files[WEIGHTS_FILE])
         except SafetensorError as error:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
 
 from model.boxes import decode_boxes
 from model.config import Thresholds
+from model.torchvision_ops import nms
 
 
 @dataclass(frozen=True)

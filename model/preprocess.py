@@ -17,7 +17,8 @@ def resize(image: Tensor, size_px: int) -> Tensor:
     Returns:
         (3, size_px, size_px) uint8, antialiased bilinear. The aspect ratio is not kept: SSD's training does the same.
     """
-    batch = image.unsqueeze(0)
+    # Of a plain unsqueeze torch would not see that memory is channels-last, and would make a planar result.
+    batch = image.permute(1, 2, 0).unsqueeze(0).permute(0, 3, 1, 2)
     return F.interpolate(batch, (size_px, size_px), mode="bilinear", antialias=True).squeeze(0)
 
 

@@ -18,7 +18,7 @@ from model.detector import fast_dtype
 from model.example import Example
 from model.loss import Losses, Targets, count_matched, match, multibox_loss
 from model.order import seed_at
-from model.package import PackageRecord
+from model.package_files import PackageRecord
 from model.preprocess import normalise, resize
 from model.ssd import SSD
 from model.vgg16 import scaled
@@ -63,7 +63,7 @@ def pad_targets(boxes_xyxy: list[Tensor], labels: list[Tensor]) -> Targets:
 
 
 class NotFiniteError(ArithmeticError):
-    """The loss became infinite or NaN."""
+    """The loss, a gradient or a weight became infinite or NaN."""
 
 
 class TrainingStep:
@@ -118,9 +118,20 @@ class TrainingStep:
         sums = self._over_workers(self._accumulate(images, matched, num_matched))
         if not sums.isfinite().all():
             raise NotFiniteError(f"the loss is {sums.sum().item()} at step {step}")
-        torch.nn.utils.clip_grad_norm_(self._network.parameters(), max_norm=MAX_GRADIENT_NORM)
+        norm = torch.nn.utils.clip_grad_norm_(self._network.parameters(), max_norm=MAX_GRADIENT_NORM)
+        if not norm.isfinite():
+            raise NotFiniteError(f"the gradient is {norm.item()} at step {step}")
         self._optimizer.step()
         return Losses(*sums)
+
+    def check_weights(self) -> None:
+        """Make sure that the weights can be kept; all workers have the same.
+
+        Raises:
+            NotFiniteError: some are infinite or NaN, after too large a step.
+        """
+        if not all(weight.isfinite().all() for weight in self._network.parameters()):
+            raise NotFiniteError("weights are not finite numbers")
 
     def state(self) -> dict[str, Any]:
         """All that another process needs to go on from here."""
@@ -133,9 +144,8 @@ class TrainingStep:
 
     def _accumulate(self, images: Tensor, matched: tuple[Tensor, Tensor], num_matched: Tensor) -> Tensor:
         """Forward and backward, part by part: gradients of the whole, and this worker's sums of both losses."""
-        size = part_size(len(images), self._settings.grad_accumulation)
-        tensors = (images, *matched)
-        parts = list(zip(*(tensor.split(size) for tensor in tensors), strict=True))  # type: ignore[no-untyped-call]
+        count = num_parts(self._settings, self.num_workers)
+        parts = list(zip(*(tensor.tensor_split(count) for tensor in (images, *matched)), strict=True))
         sums = torch.zeros(2, device=self.device)
         for number, (some, boxes_xyxy, labels) in enumerate(parts, start=1):
             with self._gathered_later() if number < len(parts) else nullcontext():
@@ -179,15 +189,9 @@ def class_weights(settings: TrainingSettings, class_names: tuple[str, ...]) -> T
     return torch.tensor([1.0, *(settings.class_weights.get(name, 1.0) for name in class_names)])
 
 
-def part_size(num_images: int, grad_accumulation: int) -> int:
-    """Images a forward pass, but for the last one."""
-    return math.ceil(num_images / grad_accumulation)
-
-
-def smallest_part(num_images: int, grad_accumulation: int) -> int:
-    """Images in the last forward pass."""
-    size = part_size(num_images, grad_accumulation)
-    return num_images % size or size
+def num_parts(settings: TrainingSettings, num_workers: int) -> int:
+    """Forward passes a step: as many of each worker, or those with a larger share would wait for others for ever."""
+    return max(1, min(settings.grad_accumulation, settings.batch_size // num_workers))
 
 
 def can_compile(device: torch.device) -> bool:

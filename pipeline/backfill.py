@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from pipeline.listing import list_inputs
+from pipeline.packages import read_files
 from pipeline.run import Run
 from pipeline.settings import InferSettings, days
 from pipeline.summary import Summary
@@ -26,16 +27,14 @@ class BackfillSummary(Summary):
 
 
 def backfill(settings: InferSettings) -> BackfillSummary:
-    """Run each day of `settings.dates` over the images modified on it; all are listed once, and share a Ray cluster.
+    """Run each day of `settings.dates` over the images modified on it; all are listed once, and share a place of work.
 
     Raises:
         SsdBatchError: as `infer`, of the first day that fails; the days before it are done.
     """
-    from pipeline.packages import read_package  # torch takes seconds to import: not before it is needed
-
     assert settings.dates
     started, dates = time.monotonic(), days(settings.dates)
-    table, package = ResultTable(settings.table), read_package(settings.model)
+    table, package = ResultTable(settings.table), read_files(settings.model)
     summaries: dict[str, Summary] = {}
     with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder, ExitStack() as stack:
         listed = Path(folder, "days.parquet")

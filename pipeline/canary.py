@@ -12,14 +12,15 @@ import torch
 
 from model.example import plain_truth
 from model.mistakes import find_mistakes
-from model.package import ModelPackage
+from model.package_files import PackageFiles
 from model.postprocess import Detections
 from pipeline.errors import SettingError
 from pipeline.listing import list_inputs, take_sample
-from pipeline.packages import read_package
-from pipeline.query import literal, query
+from pipeline.packages import read_files
+from pipeline.query import query
 from pipeline.run import Run
 from pipeline.settings import CanarySettings, InferSettings, InputSettings
+from pipeline.sql import literal
 from pipeline.table import ResultTable
 
 NUM_DIFFERING = 20
@@ -80,7 +81,7 @@ def canary(settings: CanarySettings) -> Comparison:
         SettingError: before anything is started or written; the models are one and the same, for example.
         SsdBatchError: as `pipeline.run.infer`.
     """
-    against, new = read_package(settings.against), read_package(settings.model)
+    against, new = read_files(settings.against), read_files(settings.model)
     if against.digest == new.digest:
         raise SettingError(f"model {settings.model!r} is the same as against {settings.against!r}: digest {new.digest}")
     with TemporaryDirectory(prefix="ssd-batch-") as folder:
@@ -93,16 +94,16 @@ def canary(settings: CanarySettings) -> Comparison:
         return _compare(ResultTable(table_url), (against, new), keys, settings.score_thresh)
 
 
-def _detect_with_both(settings: CanarySettings, packages: Sequence[ModelPackage], table_url: str, listed: Path) -> None:
+def _detect_with_both(settings: CanarySettings, packages: Sequence[PackageFiles], table_url: str, listed: Path) -> None:
     knobs = {name: getattr(settings, name) for name in InputSettings.model_fields}
-    with ExitStack() as stack:  # of one cluster
+    with ExitStack() as stack:  # of one place of work
         for url, package in zip((settings.against, settings.model), packages, strict=True):
             own = InferSettings(**knobs, table=table_url, model=url)
             Run(own, ResultTable(table_url), package, listed.parent, stack, listed).execute()
 
 
 def _rows(
-    table: ResultTable, package: ModelPackage, keys: Sequence[dict[str, str]], score_thresh: float
+    table: ResultTable, package: PackageFiles, keys: Sequence[dict[str, str]], score_thresh: float
 ) -> dict[str, Found | None]:
     """By uri, what a model found in the sample that reaches the threshold; None where it failed."""
     sql = f"SELECT uri, etag, detections FROM history WHERE model_digest = {literal(package.digest)}"
@@ -115,7 +116,7 @@ def _reaching(found: Found | None, score_thresh: float) -> Found | None:
     return None if found is None else [one for one in found if one["score"] >= score_thresh]
 
 
-def _side(table: ResultTable, package: ModelPackage, found: dict[str, Found | None]) -> Side:
+def _side(table: ResultTable, package: PackageFiles, found: dict[str, Found | None]) -> Side:
     detections = [one for image in found.values() for one in image or ()]
     sql = f"""
         SELECT stream_images_per_s FROM runs WHERE model_digest = {literal(package.digest)} AND planned > 0
@@ -140,7 +141,7 @@ def _side(table: ResultTable, package: ModelPackage, found: dict[str, Found | No
 
 
 def _compare(
-    table: ResultTable, packages: Sequence[ModelPackage], keys: Sequence[dict[str, str]], score_thresh: float
+    table: ResultTable, packages: Sequence[PackageFiles], keys: Sequence[dict[str, str]], score_thresh: float
 ) -> Comparison:
     against, new = (_rows(table, package, keys, score_thresh) for package in packages)
     old_side, new_side = (_side(table, package, found) for package, found in zip(packages, (against, new), strict=True))

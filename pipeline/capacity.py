@@ -9,12 +9,13 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from pipeline.errors import SettingError
-from pipeline.settings import ClusterSettings, DetectionSettings
+from pipeline.settings import LOCAL, LOCAL_RAY, ClusterSettings, DetectionSettings
 
 logger = logging.getLogger(__name__)
 
-DETECTOR_CPUS = 0.5
-"""Share of a core that Ray books for a detector: two at one each would leave none for reading on a machine of two cores."""
+WORKER_CPUS, DETECTOR_CPUS, ALONE_CPUS = 0.98, 0.5, 0.01
+"""Cores that Ray books: for a worker that reads, decodes and detects, which leaves room for what runs an image alone; for a
+detector with a GPU, next to which others decode; for what runs an image alone."""
 LOOK_INTERVAL_S = 0.5
 
 Bundle = dict[str, float]
@@ -37,24 +38,27 @@ def num_cores() -> int:
 
 
 def num_detectors_that_fit() -> int:
-    """So many leave a whole core of a node, wherever they are: Ray's repartition asks for one, and waits for it for ever.
+    """Count the detectors that the nodes have room for.
 
-    Where there are GPUs, each detector takes one.
+    Where there are no GPUs, each core takes one, with all its work. Where there are, each detector takes one, and all of them leave a
+    whole core of a node, wherever they are, for reading and decoding.
     """
-    num_with_cores = sum(node["Resources"].get("CPU", 0) > 0 for node in _nodes())
-    by_cores = max(0, int((_total("CPU") - num_with_cores) / DETECTOR_CPUS))
-    return min(by_cores, num_gpus() or by_cores)
+    cores = [node["Resources"].get("CPU", 0.0) for node in _nodes()]
+    if not num_gpus():
+        return sum(map(int, cores))
+    return min(num_gpus(), max(0, int((sum(cores) - sum(on_node > 0 for on_node in cores)) / DETECTOR_CPUS)))
 
 
 def wait_until_they_fit(settings: DetectionSettings) -> None:
-    """Make sure that the cluster has room for the detectors that must be there, and for reading beside them.
+    """Make sure that the cluster has room for the detectors that must be there, and on clusters with GPUs for reading too.
 
     Raises:
         SettingError: it has not, and `node_wait_s` has not changed that.
     """
     needed = settings.min_detectors or settings.num_detectors or 1
-    detector = {"CPU": DETECTOR_CPUS} | gpu(settings)
-    wait_for_room(settings, lambda: _lacks_room(needed), [{"CPU": 1}, *[detector] * needed])
+    detector = {"CPU": DETECTOR_CPUS} | gpu(settings) if settings.require_gpu else {"CPU": 1.0}
+    reading = [{"CPU": 1.0}] if settings.require_gpu else []
+    wait_for_room(settings, lambda: _lacks_room(needed), [*reading, *[detector] * needed])
 
 
 def wait_for_room(settings: ClusterSettings, lacks_room: Callable[[], str | None], bundles: list[Bundle]) -> None:
@@ -73,7 +77,7 @@ def wait_for_room(settings: ClusterSettings, lacks_room: Callable[[], str | None
         return _lacks_gpu(settings) or lacks_room()
 
     if lack := lacks():
-        if settings.address != "local" and settings.node_wait_s:
+        if settings.address not in (LOCAL, LOCAL_RAY) and settings.node_wait_s:
             logger.info("%s; waiting up to %.0f s for nodes", lack, settings.node_wait_s)
             with _asked_for(bundles):
                 deadline = time.monotonic() + settings.node_wait_s
@@ -111,7 +115,7 @@ def _lacks_room(needed: int) -> str | None:
     if needed <= (fitting := num_detectors_that_fit()):
         return None
     return (
-        f"num_detectors: of {needed} the cluster as it is takes {fitting}, beside reading and decoding; take fewer, or give Ray more "
+        f"num_detectors: of {needed} the cluster as it is takes {fitting}; take fewer, or give Ray more "
         "cores (ray start --num-cpus), and GPUs where it has any"
     )
 

@@ -14,6 +14,7 @@ from ray.data import DataContext
 
 from pipeline.errors import SettingError, reason
 from pipeline.s3 import place_variables
+from pipeline.settings import LOCAL, LOCAL_RAY
 from pipeline.stop import handler_kept
 
 CONNECT_TIMEOUT_S = 10
@@ -26,7 +27,7 @@ def cluster(address: str) -> Iterator[None]:
     Inside of another, which a run and what follows it share, this is that one.
 
     Args:
-        address: "local" for a small cluster of our own, "auto" for the one this machine belongs to, or host:port.
+        address: "local" or "local-ray" for a small cluster of our own, "auto" for the one this machine belongs to, or host:port.
 
     Raises:
         SettingError: no cluster answers there.
@@ -38,8 +39,11 @@ def cluster(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray's own default is for ever: an image that takes all memory would be tried without end.
     os.environ.setdefault("RAY_task_oom_retries", "1")
-    options: dict[str, Any] = {"address": address, "logging_level": logging.ERROR, "log_to_driver": False}
-    if address == "local":
+    is_own = address in (LOCAL, LOCAL_RAY)
+    options: dict[str, Any] = {
+        "address": LOCAL if is_own else address, "logging_level": logging.ERROR, "log_to_driver": False,
+    }  # fmt: skip
+    if is_own:
         options |= {"include_dashboard": False}
         # Ray's C++ core warns on the terminal of its own argument passing at each run (ray-project/ray#53727).
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -68,8 +72,8 @@ def cluster(address: str) -> Iterator[None]:
 def _start(options: dict[str, Any]) -> None:
     with handler_kept(signal.SIGTERM), muted():  # Ray's own handler ends the process with 15, at any place
         ray.init(**options)
-        if options["address"] == "local" and ray.cluster_resources()["CPU"] < 2:  # type: ignore[no-untyped-call]
-            # On one core a detector would leave none whole, which Ray's repartition asks for: two in name.
+        if options["address"] == LOCAL and ray.cluster_resources()["CPU"] < 2:  # type: ignore[no-untyped-call]
+            # On one core a training's worker, or a detector with a GPU, would leave none for reading: two in name.
             ray.shutdown()
             ray.init(**options, num_cpus=2)
 
@@ -92,8 +96,6 @@ def quiet_ray_data() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    # The new Parquet reader of 2.60 starts three to five more processes here, for one small file of work.
-    context.use_datasource_v2 = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
@@ -102,7 +104,7 @@ def _check_reachable(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise SettingError(
-            f"address {address!r} must be local, auto or host:port (the port of ray start, 6379 by default)"
+            f"address {address!r} must be local, local-ray, auto or host:port (the port of ray start, 6379 by default)"
         )
     try:
         socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()

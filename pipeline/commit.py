@@ -10,16 +10,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.fence import Fence
+from pipeline.rewrite import data_files
+from pipeline.stages.rows import IS_RETRY
 from pipeline.table import ResultTable
 
 MAX_QUEUED_BYTES = 256 * 2**20
+REPLACING_SHARE = 0.1
+"""Of the time: to replace rows means to look at all of the table, 6 µs a row."""
+REPLACING_S_PER_ROW = 20e-6
+"""More than it takes: for so long the run may not be seen to move."""
 
 
 class Committer:
     """Gathers rows and commits them once an interval, under the run's fence; leaving the `with` commits what is left.
 
-    Rows are visible and durable when their commit is; a crash loses those since the last one. An interval without rows is
-    a heartbeat.
+    Rows are visible and durable when their commit is; a crash loses those since the last one. Rows that replace others are committed
+    less often where the table is large: the first at once, then so that it takes a tenth of the time, and the last at the end. An interval
+    without a commit is a heartbeat, so that a committer that is given nothing keeps the hold on the table.
 
     Args:
         table: where rows go.
@@ -41,6 +48,8 @@ class Committer:
         self._rows: queue.SimpleQueue[pa.Table | None] = queue.SimpleQueue()  # the one that a signal's handler may use
         self._is_stopped = False
         self._queued_bytes = 0
+        self._retried: list[pa.Table] = []
+        self._replace_at_s = 0.0
         self.commit_s = 0.0
         self._space = threading.Condition()
         self._error: BaseException | None = None
@@ -52,6 +61,9 @@ class Committer:
 
     def put(self, rows: pa.Table) -> None:
         """Hand rows over; waits while too many bytes are not committed yet.
+
+        Args:
+            rows: of the table's columns, and `IS_RETRY`.
 
         Raises:
             Exception: whatever an earlier commit raised.
@@ -103,24 +115,38 @@ class Committer:
             else:
                 gathered.append(rows)
                 num_bytes += rows.nbytes
-        if gathered:
-            self._commit(pa.concat_tables(gathered))
-        elif is_open:
-            self._fence.heartbeat()
+        self._commit(gathered, is_last=not is_open)
         with self._space:
             self._queued_bytes -= num_bytes
             self._space.notify_all()
         return is_open
 
-    def _commit(self, rows: pa.Table) -> None:
-        """Rows of images tried before replace their old row, in a commit of their own."""
+    def _commit(self, gathered: list[pa.Table], is_last: bool) -> None:
+        """Commit new rows, and where it is due those that replace others; a heartbeat where there is neither."""
         began_s = time.monotonic()
-        is_retry = pc.greater(rows["num_attempts"], 1)
-        fresh, retried = rows.filter(pc.invert(is_retry)), rows.filter(is_retry)
-        if fresh.num_rows:
-            self._fence.commit(lambda properties: self._table.append(fresh, properties))
-        if retried.num_rows:
-            self._fence.commit(lambda properties: self._table.replace(retried, properties))
+        fresh = [rows for block in gathered if (rows := block.filter(pc.invert(block[IS_RETRY])))]
+        self._retried += [rows for block in gathered if (rows := block.filter(block[IS_RETRY]))]
+        is_full = sum(rows.nbytes for rows in self._retried) > MAX_QUEUED_BYTES // 4
+        is_due = is_last or is_full or began_s >= self._replace_at_s
+        if fresh:
+            self._fence.commit(lambda properties: self._table.append(pa.concat_tables(fresh), properties))
+        if self._retried and is_due:
+            self._replace(pa.concat_tables(self._retried))
+            self._retried.clear()
+        elif not fresh:
+            if not is_last:
+                self._fence.heartbeat()
+            return
         seconds = time.monotonic() - began_s
         self.commit_s += seconds
         self._took(seconds)
+
+    def _replace(self, rows: pa.Table) -> None:
+        """Commit rows in place of their old ones, and say when to do so next."""
+        num_rows = sum(file.num_rows for file in data_files(self._table))
+        if (promised_s := REPLACING_S_PER_ROW * num_rows) > self._interval_s:
+            self._fence.heartbeat(promised_s)
+        began_s = time.monotonic()
+        self._fence.commit(lambda properties: self._table.replace(rows, properties))
+        ended_s = time.monotonic()
+        self._replace_at_s = ended_s + (ended_s - began_s) * (1 / REPLACING_SHARE - 1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pipeline import coco, storage, voc
 from pipeline.errors import reason
 from pipeline.labelled import DataError, Flaw, LabelledImage, clean
+from pipeline.urls import absolute
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def find_folders(url: str) -> list[tuple[str, Layout]]:
     Raises:
         DataError: nothing is there, or it is in neither layout.
     """
-    folder = storage.absolute(url).rstrip("/")
+    folder = absolute(url).rstrip("/")
     names = _names(folder)
     if "ImageSets" in names:
         return [(folder, VOC)]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
+
+from model.torchvision_ops import decode_jpeg
 
 MAX_PIXELS = 200_000_000
 """Pictures of more pixels are refused before they are decoded.
@@ -31,6 +32,8 @@ FORMATS = tuple(
 BAND_PIXELS = 1 << 18
 """Converted at a time: a picture is in memory twice at most, as Pillow decoded it and as it comes out."""
 
+PILLOWS_MEMORY_ERROR = "out of memory"
+"""In the message of an OSError."""
 END_OF_IMAGE = b"\xff\xd9"
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
 WHITE_IS_ZERO, UNSIGNED = 0, 1
@@ -72,6 +75,8 @@ def decode_stored(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Tensor, in
         except MemoryError:
             raise
         except Exception as error:
+            if PILLOWS_MEMORY_ERROR in str(error):
+                raise MemoryError(str(error)) from error
             raise DecodeError(f"{picture.format} can't be decoded: {type(error).__name__}: {error}") from error
 
 
@@ -129,8 +134,7 @@ def _pixels(picture: ImageFile, data: bytes) -> Tensor:
 
 def _decode_with_torchvision(data: bytes) -> Tensor:
     """Only JPEG, for speed: torchvision ends the process at some PNGs, and is wrong in silence on other formats."""
-    pixels: Tensor = decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), mode=ImageReadMode.RGB)
-    return pixels
+    return decode_jpeg(torch.frombuffer(data, dtype=torch.uint8))
 
 
 def _decode_with_pillow(picture: ImageFile) -> NDArray[np.uint8]:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from pipeline.cost import SECONDS_PER_HOUR
-from pipeline.query import literal, query
+from pipeline.query import query
+from pipeline.sql import literal
 from pipeline.table import ResultTable
 
 LONG_S = 60

@@ -1,31 +1,26 @@
-"""Detections in labelled images: read and decoded by tasks of the cluster, found by the detectors of a run."""
+"""Detections in labelled images, by the stages of a run."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 import torch
-from ray.data import Dataset
 from torch import Tensor
 
 from model.example import Examples, Truth
 from model.package import ModelPackage
 from model.postprocess import Detections
 from model.preprocess import resize
-from pipeline.capacity import wait_until_they_fit
-from pipeline.cluster import cluster
 from pipeline.errors import SsdBatchError
-from pipeline.fetch import PIXELS, failure
-from pipeline.missing import Alone, run_alone
 from pipeline.progress import Progress
+from pipeline.schema import DETECTION
 from pipeline.settings import DetectionSettings
-from pipeline.stream import in_blocks, make_stages, spread_over_cluster
-from pipeline.table import DETECTION
+from pipeline.stages.place import place
+from pipeline.stages.rows import ERROR, PIXELS, failure
+from pipeline.stages.runner import Decoded, Stages, results, started
 
 TRUTH = pa.schema(
     [
@@ -37,11 +32,23 @@ TRUTH = pa.schema(
     ]
 )
 """The fields of a `Truth`, in their order."""
-DECODED = pa.schema([("index", pa.int64()), ("uri", pa.string()), *PIXELS, *TRUTH])
-"""An example as the detectors take it."""
-ERROR = ("error_stage", "error_type", "error_message")
+DECODED = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("width_px", pa.int32()),
+        ("height_px", pa.int32()),
+        *((name, pa.string()) for name in ERROR),
+        *TRUTH,
+    ]
+)
+"""An example as the detectors take it, beside its pixels."""
 FOUND = pa.schema(
-    [*(DECODED.field(name) for name in ("index", "uri", *ERROR)), ("detections", pa.list_(DETECTION)), *TRUTH]
+    [
+        ("index", pa.int64()),
+        *(DECODED.field(name) for name in ("uri", *ERROR)),
+        ("detections", pa.list_(DETECTION)),
+        *TRUTH,
+    ]
 )
 """An example as it comes back."""
 
@@ -56,75 +63,66 @@ def detect_all(
     Args:
         package: the model.
         examples: labelled images, of any sizes.
-        settings: how the cluster does it.
+        settings: who does it.
 
     Returns:
         What was found in each image, best first, and what stands in it, in the order of the examples.
 
     Raises:
-        SettingError: the cluster is too small.
+        SettingError: there is no room for the detectors.
         SsdBatchError: an image can't be read, decoded or detected, or it kills its process: which one, and why.
     """
-    with cluster(settings.address), closing(Progress(len(examples))) as progress:
-        wait_until_they_fit(settings)
-        pairs: dict[int, Pair] = {}
-        with closing(_rows(package, examples, settings)) as all_rows:
+    stages = Stages(
+        read=_indexes,
+        decode=DecodeExamples(examples, package.record.architecture.image_size_px),
+        decoded=DECODED,
+        package_files=package.to_files(),
+        batch_size=settings.batch_size,
+        constants={},
+        schema=FOUND,
+    )
+    pairs: dict[int, Pair] = {}
+    with (
+        place(settings),
+        started(settings, stages, len(examples)) as runner,
+        closing(Progress(len(examples))) as progress,
+    ):
+        spread = runner.spread(len(examples))
+        with closing(results(runner, len(examples), stages, spread)) as all_rows:
             for rows in all_rows:
                 pairs |= _to_pairs(rows)
                 progress.update(rows.num_rows, 0)
-    if len(pairs) != len(examples):
-        raise SsdBatchError(f"{len(examples) - len(pairs):,} of {len(examples):,} images did not come back; run again")
     in_order = [pairs[index] for index in range(len(examples))]
     return [found for found, _ in in_order], [truth for _, truth in in_order]
 
 
-def _rows(package: ModelPackage, examples: Examples, settings: DetectionSettings) -> Generator[pa.Table, None, None]:
-    """`FOUND` of all examples, in no set order: in blocks first, then what was lost with a process alone."""
-    spread = spread_over_cluster(len(examples), settings)
-    decode = partial(
-        decode_examples, examples=[ray.put(examples)], image_size_px=package.record.architecture.image_size_px
-    )
-    stages = make_stages(decode, package, settings.batch_size, {}, FOUND)
-    missing = set(range(len(examples)))
-    for rows in in_blocks(partial(_indexes, len(examples)), spread, stages):
-        missing -= set(rows["index"].to_pylist())
-        yield rows
-    lost = (_index_rows(index, index + 1) for index in sorted(missing))
-    yield from run_alone(lost, Alone(*stages), spread.min_detectors, spread.max_lost)
+def _indexes(start: int, stop: int) -> pa.Table:
+    return pa.table({"index": pa.array(range(start, stop), pa.int64())})
 
 
-def _indexes(num_examples: int, block_rows: int) -> Dataset:
-    starts = range(0, num_examples, block_rows)
-    return ray.data.from_arrow([_index_rows(start, min(start + block_rows, num_examples)) for start in starts])
+@dataclass(frozen=True)
+class DecodeExamples:
+    """The first stage: indexes to examples by column; one that raises becomes an error.
 
-
-def _index_rows(start: int, end: int) -> pa.Table:
-    return pa.table({"index": range(start, end)})
-
-
-def decode_examples(indexes: pa.Table, examples: "list[ray.ObjectRef[Examples]]", image_size_px: int) -> pa.Table:
-    """The first stage: indexes to rows of `DECODED`; an example that raises becomes a row that says so.
-
-    Args:
-        indexes: column index.
-        examples: a reference to them, in a list, so that it travels and not what it stands for.
-        image_size_px: side of the square that comes out.
+    examples: they can be pickled; image_size_px: side of the square that comes out.
     """
-    torch.set_num_threads(1)
-    held = ray.get(examples[0])
-    rows = [{"index": index} | _row(held, index, image_size_px) for index in indexes["index"].to_pylist()]
-    return pa.Table.from_pylist(rows, schema=DECODED)
 
+    examples: Examples
+    image_size_px: int
 
-def _row(examples: Examples, index: int, image_size_px: int) -> dict[str, Any]:
-    try:
-        example = examples[index]
-        square = resize(example.image, image_size_px).permute(1, 2, 0).contiguous()
-    except Exception as error:
-        return failure("decode", error)
-    _, height_px, width_px = example.image.shape
-    image = {"uri": example.uri, "width_px": width_px, "height_px": height_px, "pixels": square.numpy().tobytes()}
-    return image | {name: getattr(example.truth, name).tolist() for name in TRUTH.names}
+    def __call__(self, rows: pa.Table) -> Iterator[Decoded]:
+        """Decode the examples of these rows, as they are asked for."""
+        return map(self._image, rows["index"].to_pylist())
+
+    def _image(self, index: int) -> Decoded:
+        try:
+            example = self.examples[index]
+            square = resize(example.image, self.image_size_px).permute(1, 2, 0).contiguous()
+        except Exception as error:
+            return failure("decode", error)
+        _, height_px, width_px = example.image.shape
+        image = {"uri": example.uri, "width_px": width_px, "height_px": height_px, PIXELS: square.numpy()}
+        return image | {name: getattr(example.truth, name).tolist() for name in TRUTH.names}
 
 
 def _to_pairs(rows: pa.Table) -> dict[int, Pair]:

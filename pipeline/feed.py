@@ -23,7 +23,7 @@ from model.train import Preparation, Ready, pad_targets
 from pipeline.cluster import quiet_ray_data
 
 PREPARE_CPUS = 0.4
-"""Share of a core that Ray books for a task; see `pipeline.stream`."""
+"""Share of a core that Ray books for a task; see `pipeline.stages.ray_data`."""
 MAX_BLOCK_ROWS = 32
 """Examples that one task prepares, or those of one batch where that is larger: fewer cost more in tasks than in work."""
 SEGMENT_BYTES = 256 * 2**20

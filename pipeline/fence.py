@@ -9,15 +9,20 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from deltalake import CommitProperties, Transaction
 from deltalake.exceptions import CommitFailedError
 
+from pipeline import storage
 from pipeline.errors import HeldError, OvertakenError
 from pipeline.table import PARTITION, ResultTable
 
@@ -27,6 +32,8 @@ APPLICATION, METADATA = "ssd-batch", "ssd_batch"
 EPOCH = 1 << 24
 WATCHED_INTERVALS = 3
 """A holder commits once an interval, if only a heartbeat; one that stands still for so many is dead, or stuck."""
+SHORTEST_WATCH_S = 10.0
+"""However short its interval is: a machine may be busy. On S3 it is watched for as long as it may repeat a commit, too."""
 COMMIT_ATTEMPTS = 10
 LOG_DEPTH = 100
 """Commits looked through for the holder's name: others, an engine that compacts, say, may have committed since."""
@@ -34,21 +41,38 @@ LOG_DEPTH = 100
 
 @dataclass(frozen=True)
 class Holder:
-    """Who committed last as a run."""
+    """Who committed last as a run.
+
+    machine, pid_started: what tells its process from all others; empty in what an older version wrote.
+    """
 
     run_id: str
     host: str
     pid: int
     interval_s: float
-    is_released: bool
+    is_released: bool = False
+    machine: str = ""
+    pid_started: str = ""
+
+    @classmethod
+    def from_json(cls, text: str) -> "Holder":
+        """Make one of a commit's metadata; what a newer version wrote beside is left out."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in json.loads(text).items() if name in names})
+
+    @classmethod
+    def of_this_process(cls, run_id: str, interval_s: float) -> "Holder":
+        """Make the one that this process is."""
+        pid = os.getpid()
+        return cls(run_id, socket.gethostname(), pid, interval_s, machine=_machine(), pid_started=_started(pid))
 
     def __str__(self) -> str:
         return f"run {self.run_id} (host {self.host}, process {self.pid})"
 
     @property
     def is_gone(self) -> bool:
-        """Was it a process of this host that is no more? A process that has its number now looks alive, and is watched."""
-        if self.host != socket.gethostname():
+        """Was it a process that would be seen here, and is no more? Names of hosts don't tell: containers and clones share them."""
+        if self.machine != _machine():
             return False
         try:
             os.kill(self.pid, 0)
@@ -56,11 +80,28 @@ class Holder:
             return True
         except PermissionError:
             return False
-        return False
+        return _started(self.pid) != self.pid_started  # Another one has its number now.
+
+
+@cache
+def _machine() -> str:
+    """This boot of this machine, and the namespace in which its processes have their numbers; where it is not Linux, its network card."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{uuid.getnode():x}"
+
+
+def _started(pid: int) -> str:
+    """Return when a process was started, in ticks since the boot; empty where that can't be told."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
 
 
 class Fence:
-    """A run's hold on a table.
+    """A run's hold on a table; threads may commit by turns.
 
     Args:
         table: it must exist before it is held.
@@ -71,11 +112,12 @@ class Fence:
     def __init__(self, table: ResultTable, run_id: str, interval_s: float) -> None:
         self.run_id = run_id
         self._table = table
-        self._me = Holder(run_id, socket.gethostname(), os.getpid(), interval_s, is_released=False)
+        self._me = Holder.of_this_process(run_id, interval_s)
         self._version = 0
+        self._lock = threading.Lock()
 
     def wait_until_free(self, take_over: bool = False) -> int | None:
-        """Return when nobody holds the table: it was released, or its holder does not move for three of its intervals.
+        """Return when nobody holds the table: it was released, or its holder is gone, or does not move for as long as it is watched.
 
         Returns:
             The last transaction, which the table as it was seen now ends with.
@@ -88,7 +130,7 @@ class Fence:
         if version is None or take_over or (holder and (holder.is_released or holder.is_gone)):
             return version
         interval_s = holder.interval_s if holder else self._me.interval_s
-        watched_s = WATCHED_INTERVALS * interval_s
+        watched_s = max(WATCHED_INTERVALS * interval_s, interval_s + self._longest_commit_s)
         logger.info("the table is held by %s; watching for %.0f s whether it lives", holder or "a run", watched_s)
         deadline = time.monotonic() + watched_s
         while time.monotonic() < deadline:
@@ -100,6 +142,11 @@ class Fence:
                 raise HeldError(f"table {self._table.url!r} is held by {holder or 'a run'}, which lives; let it end")
         logger.info("%s does not move: taking over", holder or "the holder")
         return version
+
+    @property
+    def _longest_commit_s(self) -> float:
+        """Return the seconds that a holder that lives may be at one commit."""
+        return max(SHORTEST_WATCH_S, storage.table_patience_s(self._table.url))
 
     @contextmanager
     def held(self, take_over: bool = False) -> Iterator[None]:
@@ -125,10 +172,10 @@ class Fence:
         try:  # from the table as it was seen free: whoever has taken it since makes this fail
             self._write_nothing(_properties(version, self._me))
         except CommitFailedError as error:
-            self._table.refreshed()
-            raise HeldError(
-                f"table {self._table.url!r} was just taken by {self._last_holder() or 'another run'}"
-            ) from error
+            # As in `_commit`, it may have landed; but here two want the same transaction, and the run tells them apart.
+            last, holder = self._last_version(), self._last_holder()
+            if last != version or holder is None or holder.run_id != self.run_id:
+                raise HeldError(f"table {self._table.url!r} was just taken by {holder or 'another run'}") from error
         self._version = version
 
     def commit(self, write: Callable[[CommitProperties], None]) -> None:
@@ -142,18 +189,13 @@ class Fence:
         """
         self._commit(write, self._me)
 
-    def heartbeat(self) -> None:
-        """Commit nothing, to show that the run lives; raises as `commit`."""
-        self._commit(self._write_nothing, self._me)
+    def heartbeat(self, interval_s: float | None = None) -> None:
+        """Commit nothing, to show that the run lives; raises as `commit`.
 
-    def note(self, transaction: Transaction) -> None:
-        """Commit nothing but another application's transaction; raises as `commit`."""
-
-        def write(properties: CommitProperties) -> None:
-            properties.app_transactions = [*(properties.app_transactions or []), transaction]
-            self._write_nothing(properties)
-
-        self._commit(write, self._me)
+        Args:
+            interval_s: until the next commit, where that takes longer than the run's interval.
+        """
+        self._commit(self._write_nothing, replace(self._me, interval_s=max(interval_s or 0, self._me.interval_s)))
 
     def release(self) -> None:
         """Let the table go; one that another has taken is left to it."""
@@ -163,6 +205,10 @@ class Fence:
             logger.info("%s", error)
 
     def _commit(self, write: Callable[[CommitProperties], None], holder: Holder) -> None:
+        with self._lock:
+            self._commit_alone(write, holder)
+
+    def _commit_alone(self, write: Callable[[CommitProperties], None], holder: Holder) -> None:
         following = self._version + 1
         for _ in range(COMMIT_ATTEMPTS):
             if self._last_version() != self._version:
@@ -189,7 +235,7 @@ class Fence:
         for depth in (1, LOG_DEPTH):
             for entry in self._table.delta.history(depth):
                 if METADATA in entry:
-                    return Holder(**json.loads(entry[METADATA]))
+                    return Holder.from_json(entry[METADATA])
         return None
 
     def _write_nothing(self, properties: CommitProperties) -> None:

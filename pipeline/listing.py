@@ -13,8 +13,10 @@ from fsspec.utils import glob_translate
 from pipeline import storage
 from pipeline.errors import SettingError, reason
 from pipeline.manifest import LISTING, is_manifest, read_manifest
-from pipeline.query import bounded, literal
+from pipeline.query import bounded
+from pipeline.sql import literal
 from pipeline.storage import StoredObject
+from pipeline.urls import absolute
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
@@ -50,7 +52,7 @@ def list_inputs(
     with pq.ParquetWriter(path, LISTING) as writer:
         for given in inputs:
             try:
-                for page, num_others in _pages(storage.absolute(given), all_files):
+                for page, num_others in _pages(absolute(given), all_files):
                     num_skipped += num_others
                     num_listed += page.num_rows
                     for batch in page.filter(_is_between(page["last_modified"], since, until)).to_batches():

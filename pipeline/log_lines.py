@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,22 +10,13 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Literal, TextIO
 
-from pipeline.storage import without_secrets
+from pipeline.redaction import redacted
 
 logger = logging.getLogger(__name__)
 
 LogFormat = Literal["text", "json"]
-SECRET = re.compile(
-    r"([\w-]*(?:signature|credentials?|token|password|secret|access_key|sig)=|\bbearer )[^&\s'\",;)]+", re.I
-)
-"""What stands behind such a name: of a signed URL whatever its scheme, or of an environment variable."""
 
 _run_id: ContextVar[str | None] = ContextVar("run_id", default=None)
-
-
-def redacted(text: str) -> str:
-    """A text as it may be logged."""
-    return SECRET.sub(r"\1***", without_secrets(text))
 
 
 class TextFormatter(logging.Formatter):

@@ -6,24 +6,27 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from typing import Annotated
+from datetime import UTC, datetime, timedelta
 
 import duckdb
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
-from pydantic import AfterValidator, Field, model_validator
 
-from model.config import Frozen
 from pipeline import storage
+from pipeline.commit import Committer
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.fence import Fence
 from pipeline.manifest import read_uris
-from pipeline.query import connect, literal
+from pipeline.query import connect
+from pipeline.read_only import name_below
 from pipeline.rewrite import DataFile, StaleError, data_files, rewrite, swap, unfenced
 from pipeline.runs import delete_records, fold_records
-from pipeline.table import WORK_FOLDER, ResultTable
+from pipeline.settings import MaintainSettings
+from pipeline.sql import literal
+from pipeline.table import KEY, WORK_FOLDER, ResultTable
+from pipeline.urls import absolute
 
 logger = logging.getLogger(__name__)
 
@@ -32,46 +35,8 @@ GROUP_TARGETS = 16
 ATTEMPTS = 10
 """Of a rewrite that others keep getting ahead of."""
 DELETION_INTERVAL_S = 60.0
-"""Seconds between commits that a deletion promises to the fence."""
+"""Seconds between heartbeats of a deletion."""
 WORKING_FILE = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}\.parquet")
-
-
-def _not_after_today(day: date) -> date:
-    if day > datetime.now(UTC).date():
-        raise ValueError("give a date that is not in the future: runs before it are deleted")
-    return day
-
-
-class MaintainSettings(Frozen):
-    """Every knob of the care of a table."""
-
-    table: Annotated[str, Field(min_length=1)]
-    """Delta table of results, local or s3://."""
-    target_bytes: Annotated[int, Field(ge=1024)] = 128 * 2**20
-    """Size of the files that small ones become; those of half of it and more stay as they are."""
-    retention_hours: Annotated[int, Field(ge=168)] = 168
-    """Hours after which files that the table no longer needs are deleted. Fewer would take them from queries and runs under way."""
-    delete_uri: tuple[str, ...] = ()
-    """Delete all rows of this image, of all its versions and models; may be given several times. Remove the image first: what is still in the input is detected again."""
-    delete_uris: str | None = None
-    """Delete all rows of the images of a manifest (.parquet, .csv, .jsonl with a column uri)."""
-    delete_before: Annotated[date, AfterValidator(_not_after_today)] | None = None
-    """Delete the rows, and the records, of runs with a run_date before this one."""
-    erase: bool = False
-    """With a deletion: delete at once the files that held the rows, and all others that the table no longer needs. Queries that are reading them fail, and older versions of the table are gone."""
-    dry_run: bool = False
-    """Say what would be done, and do nothing."""
-
-    @model_validator(mode="after")
-    def _erase_what(self) -> "MaintainSettings":
-        if self.erase and not self.deletes:
-            raise ValueError("erase goes with a deletion; give delete_uri, delete_uris or delete_before too")
-        return self
-
-    @property
-    def deletes(self) -> bool:
-        """Is anything to be deleted?"""
-        return bool(self.delete_uri or self.delete_uris or self.delete_before)
 
 
 @dataclass
@@ -81,6 +46,8 @@ class Maintained:
     table: str
     deleted_rows: int = 0
     deleted_runs: int = 0
+    repaired_rows: int = 0
+    """Rows beyond one a key, that were removed."""
     compacted_files: int = 0
     left_files: int = 0
     """Small files left alone, because a run replaced rows in them again and again; the next call takes them."""
@@ -96,8 +63,8 @@ def maintain(settings: MaintainSettings) -> Maintained:
 
     Raises:
         SettingError: no table is there, a manifest can't be read, or the store can't keep two writers apart; nothing was done.
-        HeldError: something is to be deleted, and a run that lives holds the table.
-        OvertakenError: a run has taken it in the middle of a deletion; the same command does the rest.
+        HeldError: something is to be deleted or repaired, and a run that lives holds the table.
+        OvertakenError: a run has taken it in the middle of that; the same command does the rest.
     """
     started = time.monotonic()
     table = ResultTable(settings.table)
@@ -110,6 +77,8 @@ def maintain(settings: MaintainSettings) -> Maintained:
     try:
         if settings.deletes:
             _delete(table, settings, uris, done)
+        if settings.repair:
+            _repair(table, settings, done)
         _compact(table, settings, done)
         _tidy(table, settings, done)
     except (OSError, DeltaError, duckdb.Error) as error:
@@ -122,10 +91,10 @@ def maintain(settings: MaintainSettings) -> Maintained:
 
 def _forgotten(settings: MaintainSettings) -> pa.Table:
     """A column uri, as the table has them."""
-    uris = [storage.absolute(uri) for uri in settings.delete_uri]
+    uris = [absolute(uri) for uri in settings.delete_uri]
     if settings.delete_uris:
         try:
-            uris += read_uris(storage.absolute(settings.delete_uris))
+            uris += read_uris(absolute(settings.delete_uris))
         except (OSError, pa.ArrowException) as error:
             raise SettingError(f"delete_uris {settings.delete_uris!r} can't be read: {reason(error)}") from error
     return pa.table({"uri": pa.array(uris, pa.string())})
@@ -139,8 +108,7 @@ def _delete(table: ResultTable, settings: MaintainSettings, uris: pa.Table, done
         if settings.delete_before:
             done.deleted_runs = delete_records(table, settings.delete_before, dry_run=True)
         return
-    fence = Fence(table, f"maintain-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}", DELETION_INTERVAL_S)
-    with fence.held():
+    with _held(table) as fence:
         for _ in range(ATTEMPTS):
             try:
                 _delete_old(table, settings, fence, done)
@@ -160,6 +128,52 @@ def _delete(table: ResultTable, settings: MaintainSettings, uris: pa.Table, done
             done.vacuumed_files = len(erased)
 
 
+@contextmanager
+def _held(table: ResultTable) -> Iterator[Fence]:
+    """Hold the table, with heartbeats while files are rewritten."""
+    run_id = f"maintain-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+    fence = Fence(table, run_id, DELETION_INTERVAL_S)
+    with fence.held(), Committer(table, fence, DELETION_INTERVAL_S):
+        yield fence
+
+
+def _repair(table: ResultTable, settings: MaintainSettings, done: Maintained) -> None:
+    """Remove the rows that a key has beyond one, in one commit, while holding the table.
+
+    A run never writes them. They come from other engines, and from files that were copied back.
+    """
+    if settings.dry_run:
+        done.repaired_rows = _doubled(table)[1]
+        return
+    with _held(table) as fence:
+        for _ in range(ATTEMPTS):
+            files, done.repaired_rows = _doubled(table)
+            if not files:
+                return
+            with suppress(StaleError):
+                rewrite(table, files, fence.commit, settings.target_bytes, repair=True)
+                return
+    raise SsdBatchError(f"table {table.url!r}: others rewrote what was to be repaired, again and again; try later")
+
+
+def _doubled(table: ResultTable) -> tuple[list[DataFile], int]:
+    """The files that have rows with the key of another row, and how many rows are beyond one a key."""
+    files = {name_below(table.url, f"{table.url}/{file.path}"): file for file in data_files(table)}
+    if not files:
+        return [], 0
+    key, names = ", ".join(KEY), ", ".join(map(literal, files))
+    with connect(table) as db:
+        db.execute(
+            f"CREATE TEMP TABLE doubled AS SELECT hash({key}) AS key, count(*) AS n FROM results GROUP BY 1 HAVING n > 1"
+        )
+        held_by = db.execute(
+            f"""SELECT DISTINCT ".file" FROM read_parquet([{names}], filename = '.file', union_by_name = true)
+            WHERE hash({key}) IN (SELECT key FROM doubled) ORDER BY 1"""
+        ).fetchall()
+        ((num_beyond,),) = db.execute("SELECT coalesce(sum(n - 1), 0)::BIGINT FROM doubled").fetchall()
+    return [files[name] for (name,) in held_by], num_beyond
+
+
 def _old(table: ResultTable, settings: MaintainSettings) -> list[DataFile]:
     """Files of runs before the date."""
     before = settings.delete_before
@@ -176,16 +190,17 @@ def _holding(table: ResultTable, settings: MaintainSettings, uris: pa.Table) -> 
     """The files that have rows of these images, and how many; without those that are deleted as a whole."""
     old = {file.path for file in _old(table, settings)}
     files = {f"{table.url}/{file.path}": file for file in data_files(table) if file.path not in old}
+    named = {name_below(table.url, url): file for url, file in files.items()}
     if not files or not uris.num_rows:
         return
-    names = ", ".join(map(literal, files))
+    names = ", ".join(map(literal, named))
     with connect(table, files=list(files)) as db:
         db.register("uris", uris)
         found = db.execute(
-            f"""SELECT filename, count(*) FROM read_parquet([{names}], filename = true, union_by_name = true)
-            SEMI JOIN uris USING (uri) GROUP BY filename"""
+            f"""SELECT ".file", count(*) FROM read_parquet([{names}], filename = '.file', union_by_name = true)
+            SEMI JOIN uris USING (uri) GROUP BY ALL"""
         ).fetchall()
-    yield from ((files[name], num_rows) for name, num_rows in found)
+    yield from ((named[name], num_rows) for name, num_rows in found)
 
 
 def _delete_uris(

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import SettingError, reason
-from pipeline.storage import StoredObject
+from pipeline.redaction import has_secret, redacted
+from pipeline.storage import NUM_STAT_THREADS, StoredObject
+from pipeline.urls import absolute
 
 SUFFIXES = (".parquet", ".csv", ".jsonl", ".ndjson", ".json")
-NUM_STAT_THREADS = 32
 BATCH_ROWS = 65_536
 TEXTS = {name: pa.string() for name in ("uri", "etag", "last_modified")}
 """Read as they stand, however much they look like numbers or dates."""
@@ -32,7 +33,9 @@ LISTING = pa.schema(
 )
 """One row a listed image."""
 PLAIN_PATH, DOTS = r"^(/[^/]+)+$", r"/\.{1,2}(/|$)"
-"""A local path without doubled slashes, and what else `storage.absolute` would resolve in it."""
+"""A local path without doubled slashes, and what else `urls.absolute` would resolve in it."""
+SUSPECT = r"(?i)://[^/]*(:[^@]*)?@|[?&;][^/]*(pass|pwd|secret|token|sig|credential|key)"
+"""URIs that may hold a secret: of millions few are looked at closely."""
 
 
 def is_manifest(url: str) -> bool:
@@ -47,7 +50,7 @@ def read_manifest(url: str) -> Iterator[pa.Table]:
     it fails, and that is recorded.
 
     Raises:
-        SettingError: it has no column uri, a row without one, or a value of another type.
+        SettingError: it has no column uri, a row without one or with a secret in it, or a value of another type.
         OSError, pyarrow.ArrowException: it can't be read.
     """
     folder = url.rpartition("/")[0]
@@ -55,6 +58,7 @@ def read_manifest(url: str) -> Iterator[pa.Table]:
         for batch in _batches(url):
             rows = pa.Table.from_arrays([_column(batch, field, url) for field in LISTING], schema=LISTING)
             _check_named(rows["uri"], url)
+            _check_no_secret(rows["uri"], url)
             if pc.all(_is_whole(rows), min_count=0).as_py():
                 yield rows.set_column(1, "etag", pc.utf8_trim(rows["etag"], '"'))
                 continue
@@ -76,10 +80,19 @@ def _check_named(uris: pa.Array | pa.ChunkedArray, url: str) -> None:
         raise SettingError(f"manifest {url!r} has a row without a uri")
 
 
+def _check_no_secret(uris: pa.ChunkedArray, url: str) -> None:
+    suspects = uris.filter(pc.match_substring_regex(uris, SUSPECT)).to_pylist()
+    if found := next(filter(has_secret, suspects), None):
+        raise SettingError(
+            f"manifest {url!r}: the uri {redacted(found)!r} has a password, a token or a signature, and the table would hold it; "
+            "name images by URLs without, and let the environment have it"
+        )
+
+
 def _absolute(name: str, folder: str) -> str:
     """What a name means that may be relative to its manifest's folder."""
     is_relative = "://" not in name and not name.startswith("/")
-    return storage.absolute(f"{folder}/{name}" if is_relative else name)
+    return absolute(f"{folder}/{name}" if is_relative else name)
 
 
 def _batches(url: str) -> Iterator[pa.RecordBatch]:

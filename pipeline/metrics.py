@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ray.util.metrics import Counter, Gauge, Histogram, Metric
 
+from pipeline.stages.runner import RunObserver
+
 IMAGE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 COMMIT_BUCKETS_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-STAGES = {"fetch": "fetch_s", "decode": "decode_s", "detect": "detect_s"}
+STAGES = {"fetch": ".fetch_s", "decode": ".decode_s", "detect": ".detect_s"}
 """And the columns that they are measured in."""
 
 IMAGES = Counter("ssd_batch_images", "Images that came back, by status.", ("table", "status"))
@@ -36,7 +38,7 @@ METRICS: tuple[Metric, ...] = (
 )  # fmt: skip
 
 
-class RunMetrics:
+class RunMetrics(RunObserver):
     """Those of one run.
 
     Args:
@@ -54,7 +56,7 @@ class RunMetrics:
         self._set_gauges()
 
     def add(self, rows: pa.Table) -> None:
-        """Count rows of the table with the columns of `pipeline.meters.METERS`, a block or less."""
+        """Count rows of the table with the columns of `pipeline.stages.timings.METERS`, a block or less."""
         self._set_gauges()
         self._count(IMAGES, status=rows["status"])
         self._count(FAILURES, stage=rows["error_stage"])
@@ -63,9 +65,9 @@ class RunMetrics:
                 seconds, labels = pc.sum(rows[column]).as_py(), self._labels | {"stage": stage}
                 _increase(STAGE_SECONDS, seconds, labels)
                 IMAGE_SECONDS.observe(seconds / num_images, labels)
-        _increase(BYTES_READ, pc.sum(rows["bytes_read"]).as_py(), self._labels)
-        _increase(BATCHED_IMAGES, rows.num_rows - rows["batch_share"].null_count, self._labels)
-        _increase(BATCH_PLACES, self._batch_size * (pc.sum(rows["batch_share"]).as_py() or 0), self._labels)
+        _increase(BYTES_READ, pc.sum(rows[".bytes_read"]).as_py(), self._labels)
+        _increase(BATCHED_IMAGES, rows.num_rows - rows[".batch_share"].null_count, self._labels)
+        _increase(BATCH_PLACES, self._batch_size * (pc.sum(rows[".batch_share"]).as_py() or 0), self._labels)
 
     def committed(self, seconds: float) -> None:
         """Count a commit, and what it took."""

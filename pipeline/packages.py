@@ -1,48 +1,71 @@
 """Model packages by URL."""
 
 import logging
+from typing import TYPE_CHECKING
 
-from model.package import RECORD_FILE, WEIGHTS_FILE, ModelPackage, PackageError
+from model.package_files import RECORD_FILE, WEIGHTS_FILE, PackageError, PackageFiles
 from pipeline import storage
 from pipeline.aliases import DIGEST, look_up
 from pipeline.errors import SettingError, reason
+from pipeline.urls import absolute
+
+if TYPE_CHECKING:
+    from model.package import ModelPackage
 
 logger = logging.getLogger(__name__)
 
 
-def read_package(url: str) -> ModelPackage:
-    """The package in a folder, local or in object storage; or a published one by its alias or digest.
+def read_files(url: str) -> PackageFiles:
+    """Read a package's files, and check the record, and the digest if it was published; torch is not imported.
+
+    Args:
+        url: a folder, local or in object storage; or a published package by its alias or digest.
 
     Raises:
-        SettingError: it is not there, may not be read, is no package or a trunk, or not the one that was published.
+        SettingError: the package is not there, may not be read, has a wrong file, or was changed after it was published.
     """
-    package = read_start(url)
-    try:
-        package.network()
-    except PackageError as error:
-        raise SettingError(f"model {url!r} can't be used: {error}") from error
-    return package
-
-
-def read_start(url: str) -> ModelPackage:
-    """As `read_package`, for a training to start from: it may be a trunk, of which no network can be made."""
     try:
         folder, digest = locate(url)
-        package = ModelPackage.from_files(
-            {name: storage.read(f"{folder}/{name}") for name in (RECORD_FILE, WEIGHTS_FILE)}
-        )
+        files = PackageFiles({name: storage.read(f"{folder}/{name}") for name in (RECORD_FILE, WEIGHTS_FILE)})
+        found = files.digest
     except OSError as error:
         raise SettingError(
             f"model {url!r} can't be read: {error}; it must be a folder with {RECORD_FILE} and {WEIGHTS_FILE}"
         ) from error
     except PackageError as error:
-        raise SettingError(f"model {url!r} can't be used: {error}") from error
-    if digest and package.digest != digest:
+        raise unusable(url, error) from error
+    if digest and found != digest:
         raise SettingError(
-            f"model {url!r} can't be used: the package in {folder!r} has the digest {package.digest}, so it was changed "
+            f"model {url!r} can't be used: the package in {folder!r} has the digest {found}, so it was changed "
             "after it was published; publish the right one again"
         )
+    return files
+
+
+def unusable(url: str, error: PackageError) -> SettingError:
+    """Return the error that names the setting `model`, for a package whose files were read."""
+    return SettingError(f"model {url!r} can't be used: {error}")
+
+
+def read_package(url: str) -> "ModelPackage":
+    """Read a package that a network can be made of; arguments and errors as `read_files`."""
+    package = read_start(url)
+    try:
+        package.network()
+    except PackageError as error:
+        raise unusable(url, error) from error
     return package
+
+
+def read_start(url: str) -> "ModelPackage":
+    """Read a package for a training to start from, which may be a trunk; arguments and errors as `read_files`."""
+    from model.package import ModelPackage  # torch takes seconds to import, and most of what is here does not need it
+
+    files = read_files(url)
+    try:
+        return ModelPackage.from_files(files.content)
+    except PackageError as error:
+        raise unusable(url, error) from error
 
 
 def locate(url: str) -> tuple[str, str | None]:
@@ -52,7 +75,7 @@ def locate(url: str) -> tuple[str, str | None]:
         SettingError: no such alias or digest is published there.
         OSError: it may not be looked for.
     """
-    folder = storage.absolute(url).rstrip("/")
+    folder = absolute(url).rstrip("/")
     root, _, name = folder.rpartition("/")
     if DIGEST.fullmatch(name):
         return folder, name
@@ -69,7 +92,7 @@ def check_free(url: str) -> None:
     Raises:
         SettingError: a package is there already, or nothing can be written.
     """
-    folder = storage.absolute(url).rstrip("/")
+    folder = absolute(url).rstrip("/")
     try:
         fs, path = storage.filesystem(f"{folder}/{RECORD_FILE}")
         if fs.exists(path):
@@ -80,8 +103,8 @@ def check_free(url: str) -> None:
         raise SettingError(f"output {url!r} can't be written: {reason(error)}") from error
 
 
-def write_package(package: ModelPackage, url: str) -> None:
+def write_package(package: "ModelPackage", url: str) -> None:
     """Write the package's files into a folder; the weights first, so that a record never stands without them."""
-    folder = storage.absolute(url).rstrip("/")
+    folder = absolute(url).rstrip("/")
     for name, content in sorted(package.to_files().items(), reverse=True):
         storage.write(f"{folder}/{name}", content)

@@ -7,8 +7,8 @@ import duckdb
 import pyarrow as pa
 
 from pipeline.errors import SettingError
-from pipeline.query import literal
-from pipeline.table import DETECTION, SCHEMA
+from pipeline.schema import DETECTION, SCHEMA
+from pipeline.sql import literal
 
 HIVE, NONE = "hive", "none"
 TYPES = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "date": pa.date32()}

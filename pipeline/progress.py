@@ -1,4 +1,4 @@
-"""How far a run is: one line that rewrites itself on a terminal, one line every ten seconds elsewhere."""
+"""How far a run is: one line that rewrites itself on a terminal; elsewhere a line at the first results and every ten seconds."""
 
 import sys
 import time
@@ -27,12 +27,13 @@ class Progress:
         self.done = self.failed = 0
 
     def update(self, done: int, failed: int) -> None:
-        """Count `done` more images, `failed` of them failed, and show it when it is time."""
+        """Count `done` more images, `failed` of them failed, and show it at the first ones and when it is time."""
         self.done += done
         self.failed += failed
         now = time.monotonic()
+        is_first = self._first is None and self.done < self._total
         self._first = self._first or (now, self.done)
-        if now - self._shown >= self._interval_s:
+        if is_first or now - self._shown >= self._interval_s:
             self._show(now)
 
     def close(self) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from model.package import RECORD_FILE, PackageRecord
+from model.package_files import RECORD_FILE, PackageRecord
 from pipeline import storage
 from pipeline.aliases import Move, aliases, current, digests, history, move, move_back, move_before, no_such_alias
 from pipeline.errors import SettingError, reason
 from pipeline.packages import read_package, write_package
+from pipeline.urls import absolute
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def publish(model: str, to: str, alias: str) -> Published:
     Raises:
         SettingError: there is no package, nothing can be written, or a folder that bears the alias's name hides it.
     """
-    package, root = read_package(model), storage.absolute(to).rstrip("/")
+    package, root = read_package(model), absolute(to).rstrip("/")
     url = f"{root}/{package.digest}"
     try:
         if storage.exists(f"{root}/{alias}/{RECORD_FILE}"):
@@ -87,7 +88,7 @@ def roll_back(url: str) -> RolledBack:
     Raises:
         SettingError: no such alias, nothing before, the package of then can't be used, or nothing can be written.
     """
-    root, _, alias = storage.absolute(url).rstrip("/").rpartition("/")
+    root, _, alias = absolute(url).rstrip("/").rpartition("/")
     try:
         if not (now := current(root, alias)):
             raise no_such_alias(root, alias)
@@ -108,7 +109,7 @@ def list_published(url: str) -> tuple[list[PublishedModel], dict[str, list[Move]
     Raises:
         SettingError: it can't be read, a record is damaged, or nothing is published there.
     """
-    root = storage.absolute(url).rstrip("/")
+    root = absolute(url).rstrip("/")
     try:
         moves = {alias: history(root, alias) for alias in aliases(root)}
         found = [model for digest in digests(root) if (model := _model(root, digest, moves))]

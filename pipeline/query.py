@@ -1,7 +1,7 @@
 """SQL over the table: DuckDB with the views that people ask, read-only."""
 
 import itertools
-import os
+import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,22 +11,36 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import s3, storage
-from pipeline.errors import SettingError
+from pipeline import storage
+from pipeline.errors import SettingError, SsdBatchError, reason
+from pipeline.read_only import ReadOnlyFiles, name_below
 from pipeline.runs import RUNS, run_files
-from pipeline.table import SCHEMA, ResultTable
+from pipeline.schema import SCHEMA
+from pipeline.sql import literal, no_rows
+from pipeline.table import ResultTable
+from pipeline.urls import absolute
 
 IS_PERMANENT = "error_stage = 'decode'"
 """A failure that will not pass: the bytes are at fault."""
 
+OWN_ERRORS = ("FileNotFoundError", "NotFoundError", "ChangedError", "TooLargeError", "ProcessKilled", "OutputError")
+"""Types of failures that may pass, and are the image's own: they are tried `max_attempts` times. All others are of what is around it (storage,
+credentials, memory, a GPU), of which no number of failures says anything about the image."""
+
+RESULTS = "results"
+"""The view that the others are made of."""
+LATEST_ETAG = "max_by(etag, (run_id, processed_at))"
+"""Of the rows of one URI and model, the version that a run saw last. Runs are in order by their ids, which begin with the time at
+which the driver began to list; the clocks of workers order only what one run found."""
+
 VIEWS = {
     "history": "SELECT * FROM results",
-    "images": """
+    "images": f"""
         SELECT results.* FROM results LEFT JOIN (
-            SELECT uri, model_digest, max_by(etag, processed_at) AS latest FROM results
+            SELECT uri, model_digest, {LATEST_ETAG} AS latest FROM results
             GROUP BY uri, model_digest HAVING count(*) > 1
-        ) AS changed ON results.uri = changed.uri AND results.model_digest = changed.model_digest AND etag <> latest
-        WHERE latest IS NULL
+        ) AS changed ON results.uri = changed.uri AND results.model_digest = changed.model_digest AND results.etag <> changed.latest
+        WHERE changed.latest IS NULL
     """,
     "detections": """
         SELECT uri, etag, {path_columns} model_name, model_digest, run_id, run_date, width_px, height_px,
@@ -49,10 +63,10 @@ MEMORY_LIMIT = "1500MB"
 
 BATCH_ROWS, MAX_FILE_ROWS = 65_536, 5_000_000
 
-
-def literal(text: str) -> str:
-    """A string as SQL writes it."""
-    return "'" + text.replace("'", "''") + "'"
+READING = {"SELECT_NODE", "SET_OPERATION_NODE", "CTE_NODE", "RECURSIVE_CTE_NODE"}
+"""Nodes of a parse tree that only read. Others are the bodies that a CTE may have beside: COPY, INSERT, UPDATE and DELETE."""
+SQL_FROM_TEXT = {"query", "json_execute_serialized_sql"}
+"""Functions whose argument is SQL, which no parse tree shows."""
 
 
 def _names(fields: Iterable[pa.Field]) -> str:
@@ -61,11 +75,11 @@ def _names(fields: Iterable[pa.Field]) -> str:
 
 @contextmanager
 def bounded() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB in memory that takes no more than `MEMORY_LIMIT`; what does not fit goes to temporary files."""
-    with duckdb.connect() as db:
+    """A DuckDB in memory that takes no more than `MEMORY_LIMIT`; what does not fit goes to a folder that is for it alone."""
+    with tempfile.TemporaryDirectory(prefix="ssd-batch-duckdb-") as spilled, duckdb.connect() as db:
         db.execute("SET TimeZone = 'UTC'")
         db.execute("SET memory_limit = ?", [MEMORY_LIMIT])
-        db.execute("SET temp_directory = ?", [str(Path(tempfile.gettempdir(), f"ssd-batch-duckdb-{os.getpid()}"))])
+        db.execute("SET temp_directory = ?", [spilled])
         yield db
 
 
@@ -73,27 +87,30 @@ def bounded() -> Iterator[duckdb.DuckDBPyConnection]:
 def connect(
     table: ResultTable, more_files: Sequence[str] = (), files: Sequence[str] | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB with the view `results`: the table's rows, whichever storage it lies on.
+    """A DuckDB with the view `results`: the table's rows, whichever storage it lies on. It can write to none of the files.
 
     Args:
         table: may be empty, or not there.
         more_files: what it may read beside.
         files: data files to take for the table's, instead of those of its current version.
+
+    Raises:
+        SsdBatchError: a data file can't be read.
     """
     files = table.data_files() if files is None else files
     with bounded() as db:
-        if storage.is_s3(table.url):
-            db.register_filesystem(s3.data_filesystem())
-        db.execute("SET allowed_paths = ?", [[*files, *more_files]])
+        db.register_filesystem(ReadOnlyFiles(table.url))
+        db.execute("SET allowed_paths = ?", [[name_below(table.url, file) for file in (*files, *more_files)]])
+        rows = no_rows(table.schema)
         if files:
-            names = ", ".join(literal(file) for file in files)
+            names = ", ".join(literal(name_below(table.url, file)) for file in files)
             source = f"FROM read_parquet([{names}], hive_partitioning = true, union_by_name = true)"
-            db.register("nothing", table.schema.empty_table())  # has the columns that came after a file was written
-            db.execute(
-                f"CREATE VIEW results AS SELECT {_names(table.schema)} FROM ({source} UNION ALL BY NAME FROM nothing)"
-            )
-        else:
-            db.register("results", table.schema.empty_table())
+            # The second part has the columns that came after a file was written.
+            rows = f"SELECT {_names(table.schema)} FROM ({source} UNION ALL BY NAME {rows})"
+        try:
+            db.execute(f"CREATE VIEW {RESULTS} AS {rows}")
+        except duckdb.Error as error:
+            raise SsdBatchError(f"table {table.url!r} can't be read: {reason(error)}") from error
         yield db
 
 
@@ -108,19 +125,20 @@ def query(table: ResultTable, sql: str) -> Iterator[duckdb.DuckDBPyRelation]:
     """
     if not table.exists:
         raise SettingError(f"table {table.url!r}: no table is there; make one with `ssd-batch infer`")
-    # DuckDB opens all files of a view when the view is made: those of the runs only where they are asked for.
-    records = run_files(table) if "runs" in sql.lower() else []
-    with connect(table, records) as db:
+    # DuckDB opens all files of a view when the view is made: of runs, and of images, only where they are asked for.
+    named = {name for name in (*VIEWS, RESULTS) if name in sql.lower()}
+    records = run_files(table) if "runs" in named else []
+    with connect(table, records, files=None if named - {"runs"} else []) as db:
         if records:
-            db.register("no_records", RUNS.empty_table())  # has the columns that came after all records were written
-            names = ", ".join(map(literal, records))
-            source = f"FROM read_parquet([{names}], union_by_name = true) UNION ALL BY NAME FROM no_records"
+            names = ", ".join(literal(name_below(table.url, record)) for record in records)
+            # The second part has the columns that came after all records were written.
+            source = f"FROM read_parquet([{names}], union_by_name = true) UNION ALL BY NAME {no_rows(RUNS)}"
             # A record may stand in two files while records are folded; the one with an end is the later.
             db.execute(
                 f"CREATE VIEW run_records AS SELECT DISTINCT ON (run_id) {_names(RUNS)} FROM ({source}) ORDER BY run_id, ended_at"
             )
         else:
-            db.register("run_records", RUNS.empty_table())
+            db.execute(f"CREATE VIEW run_records AS {no_rows(RUNS)}")
         path_columns = [field for field in table.schema if field.name not in SCHEMA.names]
         for name, select in VIEWS.items():
             columns = f"{_names(path_columns)}," if path_columns else ""
@@ -128,12 +146,30 @@ def query(table: ResultTable, sql: str) -> Iterator[duckdb.DuckDBPyRelation]:
         db.execute("SET enable_external_access = false")
         db.execute("SET lock_configuration = true")
         try:
-            statements = db.extract_statements(sql)
-            if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
-                raise SettingError("query takes one SELECT statement: tables are only read here")
-            yield db.sql(statements[0].query)
+            yield db.sql(_one_select(db, sql))
         except duckdb.Error as error:
             raise SettingError(f"query: {error}") from error
+
+
+def _one_select(db: duckdb.DuckDBPyConnection, sql: str) -> str:
+    """Return the one SELECT that this is; raises `SettingError` where it is another statement, or holds one."""
+    statements = db.extract_statements(sql)
+    if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+        raise SettingError("query takes one SELECT statement: tables are only read here")
+    select = statements[0].query
+    (tree,) = db.execute("SELECT json_serialize_sql(?)", [select]).fetchall()[0]
+    found: set[str] = set()
+    json.loads(tree, object_hook=lambda node: found.update(map(str, (node.get("type"), node.get("function_name")))))
+    if writing := {name for name in found if name.endswith("_NODE")} - READING:
+        names = ", ".join(name.partition("_")[0] for name in sorted(writing))
+        raise SettingError(
+            f"query takes one SELECT statement, and this holds another ({names}): tables are only read here"
+        )
+    if from_text := found & SQL_FROM_TEXT:
+        raise SettingError(
+            f"query takes no SQL as text, as {', '.join(sorted(from_text))} does; write it as a subquery"
+        )
+    return select
 
 
 def export_parquet(table: ResultTable, url: str) -> int:
@@ -145,7 +181,7 @@ def export_parquet(table: ResultTable, url: str) -> int:
     Raises:
         SettingError: something is there already, or it can't be written.
     """
-    url = storage.absolute(url).rstrip("/")
+    url = absolute(url).rstrip("/")
     fs, path = storage.filesystem(url)
     num_rows = 0
     try:

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import fsspec
 import obstore
 
-from pipeline import s3, storage
+from pipeline import storage
 from pipeline.pace import Pace
+from pipeline.urls import bucket_and_key, is_local, is_s3
 
 NUM_REQUESTS, NUM_FEWEST_REQUESTS = 64, 4
 """At once, by a process: 64 hide a latency of 40 ms behind one decoding core; 4 are left when storage says SlowDown."""
@@ -36,9 +37,9 @@ def read_version(uri: str, etag: str, size_bytes: int | None) -> Content:
         ChangedError: it is another version now, or its length is not the one listed.
         Exception: whatever the store raises, after its retries.
     """
-    if storage.is_local(uri):
+    if is_local(uri):
         content = Content(_read_local(uri, etag))
-    elif storage.is_s3(uri):
+    elif is_s3(uri):
         content = _read_s3(uri, etag)
     else:
         fs, path = storage.filesystem(uri)
@@ -60,35 +61,50 @@ def _read_local(path: str, etag: str) -> bytes:
 
 
 def _read_s3(uri: str, etag: str) -> Content:
-    bucket, key = s3.bucket_and_key(uri)
+    bucket, key = bucket_and_key(uri)
     if ODD_KEY.search(key):
         return Content(_read_odd_key(bucket, key, etag))
-    options: Any = {"if_match": f'"{etag}"'} if etag else {}
     try:
         with PACE.place():
-            return _get(bucket, key, options)
+            return _get(bucket, key, etag)
     except obstore.exceptions.PreconditionError as error:
         raise ChangedError("the object has changed since it was listed") from error
 
 
-def _get(bucket: str, key: str, options: Any) -> Content:
+def _get(bucket: str, key: str, etag: str) -> Content:
     """Once in a way that tells whether the store is overloaded; then as long as it takes."""
+    from pipeline import s3  # takes a quarter of a second to import, and local files do not need it
+
+    options: Any = {"if_match": f'"{etag}"'} if etag else {}
     try:
-        data = bytes(obstore.get(s3.image_store(bucket, is_patient=False), key, options=options).bytes())
+        answer = obstore.get(s3.image_store(bucket, is_patient=False), key, options=options)
+        _check_version(etag, answer.meta["e_tag"])
+        data = bytes(answer.bytes())
     except obstore.exceptions.GenericError as error:
         if s3.is_slow_down(error):
             PACE.slow_down()
-        return Content(bytes(obstore.get(s3.image_store(bucket), key, options=options).bytes()), num_retries=1)
+        answer = obstore.get(s3.image_store(bucket), key, options=options)
+        _check_version(etag, answer.meta["e_tag"])
+        return Content(bytes(answer.bytes()), num_retries=1)
     PACE.succeed()
     return Content(data)
 
 
+def _check_version(wanted: str, found: str | None) -> None:
+    """A store, or a gateway before it, may not know If-Match."""
+    if wanted and found and found.removeprefix("W/").strip('"') != wanted:  # W/: a gateway has changed the encoding
+        raise ChangedError(f"the object has changed since it was listed ({wanted} then, {found} now)")
+
+
 def _read_odd_key(bucket: str, key: str, etag: str) -> bytes:
+    from pipeline import s3  # takes a quarter of a second to import, and local files do not need it
+
     fs = s3.filesystem()
 
     async def get() -> bytes:
         condition = {"IfMatch": f'"{etag}"'} if etag else {}
         answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, **condition)
+        _check_version(etag, answer.get("ETag"))
         async with answer["Body"] as body:
             return bytes(await body.read())
 

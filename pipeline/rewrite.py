@@ -23,7 +23,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from pipeline import storage
 from pipeline.errors import SsdBatchError, reason
 from pipeline.query import connect
-from pipeline.table import DELETIONS, PARTITION, REWRITES, ResultTable
+from pipeline.table import KEY, PARTITION, ResultTable
 
 Write = Callable[[CommitProperties | None], None]
 """Makes one commit of the table as it was seen last."""
@@ -36,6 +36,10 @@ MEMORY_LIMIT = "1GB"
 """Of the sorting, which then goes to disk: 3 million rows of 670 MB took 17 s and 2.3 GB in all, 11 s and 2.9 GB with twice as much."""
 LONGEST_S = 24 * 3600.0
 """A rewrite that slept longer does not commit: vacuum may have removed what it wrote."""
+
+
+EACH_KEY_ONCE = f"QUALIFY row_number() OVER (PARTITION BY {', '.join(KEY)} ORDER BY run_id DESC, processed_at DESC) = 1"
+"""Of the rows with one key, the last run's."""
 
 
 class StaleError(Exception):
@@ -69,15 +73,17 @@ def rewrite(
     commit: Callable[[Write], None],
     target_bytes: int,
     without: pa.Table | None = None,
+    repair: bool = False,
 ) -> int:
     """Replace files by new ones, sorted by uri.
 
     Args:
         table: the files are its.
-        files: of one partition.
+        files: of one partition, unless they are repaired.
         commit: calls what it is given, with what the commit shall carry: `Fence.commit`, or `unfenced`.
         target_bytes: of a new file.
         without: a column uri; the rows of these are left out.
+        repair: of the rows with one key, leave out all but the last run's.
 
     Returns:
         The number of new files.
@@ -87,11 +93,11 @@ def rewrite(
         SsdBatchError: the files can't be read, or not as many rows were written as read; nothing was committed.
         OvertakenError: the fence's.
     """
-    started = time.time()
+    started, has_fewer_rows = time.time(), repair or without is not None
     with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder:
         try:
-            num_rows = _write_sorted(table, files, target_bytes, without, folder)
-        except (duckdb.Error, pa.ArrowException, DeltaError, OSError) as error:
+            num_rows = _write_sorted(table, files, target_bytes, without, repair, folder)
+        except (duckdb.Error, pa.ArrowException, DeltaError, OSError, SsdBatchError) as error:
             table.refreshed()
             _check_current(_paths(table), files)  # perhaps one that was removed in the meantime
             raise SsdBatchError(f"table {table.url!r} can't be rewritten: {reason(error)}") from error
@@ -101,15 +107,15 @@ def rewrite(
             raise SsdBatchError(
                 f"table {table.url!r}: of {num_rows:,} rows {num_written:,} were written; nothing changed"
             )
-        added = [_uploaded(table, folder, add, without is not None) for add in adds]
+        added = [_uploaded(table, folder, add, has_fewer_rows) for add in adds]
     if time.time() - started > LONGEST_S:
         raise StaleError
-    commit(lambda properties: swap(table, files, added, properties, is_deletion=without is not None))
+    commit(lambda properties: swap(table, files, added, properties, is_deletion=has_fewer_rows))
     return len(added)
 
 
 def _write_sorted(
-    table: ResultTable, files: list[DataFile], target_bytes: int, without: pa.Table | None, folder: str
+    table: ResultTable, files: list[DataFile], target_bytes: int, without: pa.Table | None, repair: bool, folder: str
 ) -> int:
     """A Delta table in a folder of this machine, of the rows that the new files shall have: its files and log are used.
 
@@ -121,7 +127,7 @@ def _write_sorted(
     with connect(table, files=[f"{table.url}/{file.path}" for file in files]) as db:
         db.execute("SET memory_limit = ?", [MEMORY_LIMIT])
         db.register("without_uris", pa.table({"uri": pa.array([], pa.string())}) if without is None else without)
-        kept = "FROM results ANTI JOIN without_uris USING (uri)"
+        kept = f"FROM (FROM results ANTI JOIN without_uris USING (uri) {EACH_KEY_ONCE if repair else ''})"
         (num_rows,) = db.execute(f"SELECT count(*) {kept}").fetchall()[0]
         rows = db.sql(f"SELECT {names} {kept} ORDER BY uri, processed_at")
         batches = (batch.cast(schema) for batch in rows.to_arrow_reader(BATCH_ROWS))
@@ -163,7 +169,7 @@ def swap(
         removed: files of one table.
         added: files that lie there already.
         properties: what the commit carries, beside transactions of its own.
-        is_deletion: rows are fewer now, so it also carries one of `DELETIONS`.
+        is_deletion: rows are fewer now.
 
     Raises:
         StaleError: some of the removed files are not the table's any more.
@@ -177,13 +183,12 @@ def swap(
     removes = [
         RemoveAction(file.path, is_deletion, now_ms, file.size_bytes, {PARTITION: file.run_date}) for file in removed
     ]
-    applications = (REWRITES, DELETIONS) if is_deletion else (REWRITES,)
     table.delta.create_write_transaction(
         [*added, *removes],
         "append",
         table.delta.schema(),
         partition_by=[PARTITION],
-        commit_properties=table.advancing(properties, *applications),
+        commit_properties=table.rewriting(properties),
     )
 
 

@@ -1,36 +1,42 @@
 """One run: list, plan, fetch and decode, detect, commit, reconcile."""
 
+import json
 import logging
 import tempfile
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pyarrow.compute as pc
+import pyarrow as pa
 
-from pipeline import log_lines, s3, watermark
+from model.package_files import PackageError, PackageFiles
+from pipeline import log_lines
 from pipeline.commit import Committer
 from pipeline.cost import Cost
-from pipeline.errors import SettingError
+from pipeline.errors import SettingError, TargetMissedError
 from pipeline.estimate import Estimate, Throughput, estimates, last_throughput
+from pipeline.failures import Failures
 from pipeline.fence import Fence
 from pipeline.listing import list_inputs, take_between, take_sample
-from pipeline.meters import Meters
+from pipeline.packages import read_files, unusable
 from pipeline.plan import Plan, make_plan, reconcile, tally
 from pipeline.progress import Progress
+from pipeline.redaction import redacted_json
 from pipeline.runs import RUNS, recorded
 from pipeline.settings import InferSettings
+from pipeline.stages.place import place, works_here
+from pipeline.stages.rows import DECODED, IS_FIRST, IS_RETRY, PlanRows
+from pipeline.stages.runner import FetchAndDecode, Runner, RunObserver, Stages, results, started
+from pipeline.stages.timings import METERS, Meters
 from pipeline.stop import told
 from pipeline.summary import DryRunSummary, Summary, explain
 from pipeline.table import ResultTable
-
-if TYPE_CHECKING:
-    from model.package import ModelPackage
-    from pipeline.metrics import RunMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +46,12 @@ def infer(settings: InferSettings) -> Summary:
 
     Raises:
         SettingError: before anything is started or written.
+        TargetMissedError: more images failed than may, or most of the last thousand alike; all that was done is in the table.
         ReconciliationError: rows are missing at the end; what is in the table stays, and the next run does the rest.
     """
-    from pipeline.packages import read_package  # torch takes seconds to import: not before it is needed
-
     with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder, ExitStack() as stack:
         table = ResultTable(settings.table)
-        return Run(settings, table, read_package(settings.model), Path(folder), stack).execute()
+        return Run(settings, table, read_files(settings.model), Path(folder), stack).execute()
 
 
 class Run:
@@ -57,7 +62,7 @@ class Run:
         table: where results go.
         package: the model.
         folder: for its listing and its plan.
-        stack: keeps the Ray cluster that the run starts, until its owner leaves it; the next run uses it, too.
+        stack: keeps the place of work that the run enters, until its owner leaves it; the next run uses it, too.
         listed: a listing to take instead of the settings' input.
     """
 
@@ -65,7 +70,7 @@ class Run:
         self,
         settings: InferSettings,
         table: ResultTable,
-        package: "ModelPackage",
+        package: PackageFiles,
         folder: Path,
         stack: ExitStack,
         listed: Path | None = None,
@@ -74,17 +79,19 @@ class Run:
         self._started, self._began = time.monotonic(), datetime.now(UTC)
         self._listed = listed
         self._listing, self._work = folder / "listing.parquet", folder / "work.parquet"
+        self._failures = Failures(settings.max_failed_share)
         self._fence = Fence(table, f"{self._began:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}", settings.commit_interval_s)
+        self._run_date = settings.run_date or self._began.date()
         self._constants = {
             "model_name": package.record.name,
             "model_digest": package.digest,
             "run_id": self._fence.run_id,
-            "run_date": settings.run_date or self._began.date(),
+            "run_date": self._run_date,
         }
 
     def execute(self) -> Summary:
         """From listing to reconciliation; raises as `infer`."""
-        with log_lines.of_run(self._fence.run_id):
+        with log_lines.of_run(self._fence.run_id), ExitStack() as self._at_end:
             return self._execute()
 
     def _execute(self) -> Summary:
@@ -101,8 +108,7 @@ class Run:
         if not plan.planned:
             with self._recorded() as record:
                 return self._summary(plan, record)
-        for bucket in plan.buckets:
-            s3.check_images_readable(bucket)
+        _check_readable(plan)
         return self._detect(plan, seen)
 
     def _dry_run(self, plan: Plan) -> DryRunSummary:
@@ -160,24 +166,18 @@ class Run:
             self._listing,
             table,
             self._package.digest,
+            self._fence.run_id,
             settings.max_attempts,
             self._work,
             settings.path_columns,
             settings.retried_stages,
-            None if settings.full_plan else watermark.vouched_before(table, self._mark_name(table)),
         )
 
-    def _mark_name(self, table: ResultTable) -> str | None:
-        """What a complete run vouches for; None where it listed but a part."""
-        settings = self._settings
-        if settings.since or settings.until or settings.sample:
-            return None
-        return watermark.application(table, settings.input, settings.all_files, self._package.digest)
-
     def _recorded(self) -> AbstractContextManager[dict[str, Any]]:
-        import torch
-
-        settings, engine = self._settings.model_dump_json(), f"torch {torch.__version__}"
+        settings, engine = (
+            json.dumps(redacted_json(self._settings.model_dump(mode="json"))),
+            f"torch {version('torch')}",
+        )
         is_whole = not self._settings.sample
         return recorded(self._table, is_whole, **self._constants, lag_s=self._lag_s, settings=settings, engine=engine)
 
@@ -187,75 +187,103 @@ class Run:
         return (self._began - due_at).total_seconds() if due_at else None
 
     def _detect(self, plan: Plan, seen: list[str]) -> Summary:
-        """Hold the table, send what is planned through the cluster, commit, and check the table at the end."""
-        from pipeline.capacity import wait_until_they_fit
-        from pipeline.cluster import cluster
-
+        """Start who works, hold the table, let them do what is planned, commit, and check the table at the end."""
         settings = self._settings
         if self._table.exists:
             self._fence.wait_until_free(settings.take_over)
-        self._stack.enter_context(cluster(settings.address))
-        wait_until_they_fit(settings)
-        self._table.create(plan.path_columns)
-        with self._fence.held(settings.take_over), self._recorded() as record:
-            plan, ok, failed = self._commit_all(plan, seen, record)
-            summary = self._summary(plan, record, ok, failed)
-            reconcile(plan, ok, failed, tally(plan, self._listing, self._work, self._table, self._package.digest))
-            if name := self._mark_name(self._table):
-                self._fence.note(watermark.mark(name, self._began))
-            return summary
-
-    def _commit_all(self, plan: Plan, seen: list[str], record: dict[str, Any]) -> tuple[Plan, int, int]:
-        """Commit what is planned, once an interval: the plan that was held to, and how many were ok and failed."""
-        from pipeline.metrics import RunMetrics
-
-        metrics = RunMetrics(self._table.url, self._settings.batch_size)
-        committer = Committer(self._table, self._fence, self._settings.commit_interval_s, metrics.committed)
+        self._stack.enter_context(place(settings))
+        stages = self._stages(plan)
         try:
-            with committer, told(committer.stop):
+            runner = self._at_end.enter_context(started(settings, stages, plan.planned))
+        except PackageError as error:
+            raise unusable(settings.model, error) from error
+        self._table.create()
+        with self._fence.held(settings.take_over), self._recorded() as record:
+            record["runner"] = runner.name
+            if new := self._table.lacking(plan.path_columns):
+                self._fence.commit(lambda properties: self._table.add_columns(new, properties))
+            try:
+                return self._reconciled(*self._commit_all(plan, seen, record, runner, stages), record)
+            except TargetMissedError:
+                if self._failures.are_systemic:
+                    self._fence.commit(
+                        lambda properties: self._table.uncount(self._fence.run_id, self._run_date, properties)
+                    )
+                raise
+
+    def _reconciled(self, plan: Plan, ok: int, failed: int, record: dict[str, Any]) -> Summary:
+        """Check the table at the end."""
+        summary = self._summary(plan, record, ok, failed)
+        with self._committer():  # which keeps the hold, while all is counted
+            found = tally(self._listing, ResultTable(self._settings.table), self._package.digest)
+        reconcile(plan, ok, failed, found)
+        self._failures.check(summary)
+        return summary
+
+    def _committer(self, took: Callable[[float], None] = lambda seconds: None) -> Committer:
+        return Committer(self._table, self._fence, self._settings.commit_interval_s, took)
+
+    def _stages(self, plan: Plan) -> Stages:
+        settings, package, table = self._settings, self._package, self._table
+        new_columns = [field for field in plan.path_columns if field.name not in table.schema.names]
+        return Stages(
+            read=PlanRows(str(self._work) if works_here(settings) else table.working_url(self._shared_name)),
+            decode=FetchAndDecode(package.record.architecture.image_size_px, settings.max_pixels),
+            decoded=DECODED,
+            package_files=package.content,
+            batch_size=settings.batch_size,
+            constants=self._constants,
+            schema=pa.schema([*table.schema, *new_columns, *METERS, (IS_RETRY, pa.bool_()), (IS_FIRST, pa.bool_())]),
+        )
+
+    @property
+    def _shared_name(self) -> str:
+        """Of the plan beside the table, where the nodes of a cluster read it."""
+        return f"{self._fence.run_id}.parquet"
+
+    def _commit_all(
+        self, plan: Plan, seen: list[str], record: dict[str, Any], runner: Runner, stages: Stages
+    ) -> tuple[Plan, int, int]:
+        """Commit what is planned, once an interval: the plan that was held to, and how many were ok and failed."""
+        observer = runner.observer(self._table.url, self._settings.batch_size)
+        committer = self._committer(observer.committed)
+        try:
+            with committer, told(committer.stop), ExitStack() as while_running:
                 if ResultTable(self._settings.table).data_files() != seen:  # Another run has ended since.
                     plan = self._plan()
                 record |= self._counts(plan)
-                return plan, *self._stream(plan, committer, metrics, record)
+                if not works_here(self._settings):
+                    while_running.enter_context(self._table.working_file(self._work, self._shared_name))
+                return plan, *self._stream(plan, committer, observer, record, runner, stages)
         finally:
             record["commit_s"] = committer.commit_s
 
     def _stream(
-        self, plan: Plan, committer: Committer, metrics: "RunMetrics", record: dict[str, Any]
+        self,
+        plan: Plan,
+        committer: Committer,
+        observer: RunObserver,
+        record: dict[str, Any],
+        runner: Runner,
+        stages: Stages,
     ) -> tuple[int, int]:
         """Send what is planned through the stages; how many were ok and failed. What it took is recorded, however it ends."""
-        from pipeline.capacity import num_nodes
-        from pipeline.stream import results, spread_over_cluster
-
         settings = self._settings
-        spread = spread_over_cluster(plan.planned, settings)
-        metrics.begin(plan.planned, spread.num_detectors, self._lag_s)
+        spread = runner.spread(plan.planned)
+        observer.begin(plan.planned, spread.num_detectors, self._lag_s)
         meters = Meters(self._started, spread.num_detectors)
         cost = Cost(
-            settings.price_per_node_hour, settings.max_cost, num_nodes, self._started, settings.commit_interval_s
+            settings.price_per_node_hour, settings.max_cost, runner.num_nodes, self._started, settings.commit_interval_s
         )
         with (
-            self._table.working_file(self._work, f"{self._fence.run_id}.parquet") as work_url,
             closing(Progress(plan.planned)) as progress,
-            closing(
-                results(
-                    work_url,
-                    plan.planned,
-                    self._package,
-                    self._constants,
-                    self._table.schema,
-                    spread=spread,
-                    batch_size=settings.batch_size,
-                    max_pixels=settings.max_pixels,
-                )
-            ) as all_rows,
+            closing(results(runner, plan.planned, stages, spread)) as all_rows,
         ):
             try:
                 for rows in all_rows:
-                    metrics.add(rows)
+                    observer.add(rows)
                     committer.put(meters.take(rows))
-                    failed = pc.sum(pc.equal(rows["status"], "failed")).as_py() or 0
-                    progress.update(rows.num_rows, failed)
+                    progress.update(rows.num_rows, self._failures.take(rows))
                     cost.check()
             finally:
                 record |= meters.columns() | cost.columns(progress.done)
@@ -277,3 +305,11 @@ class Run:
         if record is not None:
             record |= {name: value for name, value in asdict(summary).items() if name in RUNS.names}
         return summary
+
+
+def _check_readable(plan: Plan) -> None:
+    if plan.buckets:
+        from pipeline import s3
+
+        for bucket in plan.buckets:
+            s3.check_images_readable(bucket)

@@ -52,11 +52,13 @@ RUNS = pa.schema(
         ("model_name", pa.string()),
         ("model_digest", pa.string()),
         ("engine", pa.string()),
+        ("runner", pa.string()),
         ("host", pa.string()),
         ("settings", pa.string()),
     ]
 )
-"""outcome: running (or killed: its end was never written), done, failed, overtaken, stopped. settings: as JSON. lag_s: from when
+"""outcome: running (or killed: its end was never written), done, failed, overtaken, stopped. settings: as JSON. runner: local
+(processes of one machine) or ray; null where nothing was detected. lag_s: from when
 it was due to its start, null without the setting due_at.
 
 start_up_s: to the first results; stream_s: from these to the last ones, at stream_images_per_s. fetch_s (decoders waiting for

@@ -29,16 +29,18 @@ if TYPE_CHECKING:
     from botocore.credentials import ReadOnlyCredentials
     from obstore.store import ClientConfig, RetryConfig, S3Credential
 
+RETRY_S = 180
+"""For so long a request is repeated."""
 RETRIES: "RetryConfig" = {
     "max_retries": 1000,  # that is, the time alone: by chance 15 were used up within 11 s
-    "retry_timeout": timedelta(seconds=180),
+    "retry_timeout": timedelta(seconds=RETRY_S),
     "backoff": {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=10), "base": 2},
 }
 """Shorter settings lost 63 of 64 objects in an outage of 10 s."""
 
 TABLE_RETRIES = {
     "max_retries": "1000",
-    "retry_timeout": "180s",
+    "retry_timeout": f"{RETRY_S}s",
     "backoff_config.init_backoff": "500ms",
     "backoff_config.max_backoff": "10s",
     "backoff_config.base": "2",
@@ -57,12 +59,6 @@ CONDITION_FAILED = ("412", "PreconditionFailed", "ConditionalRequestConflict")
 REQUEST_PAYER = "AWS_REQUEST_PAYER"
 PLACE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", REQUEST_PAYER)
 """Variables that say where a bucket is, and hold no secret."""
-
-
-def bucket_and_key(url: str) -> tuple[str, str]:
-    """The two parts of an S3 URL; the key keeps any slashes of its own."""
-    bucket, _, key = url.removeprefix("s3://").partition("/")
-    return bucket, key
 
 
 class S3Access:

@@ -6,7 +6,9 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from model.config import Frozen
-from pipeline.path_columns import HIVE, check_setting
+
+LOCAL, LOCAL_RAY = "local", "local-ray"
+"""Addresses of this machine alone."""
 
 Stage = Literal["fetch", "decode", "detect"]
 Moment = Annotated[datetime, AfterValidator(lambda time: time if time.tzinfo else time.replace(tzinfo=UTC))]
@@ -34,24 +36,30 @@ def check_dates(dates: str) -> str:
     return dates
 
 
+def _check_path_columns(setting: str) -> str:
+    from pipeline.path_columns import check_setting  # with DuckDB, which --help does not need
+
+    return check_setting(setting)
+
+
 class ClusterSettings(Frozen):
     """Where work is done."""
 
-    address: str = "local"
-    """Ray cluster: an address, "auto" for the one this machine belongs to, "local" for one of its own on this machine."""
+    address: str = LOCAL
+    """Where work is done: "local" is this machine, where processes do it without Ray unless it has GPUs; "local-ray" is a Ray cluster of one's own on this machine; "auto" is the cluster this machine belongs to; or host:port of a cluster."""
     require_gpu: bool = False
-    """Stop where the cluster has no GPU, instead of taking its cores."""
+    """Stop where there is no GPU, instead of using cores."""
     node_wait_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
     """Seconds that a cluster, unless it is a local one, is given to start the nodes that are needed; an autoscaler is asked for them."""
 
 
 class DetectionSettings(ClusterSettings):
-    """How the cluster detects, in a run and in an evaluation."""
+    """How many detectors, and of what batch size, in a run and in an evaluation."""
 
     num_detectors: Annotated[int, Field(ge=0)] = 0
-    """Detector actors, at most where min_detectors is given; 0 = one a GPU, or one a core where there is no GPU."""
+    """Number of detectors; the maximum if min_detectors is set. 0 means one per GPU, or one per core without GPUs."""
     min_detectors: Annotated[int, Field(ge=1)] | None = None
-    """Start with so many detectors, and add others up to num_detectors as there is work for them; an autoscaler is asked for their nodes."""
+    """On Ray, start with this many detectors, and add others up to num_detectors as there is work; an autoscaler is asked for their nodes. Without Ray all start at once."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
     """Images a forward pass."""
 
@@ -96,10 +104,10 @@ class InferSettings(InputSettings):
     """Stop before anything is started when more images than this are planned: a new model plans everything again."""
     backfill: bool = False
     """Never mind max_planned this time."""
-    path_columns: Annotated[str, AfterValidator(check_setting)] = HIVE
+    path_columns: Annotated[str, AfterValidator(_check_path_columns)] = "hive"
     """Columns from folders: "hive" takes names like camera=7/ by themselves; a template such as "{site}/cam-{camera:int}/{date}" stands for the folders above the file; "none" takes none."""
     max_attempts: Annotated[int, Field(ge=1)] = 3
-    """Runs that try an image whose failure may pass, such as one of storage."""
+    """Days on which an image is tried that fails by itself: it is gone or too large, or ends its process. What fails for what is around it, such as storage, memory or a GPU, is tried again by each run."""
     retry_failed: bool = False
     """Try all failed images once more, those that failed for good too."""
     stage: Stage | None = None
@@ -108,14 +116,12 @@ class InferSettings(InputSettings):
     """Seconds between commits: what a crash can lose. A run that does not commit for three of them is held for dead."""
     take_over: bool = False
     """Take the table from another run at once, even from one that lives: that one stops."""
-    full_plan: bool = False
-    """Look up all that is listed in the table, also what is older than the last complete run of the same S3 inputs and model."""
     price_per_node_hour: Annotated[float, Field(ge=0)] | None = None
     """What a node of the cluster costs an hour, in any unit: then the run's record has costs, and --dry-run tells them before."""
     max_cost: Annotated[float, Field(ge=0)] | None = None
     """Stop before anything is started when the run would cost more than this, as fast as the table's last run; and a running one when it has. Needs price_per_node_hour; of dates, each day's run has it."""
     max_failed_share: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Exit with 3 when of the planned images a larger share than this failed: 0.01 is one of a hundred. All is committed."""
+    """Exit with 3 when of the planned images a larger share than this failed: 0.01 is one of a hundred. All is committed, and the run is not named as the last complete one. Unless given, 0.5 of those tried for the first time; of less than 20, failures that are the images' own do not count. A run in which most of a thousand images fail alike is stopped."""
     dry_run: bool = False
     """Plan, count, tell hours and money as fast as the table's last run, and stop."""
 
@@ -165,6 +171,46 @@ class CanarySettings(InputSettings):
 
     @model_validator(mode="after")
     def _table_for_a_cluster(self) -> "CanarySettings":
-        if self.address != "local" and self.table is None:
+        if self.address not in (LOCAL, LOCAL_RAY) and self.table is None:
             raise ValueError(f"the nodes of address {self.address!r} can't reach a temporary table; give table too")
         return self
+
+
+def _not_after_today(day: date) -> date:
+    if day > datetime.now(UTC).date():
+        raise ValueError("give a date that is not in the future: runs before it are deleted")
+    return day
+
+
+class MaintainSettings(Frozen):
+    """Every knob of the care of a table."""
+
+    table: Annotated[str, Field(min_length=1)]
+    """Delta table of results, local or s3://."""
+    target_bytes: Annotated[int, Field(ge=1024)] = 128 * 2**20
+    """Size of the files that small ones become; those of half of it and more stay as they are."""
+    retention_hours: Annotated[int, Field(ge=168)] = 168
+    """Hours after which files that the table no longer needs are deleted. Fewer would take them from queries and runs under way."""
+    delete_uri: tuple[str, ...] = ()
+    """Delete all rows of this image, of all its versions and models; may be given several times. Remove the image first: what is still in the input is detected again."""
+    delete_uris: str | None = None
+    """Delete all rows of the images of a manifest (.parquet, .csv, .jsonl with a column uri)."""
+    delete_before: Annotated[date, AfterValidator(_not_after_today)] | None = None
+    """Delete the rows, and the records, of runs with a run_date before this one."""
+    erase: bool = False
+    """With a deletion: delete at once the files that held the rows, and all others that the table no longer needs. Queries that are reading them fail, and older versions of the table are gone."""
+    repair: bool = False
+    """Remove the rows that an image version has beyond one for a model, of which the last run's stays. Runs write none; other engines and restored files may."""
+    dry_run: bool = False
+    """Say what would be done, and do nothing."""
+
+    @model_validator(mode="after")
+    def _erase_what(self) -> "MaintainSettings":
+        if self.erase and not self.deletes:
+            raise ValueError("erase goes with a deletion; give delete_uri, delete_uris or delete_before too")
+        return self
+
+    @property
+    def deletes(self) -> bool:
+        """Is anything to be deleted?"""
+        return bool(self.delete_uri or self.delete_uris or self.delete_before)

@@ -1,27 +1,31 @@
 """Bytes by URL: local paths, S3, and whatever fsspec knows.
 
-A local file's URI is its absolute path; an object's is scheme://bucket/key with the key as it is, nothing escaped.
+A local file's URI is its absolute path; an object's is scheme://bucket/key with the key as it is, nothing escaped. What speaks to
+S3 takes a quarter of a second to import, and is imported where an URL needs it.
 """
 
+import logging
 import os
-import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 import fsspec
-from aiohttp import ClientError
-from botocore.exceptions import BotoCoreError
 
-from pipeline import s3, s3_walk
 from pipeline.errors import SettingError, reason
-from pipeline.s3 import bucket_and_key
+from pipeline.redaction import redacted
+from pipeline.urls import bucket_and_key, is_local, is_s3
+
+logger = logging.getLogger(__name__)
 
 PAGE = 1000
+NUM_STAT_THREADS = 32
 
 
 @dataclass(frozen=True)
@@ -34,40 +38,29 @@ class StoredObject:
     last_modified: datetime | None
 
 
-def absolute(url: str) -> str:
-    """One spelling a place: `file://` and relative paths become absolute paths, s3a is s3."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return os.path.abspath(url) + ("/" if url.endswith("/") and url != "/" else "")
-    if scheme == "file":
-        return absolute("/" + rest.lstrip("/"))
-    return f"s3://{rest}" if scheme in ("s3a", "s3n") else url
-
-
-def without_secrets(url: str) -> str:
-    """A URL as it may be written down: without a password, and of HTTP without user and query, where tokens stand."""
-    url = re.sub(r"(://)[^/@\s]*:[^/@\s]*@", r"\1", url)
-    return re.sub(r"(https?://)(?:[^/@?#\s]*@)?([^?#\s]*)[?#]?\S*", r"\1\2", url)
-
-
-def is_local(url: str) -> bool:
-    """Is this a path of this machine's file system? Takes an absolute URL."""
-    return "://" not in url
-
-
-def is_s3(url: str) -> bool:
-    """Is this an object of S3, or of a store that speaks it?"""
-    return url.startswith("s3://")
-
-
 def table_options(url: str) -> dict[str, str]:
     """What delta-rs is told beside a table's URL; another answer than before means new credentials."""
-    return s3.table_options(bucket_and_key(url)[0]) if is_s3(url) else {}
+    if not is_s3(url):
+        return {}
+    from pipeline import s3
+
+    return s3.table_options(bucket_and_key(url)[0])
+
+
+def table_patience_s(url: str) -> float:
+    """How long delta-rs may repeat a request to a table's store."""
+    if not is_s3(url):
+        return 0
+    from pipeline import s3
+
+    return s3.RETRY_S
 
 
 def check_creates_once(url: str) -> None:
     """Make sure that of two who create one file below a folder, one fails; local disks are taken to do so."""
     if is_s3(url):
+        from pipeline import s3
+
         s3.check_creates_once(*bucket_and_key(url))
 
 
@@ -78,6 +71,8 @@ def filesystem(url: str) -> tuple[Any, str]:
         SettingError: fsspec knows no such scheme, or lacks the package for it.
     """
     if is_s3(url):
+        from pipeline import s3
+
         return s3.filesystem(), url
     try:
         fs, path = fsspec.core.url_to_fs(url)
@@ -91,8 +86,15 @@ def _as_os_error() -> Iterator[None]:
     """No such server, or an answer of HTTP's: fsspec's file systems do not make OSErrors of all."""
     try:
         yield
-    except (BotoCoreError, ClientError) as error:
-        raise OSError(reason(error)) from error
+    except OSError:
+        raise
+    except Exception as error:
+        from aiohttp import ClientError
+        from botocore.exceptions import BotoCoreError
+
+        if isinstance(error, BotoCoreError | ClientError):
+            raise OSError(reason(error)) from error
+        raise
 
 
 @_as_os_error()
@@ -122,6 +124,8 @@ def create(url: str, data: bytes) -> None:
         FileExistsError: it is there.
     """
     if is_s3(url):
+        from pipeline import s3
+
         s3.create(*bucket_and_key(url), data)
         return
     fs, path = _writable(url)
@@ -196,6 +200,8 @@ def stat(url: str) -> StoredObject:
     if not is_s3(url):
         fs, path = filesystem(url)
         return _fsspec_object(fs, url, fs.info(path))
+    from pipeline import s3
+
     bucket, key = bucket_and_key(url)
     head = s3.filesystem().call_s3("head_object", Bucket=bucket, Key=key)
     return StoredObject(url, head["ETag"].strip('"'), head["ContentLength"], _to_second(head["LastModified"]))
@@ -214,8 +220,9 @@ def _walk_local(url: str) -> Iterator[list[StoredObject]]:
     for folder, _, names in os.walk(url, onerror=_raise):
         for name in names:
             path = os.path.join(folder, name)
-            if os.path.isfile(path):
-                page.append(_local_object(path, os.stat(path)))
+            with suppress(FileNotFoundError):  # It may vanish between the two looks.
+                if os.path.isfile(path):
+                    page.append(_local_object(path, os.stat(path)))
             if len(page) == PAGE:
                 yield page
                 page = []
@@ -238,6 +245,8 @@ def local_etag(status: os.stat_result) -> str:
 
 
 def _walk_s3(url: str) -> Iterator[list[StoredObject]]:
+    from pipeline import s3_walk
+
     bucket, key = bucket_and_key(url)
     prefix = key if not key or key.endswith("/") else f"{key}/"
     found = False
@@ -260,18 +269,42 @@ def _walk_s3(url: str) -> Iterator[list[StoredObject]]:
 
 def _walk_fsspec(url: str) -> Iterator[list[StoredObject]]:
     fs, path = filesystem(url)
-    entries = fs.find(path, detail=True)
-    if not entries:
+    with _as_os_error():
+        found = fs.find(path, detail=True)
+    if not found:
         raise FileNotFoundError(f"{url}: nothing is there")
-    scheme = url.partition("://")[0]
-    yield [_fsspec_object(fs, f"{scheme}://{name.lstrip('/')}", info) for name, info in entries.items()]
+    if list(found.values()) == [{}]:  # of HTTP: one file
+        entries = [stat(url)]
+    elif _is_http(url):  # whose listings are links alone
+        with ThreadPoolExecutor(NUM_STAT_THREADS) as threads:
+            entries = list(threads.map(stat, found))
+    else:
+        # fsspec's paths have lost the host, or the scheme alone.
+        above = url.rstrip("/").removesuffix(path.rstrip("/"))
+        entries = [_fsspec_object(fs, above + name, info) for name, info in found.items()]
+    if unknown := sum(not entry.etag for entry in entries):
+        logger.warning(
+            "%s: %s files have neither an ETag nor a time; when they change it is not noticed",
+            redacted(url),
+            f"{unknown:,}",
+        )
+    yield entries
 
 
 def _fsspec_object(fs: Any, uri: str, info: dict[str, Any]) -> StoredObject:
-    etag = info.get("ETag") or info.get("etag") or fs.ukey(info["name"])
+    """Its version is what its store says of it; an empty one where it says nothing that changes."""
     modified = info.get("LastModified") or info.get("mtime") or info.get("created")
     if isinstance(modified, (int, float)):
         modified = datetime.fromtimestamp(modified, UTC)
-    return StoredObject(
-        uri, str(etag).strip('"'), info["size"] or 0, modified if isinstance(modified, datetime) else None
-    )
+    if _is_http(uri) and (told := info.get("Last-Modified")):
+        modified = parsedate_to_datetime(told)
+    etag = info.get("ETag") or info.get("etag")
+    if not etag and not _is_http(uri):
+        etag = fs.ukey(info["name"])
+    elif not etag:
+        etag = f"{modified:%Y%m%dT%H%M%SZ}-{info['size']}" if modified else ""
+    return StoredObject(uri, str(etag).strip('"'), info["size"], modified if isinstance(modified, datetime) else None)
+
+
+def _is_http(url: str) -> bool:
+    return url.startswith(("http://", "https://"))

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.errors import TargetMissedError
 from pipeline.estimate import Estimate, Throughput
-from pipeline.path_columns import TYPE_NAMES
 from pipeline.plan import Plan
 
 
@@ -35,27 +33,15 @@ class DryRunSummary(Summary):
     estimates: list[Estimate]
 
 
-def check_failures(summary: Summary, max_failed_share: float | None) -> None:
-    """Hold the end of a run against the failures that it may have.
-
-    Raises:
-        TargetMissedError: it has more.
-    """
-    if max_failed_share is not None and summary.failed > max_failed_share * summary.planned:
-        raise TargetMissedError(
-            f"max_failed_share: {summary.failed:,} of {summary.planned:,} images failed, more than {max_failed_share:g} of "
-            "them; the view failures says why"
-        )
-
-
 def explain(plan: Plan, skipped: int) -> str:
     """The plan in a sentence."""
+    from pipeline.path_columns import TYPE_NAMES
+
     nothing = "; nothing to do" if not plan.planned else ""
     columns = ", ".join(f"{field.name} ({TYPE_NAMES[field.type]})" for field in plan.path_columns)
     unfit = f" ({plan.num_unfit:,} images without)" if plan.num_unfit else ""
     from_paths = f"; columns from paths: {columns}{unfit}" if columns else ""
-    vouched = f"{plan.vouched:,} older than the last complete run, " if plan.vouched_before else ""
     return (
-        f"{plan.listed:,} images listed ({skipped:,} other files skipped): {vouched}{plan.already_ok:,} already detected, "
+        f"{plan.listed:,} images listed ({skipped:,} other files skipped): {plan.already_ok:,} already detected, "
         f"{plan.already_failed:,} failed for good before, {plan.planned:,} planned{nothing}{from_paths}"
     )

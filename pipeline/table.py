@@ -1,9 +1,10 @@
 """The Delta table of results: its columns, and how it is opened and appended to."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,57 +15,25 @@ from deltalake.exceptions import DeltaError
 
 from pipeline import storage
 from pipeline.errors import SettingError, reason
-
-DETECTION = pa.struct(
-    [
-        ("label_id", pa.int32()),
-        ("label", pa.string()),
-        ("score", pa.float32()),
-        ("xmin", pa.float32()),
-        ("ymin", pa.float32()),
-        ("xmax", pa.float32()),
-        ("ymax", pa.float32()),
-    ]
-)
-SCHEMA = pa.schema(
-    [
-        ("uri", pa.string()),
-        ("etag", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("last_modified", pa.timestamp("us", "UTC")),
-        ("model_name", pa.string()),
-        ("model_digest", pa.string()),
-        ("run_id", pa.string()),
-        ("run_date", pa.date32()),
-        ("processed_at", pa.timestamp("us", "UTC")),
-        ("status", pa.string()),
-        ("error_stage", pa.string()),
-        ("error_type", pa.string()),
-        ("error_message", pa.string()),
-        ("num_attempts", pa.int32()),
-        ("width_px", pa.int32()),
-        ("height_px", pa.int32()),
-        ("num_detections", pa.int32()),
-        ("max_score", pa.float32()),
-        ("detections", pa.list_(DETECTION)),
-    ]
-)
-"""One row an image version and model. Boxes are pixels of the original image as a viewer shows it."""
+from pipeline.schema import SCHEMA
+from pipeline.urls import absolute, is_s3
 
 KEY = ("uri", "etag", "model_digest")
 PARTITION = "run_date"
 MARKS = (*KEY, PARTITION, "status")
 """Columns that a table of ours has, whichever version made it; the others may have come later, or be a newer version's."""
-REWRITES, DELETIONS = "ssd-batch-rewrites", "ssd-batch-deletions"
-"""Applications whose Delta transactions count the commits that rewrite data files, and those of them that delete rows.
+REWRITES = "ssd-batch-rewrites"
+"""The application whose Delta transactions count the commits that rewrite data files.
 
 Each rewrite carries the next one. delta-rs by itself lets two commits through that replace the same file, which doubles its
-rows; it refuses the second of two that carry the same transaction. Appends carry neither, and pass beside a rewrite.
+rows; it refuses the second of two that carry the same transaction. Appends carry none, and pass beside a rewrite.
 """
+READABLE = {"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
+"""Reader features of Delta that change nothing in the meaning of data files, which are read as they are."""
 WORK_FOLDER = "_ssd_batch"
 """Beside the table's own folders; Delta passes over names that start with `_`."""
-MISREAD = re.compile(rf"[%\\\[\]]|/({'|'.join(SCHEMA.names)})=")
-"""Names that delta-rs takes for others or panics at, and folders that DuckDB takes for columns."""
+MISREAD = re.compile(r"[%\\\[\]]")
+"""What delta-rs takes for something else in a name, or panics at."""
 
 
 @dataclass
@@ -74,13 +43,14 @@ class ResultTable:
     url: str
 
     def __post_init__(self) -> None:
-        self.url = storage.absolute(self.url).rstrip("/")
+        self.url = absolute(self.url).rstrip("/")
         if found := MISREAD.search(self.url):
             raise SettingError(
                 f"table {self.url!r} has {found[0]!r} in its name, which readers misread; name another place"
             )
         self._options = storage.table_options(self.url)
         if self.exists:
+            self._check_features()
             self._check_columns()
         elif self._holds_other_files():
             raise SettingError(f"table {self.url!r} is a place with other files in it; name an empty one")
@@ -100,6 +70,18 @@ class ResultTable:
             return DeltaTable(self.url, storage_options=self._options)
         except (OSError, DeltaError) as error:
             raise SettingError(f"table {self.url!r} can't be opened: {reason(error)}") from error
+
+    def _check_features(self) -> None:
+        """Make sure that the table's files mean what they say: no rows deleted beside them, no columns under other names."""
+        protocol, settings = self.delta.protocol(), self.delta.metadata().configuration
+        unread = set(protocol.reader_features or ()) - READABLE
+        if settings.get("delta.columnMapping.mode", "none") != "none":
+            unread.add("columnMapping")
+        if unread:
+            raise SettingError(
+                f"table {self.url!r} uses Delta features that are not read here: {', '.join(sorted(unread))}; drop them with the "
+                "engine that added them (ALTER TABLE … DROP FEATURE), or name another place for --table"
+            )
 
     def _check_columns(self) -> None:
         """Make sure that the table is ours, and that its columns have our types."""
@@ -121,7 +103,7 @@ class ResultTable:
         try:
             return any(entry for page in storage.walk(self.url + "/") for entry in page)
         except FileNotFoundError as error:
-            if storage.is_s3(self.url):
+            if is_s3(self.url):
                 raise SettingError(f"table {self.url!r}: {error}") from error
             return False
         except OSError as error:
@@ -140,22 +122,28 @@ class ResultTable:
             return SCHEMA
         return pa.schema(self.delta.schema().to_arrow())
 
-    def create(self, path_columns: pa.Schema | None = None) -> None:
-        """Make the table where there is none, and add the columns that it lacks, of `SCHEMA` and from paths.
+    def create(self) -> None:
+        """Make the table where there is none.
 
         Raises:
             SettingError: nothing can be written there, or its store can't keep two writers apart.
         """
         storage.check_creates_once(f"{self.url}/{WORK_FOLDER}")
+        if self.exists:
+            return
         try:
-            if not self.exists:
-                self._create()
-                self.exists = True
-            new = [field for field in [*SCHEMA, *(path_columns or [])] if field.name not in self.stored_schema.names]
-            if new:
-                self.delta.alter.add_columns(Schema.from_arrow(pa.schema(new)).fields)
+            self._create()
         except (OSError, DeltaError) as error:
             raise SettingError(f"table {self.url!r} can't be written: {reason(error)}") from error
+        self.exists = True
+
+    def lacking(self, path_columns: Iterable[pa.Field] = ()) -> list[pa.Field]:
+        """Return the columns that it lacks, of `SCHEMA` and from paths."""
+        return [field for field in [*SCHEMA, *path_columns] if field.name not in self.stored_schema.names]
+
+    def add_columns(self, columns: Iterable[pa.Field], properties: CommitProperties | None = None) -> None:
+        """Commit that the table has more columns; who holds it may do so, as rows that others are about to append lack them."""
+        self.delta.alter.add_columns(Schema.from_arrow(pa.schema(columns)).fields, commit_properties=properties)
 
     def _create(self) -> None:
         options = self._options
@@ -182,7 +170,12 @@ class ResultTable:
         else:
             self._options = options
             self.delta = DeltaTable(self.url, storage_options=options)
+        self._check_features()
         return self.delta
+
+    def working_url(self, name: str) -> str:
+        """Return the place of a `working_file`."""
+        return f"{self.url}/{WORK_FOLDER}/{name}"
 
     @contextmanager
     def working_file(self, local: Path, name: str) -> Iterator[str]:
@@ -191,7 +184,7 @@ class ResultTable:
         Raises:
             SettingError: nothing can be written there.
         """
-        url = f"{self.url}/{WORK_FOLDER}/{name}"
+        url = self.working_url(name)
         try:
             storage.put(local, url)
         except OSError as error:
@@ -205,10 +198,10 @@ class ResultTable:
         """Commit rows, as one commit.
 
         Args:
-            rows: columns as `schema`, in any order.
+            rows: columns of `schema`, in any order; those that are missing become null, others are left out.
             properties: what the commit carries.
         """
-        write_deltalake(self.delta, rows.select(self.schema.names), mode="append", commit_properties=properties)
+        write_deltalake(self.delta, self._completed(rows), mode="append", commit_properties=properties)
 
     def replace(self, rows: pa.Table, properties: CommitProperties | None = None) -> None:
         """Commit rows in place of those with the same keys, as one commit; a row without an old one is added.
@@ -218,17 +211,36 @@ class ResultTable:
         """
         same_key = " AND ".join(f"old.{column} = new.{column}" for column in KEY)
         merge = self.delta.merge(
-            rows.select(self.schema.names),
+            self._completed(rows),
             same_key,
             source_alias="new",
             target_alias="old",
-            commit_properties=self.advancing(properties, REWRITES),
+            commit_properties=self.rewriting(properties),
         )
         merge.when_matched_update_all().when_not_matched_insert_all().execute()
 
-    def advancing(self, properties: CommitProperties | None, *applications: str) -> CommitProperties:
-        """What a commit carries, and the next transaction of these applications after the table as it was seen last."""
+    def uncount(self, run_id: str, run_date: date, properties: CommitProperties | None = None) -> None:
+        """Commit that the failures of a run were no attempts.
+
+        Raises:
+            CommitFailedError: as `replace`.
+        """
+        self.delta.update(
+            updates={"num_attempts": "num_attempts - 1"},
+            predicate=f"{PARTITION} = '{run_date}' AND run_id = '{run_id}' AND status = 'failed'",
+            commit_properties=self.rewriting(properties),
+        )
+
+    def _completed(self, rows: pa.Table) -> pa.Table:
+        """Rows with all columns of the table as it was seen last: another engine may have added some since the run began."""
+        missing = [field for field in self.schema if field.name not in rows.column_names]
+        for field in missing:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+        return rows.select(self.schema.names)
+
+    def rewriting(self, properties: CommitProperties | None) -> CommitProperties:
+        """What a commit carries, and the next transaction of `REWRITES` after the table as it was seen last."""
         properties = properties or CommitProperties()
-        following = [Transaction(name, (self.delta.transaction_version(name) or 0) + 1) for name in applications]
-        transactions = [*(properties.app_transactions or []), *following]
+        following = Transaction(REWRITES, (self.delta.transaction_version(REWRITES) or 0) + 1)
+        transactions = [*(properties.app_transactions or []), following]
         return CommitProperties(properties.custom_metadata, properties.max_commit_retries, transactions)

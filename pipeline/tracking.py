@@ -14,8 +14,10 @@ from typing import Any, Protocol
 from pipeline import storage
 from pipeline.errors import SettingError, reason
 from pipeline.history import History
+from pipeline.redaction import redacted
 from pipeline.training_progress import Begun, Measured, Speed, Stepped, Told
 from pipeline.training_settings import ClusterTraining
+from pipeline.urls import absolute, is_local
 
 SEND_INTERVAL_S = 20
 MAX_METRICS_A_REQUEST = 500
@@ -133,8 +135,8 @@ class TensorBoard:
     """
 
     def __init__(self, url: str, batch_size: int) -> None:
-        self._url = storage.absolute(url).rstrip("/")
-        self._beside = None if storage.is_local(self._url) else tempfile.TemporaryDirectory(prefix="ssd-batch-")
+        self._url = absolute(url).rstrip("/")
+        self._beside = None if is_local(self._url) else tempfile.TemporaryDirectory(prefix="ssd-batch-")
         self._speed = Speed(batch_size)
         self._writer: Any = None
         self._copied_s = time.monotonic()
@@ -201,7 +203,7 @@ class MLflow:
 
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # its own default waits for many minutes
         self.errors: tuple[type[Exception], ...] = (MlflowException, OSError)
-        self._name, self._file, self._known = name, f"{storage.absolute(url)}/{RUN_ID_FILE}", known
+        self._name, self._file, self._known = name, f"{absolute(url)}/{RUN_ID_FILE}", known
         self._stride, self._num_steps = History.of(settings.num_steps).stride, settings.num_steps
         self._speed = Speed(settings.batch_size)
         self._run_id = ""
@@ -212,7 +214,7 @@ class MLflow:
             self._client = MlflowClient(uri)
             self._experiment_id = self._find_experiment()
         except self.errors as error:
-            raise SettingError(f"mlflow {storage.without_secrets(uri)!r} can't be used: {reason(error)}") from error
+            raise SettingError(f"mlflow {redacted(uri)!r} can't be used: {reason(error)}") from error
 
     def _find_experiment(self) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)

@@ -104,11 +104,11 @@ class Worker:
         for step, (images, targets) in zip(range(first_step, self._settings.num_steps), batches, strict=True):
             try:
                 losses = self._step(step, images, targets)
+                rate = learning_rate(step, self._settings)
+                self._tell(Stepped(step + 1, losses.localization.item(), losses.classification.item(), rate))
+                self._save_if_due(step + 1)
             except NotFiniteError as error:
                 return f"{error}; its batch is kept in {self._keep_batch(step)}"
-            rate = learning_rate(step, self._settings)
-            self._tell(Stepped(step + 1, losses.localization.item(), losses.classification.item(), rate))
-            self._save_if_due(step + 1)
         return ""
 
     def _data_cpus(self) -> float:
@@ -120,6 +120,7 @@ class Worker:
         every = self._settings.validate_every_steps
         is_measured = every is not None and (num_done % every == 0 or num_done == self._settings.num_steps)
         if is_measured or num_done % self._settings.checkpoint_every_steps == 0 or num_done == self._settings.num_steps:
+            self._step.check_weights()
             self._save(num_done, self._measure(num_done) if is_measured else {})
 
     def _save(self, num_done: int, metrics: dict[str, Any]) -> None:

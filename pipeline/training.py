@@ -18,17 +18,18 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from torch import Tensor
 
 from model.example import Examples
-from model.order import share_of
 from model.package import ModelPackage
-from model.train import smallest_part
+from model.train import num_parts
 from pipeline import storage
 from pipeline.capacity import gpu, num_cores, num_gpus, wait_for_room
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.feed import PREPARE_CPUS, Feed
 from pipeline.history import History
+from pipeline.redaction import redacted_json
 from pipeline.train_loop import SCORE, WORKER_CPUS, Task, learn, read_state
 from pipeline.training_progress import Told, TrainingProgress, heard
 from pipeline.training_settings import RESUMABLE, ClusterTraining
+from pipeline.urls import absolute, is_local
 
 SETTINGS_FILE = "settings.json"
 OUR_ERROR = re.compile(r"^pipeline\.\S+Error: (.+)$", re.MULTILINE)
@@ -69,7 +70,7 @@ def train(
         SettingError: the cluster is too small, or lacks a GPU that is required.
         SsdBatchError: workers keep failing, or the loss is no number any more.
     """
-    url = storage.absolute(url).rstrip("/")
+    url = absolute(url).rstrip("/")
     wait_for_workers(settings)
     scaling = scaling_config(settings)
     if start.record.architecture.batch_norm:
@@ -109,8 +110,10 @@ def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) ->
     Raises:
         SettingError: naming the settings that differ, or the storage that can't be written.
     """
-    url = storage.absolute(url).rstrip("/")
-    mine = settings.model_dump(mode="json", include=ClusterTraining.model_fields.keys() - RESUMABLE) | data
+    url = absolute(url).rstrip("/")
+    mine = (
+        redacted_json(settings.model_dump(mode="json", include=ClusterTraining.model_fields.keys() - RESUMABLE)) | data
+    )
     file = f"{url}/{SETTINGS_FILE}"
     try:
         if settings.restart and storage.exists(file):  # without that file it is no run's, and nothing of it is deleted
@@ -178,8 +181,8 @@ def check_batch_norm(settings: ClusterTraining, num_workers: int) -> None:
     Raises:
         SettingError: one would have.
     """
-    shares = (share_of(rank, num_workers, settings.batch_size).size for rank in range(num_workers))
-    if min(smallest_part(size, settings.grad_accumulation) for size in shares) < 2:
+    smallest_share = settings.batch_size // num_workers
+    if smallest_share // num_parts(settings, num_workers) < 2:
         raise SettingError(
             f"batch_size {settings.batch_size} leaves a worker of {num_workers} with a forward pass of one image (grad_accumulation "
             f"{settings.grad_accumulation}), and batch norm needs two; take a larger batch"
@@ -202,7 +205,7 @@ def run_config(url: str, settings: ClusterTraining) -> RunConfig:
 
 def _storage(url: str) -> dict[str, Any]:
     """A folder as Ray Train takes it: S3 by our own configuration of it."""
-    if storage.is_local(url):
+    if is_local(url):
         return {"storage_path": url}
     fs, path = storage.filesystem(url)
     handler = pyarrow.fs.FSSpecHandler(fs)

@@ -56,6 +56,9 @@ def demo(output: Path) -> tuple[Summary, float]:
     print(f"\nmAP at IoU 0.5 against the {sum(len(t.labels) for t in truths.values())} objects drawn: {mean_ap:.3f}")
     annotate(found, pictures, output / "annotated")
     print(f"Annotated pictures: {output / 'annotated'}")
+    print(
+        f"The same on a Ray cluster of this machine: add --address local-ray, and another --table, such as {output / 'ray'}"
+    )
     return summary, mean_ap
 
 

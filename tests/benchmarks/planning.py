@@ -17,7 +17,8 @@ import duckdb
 import pyarrow.parquet as pq
 
 from pipeline.packages import read_package
-from pipeline.table import SCHEMA, ResultTable
+from pipeline.schema import SCHEMA
+from pipeline.table import ResultTable
 
 MODEL = Path("jobs/demo/model")
 ROWS_A_COMMIT = 500_000

@@ -37,7 +37,8 @@ from jobs.spec import load_settings
 from jobs.train import Start, from_scratch
 from model.example import Examples
 from model.memory import keep_freed_memory
-from model.package import ModelPackage, PackageRecord
+from model.package import ModelPackage
+from model.package_files import PackageRecord
 from model.ssd import SSD
 from model.train import Preparation, TrainingStep, pad_targets
 from pipeline import training

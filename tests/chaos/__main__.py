@@ -9,13 +9,13 @@ from collections import Counter
 from pathlib import Path
 
 from tests.chaos.campaign import Campaign, Fault, say, schedule
-from tests.chaos.faults import DRIVERS, STORAGE, WORKERS, kill_driver, kill_node
+from tests.chaos.faults import DRIVERS, LOCAL, STORAGE, WORKERS, kill_driver, kill_node
 from tests.chaos.places import Opening, faulty_s3, local_disk, three_nodes
 
 PLACES: tuple[tuple[Opening, tuple[Fault, ...]], ...] = (
-    (local_disk, DRIVERS + WORKERS),
+    (local_disk, DRIVERS + WORKERS + LOCAL),
     (three_nodes, (kill_node, kill_driver, *WORKERS)),
-    (faulty_s3, STORAGE + DRIVERS),
+    (faulty_s3, STORAGE + DRIVERS + WORKERS),
 )
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from tests.chaos.campaign import Campaign, Run, say
-from tests.chaos.processes import DECODER, DETECTOR, below, kill, wait_until_gone
+from tests.chaos.processes import below, kill, server, wait_until_gone, workers
 
 ORPHANS_S = 60.0
 OUTAGE_S = 20.0
@@ -36,22 +36,22 @@ def _kill_driver(campaign: Campaign, strike: Callable[[int], None]) -> None:
     kill(*left)
 
 
-def kill_detector(campaign: Campaign) -> None:
-    """One detector actor."""
-    _kill_worker(campaign, DETECTOR)
+def kill_worker(campaign: Campaign) -> None:
+    """One process that works on images."""
+    _kill_one(campaign, workers)
 
 
-def kill_decoder(campaign: Campaign) -> None:
-    """One worker that fetches and decodes."""
-    _kill_worker(campaign, DECODER)
+def kill_server(campaign: Campaign) -> None:
+    """The server that forks the local runner's processes; they are given up, and another server forks others."""
+    _kill_one(campaign, server)
 
 
-def _kill_worker(campaign: Campaign, name: str) -> None:
+def _kill_one(campaign: Campaign, of: Callable[[int], dict[int, str]]) -> None:
     """One of those that are seen first; a run that ends before has none."""
     nodes = campaign.place.nodes
     while campaign.run.lives:
         roots = nodes.pids() if nodes else [campaign.run.pid]
-        if found := [pid for root in roots for pid, command in below(root).items() if command.startswith(name)]:
+        if found := [pid for root in roots for pid in of(root)]:
             kill(campaign.rng.choice(sorted(found)))
             campaign.report["kills"] += 1
             return
@@ -70,7 +70,8 @@ def pause_driver(campaign: Campaign) -> None:
     paused = campaign.run
     held = campaign.holds(paused)
     paused.process.send_signal(signal.SIGSTOP)
-    rival = campaign.run = campaign.start()
+    # On S3 a holder is watched for three minutes and more.
+    rival = campaign.run = campaign.start(*(["--take-over"] if campaign.place.store else []))
     while rival.lives and not campaign.holds(rival):
         time.sleep(0.2)
     campaign.ledger.note_others(rival.pid)
@@ -134,5 +135,6 @@ def replace_keys(campaign: Campaign) -> None:
 
 
 DRIVERS = (kill_driver_group, kill_driver, pause_driver, second_driver, take_over)
-WORKERS = (kill_detector, kill_decoder)
+WORKERS = (kill_worker,)
+LOCAL = (kill_server,)
 STORAGE = (kill_gateway, outage, flaky, replace_keys)

@@ -9,6 +9,7 @@ import duckdb
 from deltalake import DeltaTable
 
 from pipeline import storage
+from pipeline.urls import is_s3
 
 COLUMNS = "uri, etag, model_digest, run_id, processed_at::VARCHAR, status, error_type"
 
@@ -59,7 +60,7 @@ class Ledger:
         if not files:
             return []
         with duckdb.connect() as db:
-            if storage.is_s3(self._table):
+            if is_s3(self._table):
                 db.register_filesystem(storage.filesystem(self._table)[0])
             found = db.execute(f"SELECT {COLUMNS} FROM read_parquet(?)", [files]).fetchall()
         return [Row(*values) for values in found]

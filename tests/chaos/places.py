@@ -76,7 +76,7 @@ def _write_pictures(folder: Path) -> str:
 
 @contextmanager
 def local_disk(folder: Path) -> Iterator[Place]:
-    """One process starts a small Ray of its own."""
+    """Processes of this machine, without Ray."""
     yield Place(_write_pictures(folder / "images"), str(folder), environment=SLOWLY)
 
 

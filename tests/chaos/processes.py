@@ -6,13 +6,13 @@ import subprocess
 import time
 from contextlib import suppress
 
-DETECTOR, DECODER = "ray::MapWorker(MapBatches(DetectorActor))", "ray::MapBatches(fetch_and_decode)"
-"""What Ray calls the processes of the two stages while they work."""
+RAY_WORKER, SERVER = "ray::MapWorker(MapBatches(WorkerActor))", "multiprocessing.forkserver"
+"""How the processes that work on images are named: Ray's, and the local runner's, after the server that forks them."""
 
 
 def below(pid: int) -> dict[int, str]:
-    """All processes that a process has started, and those that they have: their numbers and command lines."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    """All processes that a process has started, and those that they have: their numbers and whole command lines."""
+    listed = subprocess.run(["ps", "-ewwo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     rows = [line.split(maxsplit=2) for line in listed.splitlines()]
     found: dict[int, str] = {}
     parents = {str(pid)}
@@ -21,6 +21,19 @@ def below(pid: int) -> dict[int, str]:
         found |= {int(child): name for child, name in children.items()}
         parents = set(children)
     return found
+
+
+def workers(pid: int) -> dict[int, str]:
+    """The processes below that work on images, whoever runs them; the server that forks them is none."""
+    found = below(pid)
+    servers = {pid for pid, name in found.items() if SERVER in name}
+    forked = {child for server in servers for child in below(server)}
+    return {pid: name for pid, name in found.items() if name.startswith(RAY_WORKER) or pid in forked}
+
+
+def server(pid: int) -> dict[int, str]:
+    """The server below that forks the local runner's processes."""
+    return {pid: name for pid, name in below(pid).items() if SERVER in name and below(pid)}
 
 
 def kill(*pids: int) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from model.config import Architecture, Thresholds
-from model.package import ModelPackage, PackageRecord
+from model.package import ModelPackage
+from model.package_files import PackageRecord
 from model.ssd import SSD
 
 

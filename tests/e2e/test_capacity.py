@@ -20,11 +20,13 @@ NO_CUDA = "ray.get_gpu_ids = lambda: []"
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[RayNodes]:
-    """A head without cores, and a node with two."""
+    """A head without cores, and three nodes with two each."""
     with TemporaryDirectory(prefix="n") as folder:  # Ray's sockets want a short path
-        nodes = RayNodes(Path(folder), os.environ | appended({"pipeline.detect": NO_CUDA}), head_cpus=0)
+        nodes = RayNodes(Path(folder), os.environ | appended({"pipeline.stages.ray_data": NO_CUDA}), head_cpus=0)
         try:
-            nodes.add()
+            for _ in range(3):
+                nodes.add()
+            nodes.wait_until_joined()
             yield nodes
         finally:
             nodes.stop()
@@ -35,19 +37,22 @@ def wait_for(told: str, run: "subprocess.Popen[str]") -> None:
     assert any(told in line for line in run.stderr)
 
 
-def test_a_gpu_is_waited_for_and_then_told_to_lack(nodes: RayNodes, model: Path, tmp_path: Path) -> None:
-    """Afterwards one node has cores alone, and one a GPU too: detectors are as many as GPUs."""
+def test_as_many_detectors_as_fit_do_not_starve_and_a_gpu_is_waited_for(
+    nodes: RayNodes, model: Path, tmp_path: Path
+) -> None:
+    """First on cores alone. Afterwards a node has a GPU too: then detectors are as many as GPUs."""
     pictures, table = tmp_path / "pictures", tmp_path / "table"
     pictures.mkdir()
     for index in range(40):
         (pictures / f"{index}.jpg").write_bytes(jpeg(index))
     arguments = ("infer", "--input", pictures, "--table", table, "--model", model, "--address", nodes.address)
-    code, _, err = run(*arguments, "--num-detectors", 3, "--node-wait-s", 1, environment=nodes.environment)
-    assert (code, "num_detectors: of 3 the cluster as it is takes" in err) == (2, True), err
-    code, _, err = run(*arguments, "--require-gpu", "--node-wait-s", 0, environment=nodes.environment)
-    assert (code, "Error: require_gpu: none of the cluster's 2 nodes has a GPU" in err) == (2, True), err
-    assert "waiting" not in err
+    code, _, err = run(*arguments, "--num-detectors", 7, "--node-wait-s", 1, environment=nodes.environment)
+    assert (code, "num_detectors: of 7 the cluster as it is takes 6" in err) == (2, True), err
     assert not table.exists()
+    code, _, err = run(*arguments, "--num-detectors", 6, environment=nodes.environment)
+    assert code == 0, err
+    for index in range(40):
+        (pictures / f"{index}.jpg").write_bytes(jpeg(index + 40))
 
     waiting = start(*arguments, "--require-gpu", "--node-wait-s", 300, environment=nodes.environment)
     try:
@@ -59,5 +64,12 @@ def test_a_gpu_is_waited_for_and_then_told_to_lack(nodes: RayNodes, model: Path,
     finally:
         kill_tree(waiting.pid)
     assert waiting.returncode == 0, err
-    (record,) = ask(table, "SELECT ok, num_nodes, num_detectors FROM runs")
-    assert record == {"ok": 40, "num_nodes": 3, "num_detectors": 1}
+    records = ask(
+        table, "SELECT ok, num_nodes, num_detectors BETWEEN 1 AND 6 AS fits, runner FROM runs ORDER BY started_at"
+    )
+    assert records == [
+        {"ok": 40, "num_nodes": 4, "fits": True, "runner": "ray"},
+        {"ok": 40, "num_nodes": 5, "fits": True, "runner": "ray"},
+    ]
+    (last,) = ask(table, "SELECT num_detectors FROM runs ORDER BY started_at DESC LIMIT 1")
+    assert last == {"num_detectors": 1}

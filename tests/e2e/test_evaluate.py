@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.processes import DETECTOR, below, kill_tree, wait_until_gone
+from tests.chaos.processes import below, kill_tree, wait_until_gone, workers
 from tests.e2e.command import TIMEOUT_S, start
 
 pytestmark = pytest.mark.slow
@@ -19,9 +19,10 @@ def test_a_ctrl_c_ends_it_and_all_that_it_started(model: Path, labelled: Any, tm
     evaluation = start("evaluate", "--data", data, "--split", "train", "--model", model)
     try:
         deadline = time.monotonic() + TIMEOUT_S
-        while DETECTOR not in str(started := below(evaluation.pid)):
+        while not workers(evaluation.pid):
             assert evaluation.poll() is None, evaluation.communicate()
             assert time.monotonic() < deadline
+        started = below(evaluation.pid)
         os.killpg(evaluation.pid, signal.SIGINT)
         out, err = evaluation.communicate(timeout=TIMEOUT_S)
     finally:

@@ -87,8 +87,9 @@ def test_more_failures_than_allowed_are_an_exit_code(pictures: Path, model: Path
     assert code == TargetMissedError.exit_code == 3
     assert (json.loads(out)["ok"], json.loads(out)["failed"]) == (NUM_IMAGES, 1)
     assert f"1 of {NUM_IMAGES + 1} images failed, more than 0.01" in err
-    (record,) = ask(table, "SELECT outcome, failed FROM runs")
-    assert record == {"outcome": "done", "failed": 1}
+    (record,) = ask(table, "SELECT outcome, failed, error LIKE 'max_failed_share: %' AS says_why FROM runs")
+    assert record == {"outcome": "failed", "failed": 1, "says_why": True}
+    assert not (table / "_LAST_COMPLETE").exists()
     code, _, err = run("infer", *arguments, "--max-failed-share", 0.01)
     assert code == 0, f"none of tonight's: {err}"
 

@@ -57,21 +57,37 @@ def num_done(told: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("send", "number", "exit_code"),
-    [(os.kill, signal.SIGTERM, 143), (os.killpg, signal.SIGTERM, 143), (os.killpg, signal.SIGINT, 130)],
+    ("send", "number", "exit_code", "address"),
+    [
+        (os.kill, signal.SIGTERM, 143, "local-ray"),
+        (os.killpg, signal.SIGTERM, 143, "local"),
+        (os.killpg, signal.SIGINT, 130, "local"),
+    ],
     ids=["as Ray's jobs stop", "as systemd stops", "as Ctrl-C"],
 )
 def test_a_signal_commits_what_is_finished(
     send: Callable[[int, int], None],
     number: signal.Signals,
     exit_code: int,
+    address: str,
     pictures: Path,
     model: Path,
     tmp_path: Path,
 ) -> None:
     """The interval is an hour: before the signal nothing is committed."""
     table = tmp_path / "table"
-    arguments = ("--input", pictures, "--table", table, "--model", model, "--price-per-node-hour", 3600)
+    arguments = (
+        "--input",
+        pictures,
+        "--table",
+        table,
+        "--model",
+        model,
+        "--price-per-node-hour",
+        3600,
+        "--address",
+        address,
+    )
     stopped = start("infer", *arguments, "--commit-interval-s", 3600, environment=appended({"pipeline.decode": SLOW}))
     try:
         told = wait_for_results(stopped)
@@ -93,5 +109,5 @@ def test_a_signal_commits_what_is_finished(
     assert 0 < num_done(told) <= committed["n"] == num_done(told + rest) < NUM_IMAGES
     (record,) = ask(table, "SELECT outcome, planned, ok, cost > start_up_s AS has_cost FROM runs")
     assert record == {"outcome": "stopped", "planned": NUM_IMAGES, "ok": None, "has_cost": True}
-    rest_of_it = infer(*arguments)
+    rest_of_it = infer(*arguments, "--address", "local")
     assert [rest_of_it[name] for name in ("already_done", "ok")] == [committed["n"], NUM_IMAGES - committed["n"]]

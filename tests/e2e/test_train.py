@@ -1,4 +1,4 @@
-"""A training's processes and nodes are killed: it goes on, and ends with the same weights."""
+"""A training's processes and nodes are killed, and it is stopped: it goes on, and ends with the same weights."""
 
 import json
 import os
@@ -10,19 +10,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import load
 
 from jobs.demo.pictures import draw_picture
-from tests.chaos.processes import below, kill_tree, wait_until_gone
+from tests.chaos.processes import below, wait_until_gone
 from tests.chaos.ray_nodes import RayNodes
 from tests.e2e import command
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # a busy machine starts Ray in a minute
 
 DEADLINE_S = 400
-NUM_STEPS = 80
+NUM_STEPS = 40
 RESUMED = "the training resumes after step "
 
 
@@ -133,26 +131,6 @@ def test_a_training_that_is_struck_again_and_again(start: Callable[..., Training
     assert not wait_until_gone(orphans, seconds=60)
     assert not (struck / "model.json").exists()
 
-    code, _, err = start(struck, arguments=("--learning-rate", 0.5)).end()
-    assert (code, "learning_rate: 0.5, not 0.02 as the run in" in err) == (2, True), err
-
-    for number, exit_code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        stopped = start(struck)
-        stopped.wait_for_checkpoint()
-        workers = below(stopped.pid)
-        os.kill(stopped.pid, number)
-        code, out, err = stopped.end()
-        assert (code, out) == (exit_code, ""), err  # a code that no scheduler takes for success
-        assert f"Error: stopped by {number.name}" in err
-        assert RESUMED in err
-        assert "Traceback" not in err
-        assert not wait_until_gone(workers, seconds=60)
-
-    killed = start(struck)
-    killed.wait_for_checkpoint()
-    kill_tree(killed.pid)
-    killed.end()
-
     last = start(struck)
     assert RESUMED in last.finish()
     assert last.weights() == undisturbed.weights()
@@ -171,20 +149,24 @@ def nodes() -> Iterator[RayNodes]:
 
 
 def test_a_node_is_killed(start: Callable[..., Training], tmp_path: Path, nodes: RayNodes) -> None:
-    """With a worker of two on it: the command goes on, with what is left and what joins."""
+    """With a worker of two on it: the command goes on, with what is left and what joins, until it is stopped."""
     arguments = ("--num-workers", 2, "--batch-size", 4, "--address", nodes.address)
-    together = {"arguments": arguments, "num_steps": 20, "environment": nodes.environment}
-    alone = start(tmp_path / "alone", **together)
-    assert "the training begins: 2 workers" in alone.finish()
-
-    struck = start(tmp_path / "struck", **together)
+    struck = start(tmp_path / "struck", arguments=arguments, environment=nodes.environment)
     struck.wait_for_checkpoint()
     nodes.kill(next(node for node in nodes.nodes if training_workers(node.pid)))
     nodes.add()
-    assert RESUMED in struck.finish()
-    expected, found = (load(training.weights()) for training in (alone, struck))
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, atol=0.02, rtol=0.05)
+    for _ in range(2):  # one may have been under way
+        struck.wait_for_checkpoint()
+    workers = {pid: name for node in nodes.nodes for pid, name in training_workers(node.pid).items()}
+    os.kill(struck.pid, signal.SIGTERM)
+    code, out, err = struck.end()
+    assert (code, out) == (143, ""), err  # a code that no scheduler takes for success
+    assert "the training begins: 2 workers" in err
+    assert RESUMED in err
+    assert "Error: stopped by SIGTERM" in err
+    assert "Traceback" not in err
+    assert workers
+    assert not wait_until_gone(workers, seconds=60)
 
 
 def training_workers(pid: int) -> dict[int, str]:

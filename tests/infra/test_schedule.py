@@ -12,13 +12,12 @@ import pytest
 import yaml
 
 from jobs.__main__ import cli
-from pipeline.errors import HeldError, OvertakenError, SettingError
+from pipeline.errors import NOT_AGAIN
 from tests.infra.conftest import Manifest, rayjob_spec
 
 ROOT = Path(__file__).parents[2]
 SCHEDULE = ROOT / "infra/schedule"
 JOB = yaml.safe_load((ROOT / "jobs/nightly.yaml").read_text())["job"]
-IN_VAIN = {SettingError.exit_code, HeldError.exit_code, OvertakenError.exit_code}
 
 
 class Unit(configparser.ConfigParser):
@@ -105,9 +104,9 @@ def test_the_exporter_watches_the_table_of_the_night(
 
 
 def test_what_would_end_in_the_same_way_is_not_tried_again(manifests: list[Manifest]) -> None:
-    assert {int(code) for code in SERVICE["Service"]["RestartPreventExitStatus"].split()} == IN_VAIN
+    assert {int(code) for code in SERVICE["Service"]["RestartPreventExitStatus"].split()} == set(NOT_AGAIN)
     for cronjob in (some for some in manifests if some["kind"] == "CronJob"):
         rules = cronjob["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
-        assert set(rules[0]["onExitCodes"]["values"]) == IN_VAIN
+        assert set(rules[0]["onExitCodes"]["values"]) == set(NOT_AGAIN)
     for rayjob in (some for some in manifests if some["kind"] == "RayJob"):
         assert rayjob["spec"]["backoffLimit"] == 0, "KubeRay does not look at exit codes"

@@ -11,11 +11,7 @@ from pipeline.errors import SettingError
 from pipeline.packages import read_package
 from pipeline.settings import DetectionSettings
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.usefixtures("local_cluster"),
-]
+pytestmark = pytest.mark.slow
 
 
 def settings(data: Path) -> EvaluateSettings:

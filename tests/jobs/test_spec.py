@@ -212,11 +212,27 @@ def test_secrets_are_refused_and_not_repeated(text: str, tmp_path: Path) -> None
     assert "hush" not in str(found.value)
 
 
-def test_passwords_in_urls_are_refused_and_not_repeated(tmp_path: Path) -> None:
-    (tmp_path / "spec.yaml").write_text("input: [a, 's3://key:hush@bucket/photos']")
-    with pytest.raises(SettingError, match=r"^input: has a password in a URL") as found:
-        read_spec(tmp_path / "spec.yaml")
-    assert "hush" not in str(found.value)
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "s3://key:hush@bucket/photos",
+        "https://key:hu/sh@host/photos",
+        "https://hush@host/photos",
+        "https://host/a.jpg?X-Amz-Credential=K&X-Amz-Signature=hush",
+        "abfs://c/a.jpg?sig=hush",
+        "AccountName=n;AccountKey=hush",
+        "https://host/a.jpg?api_key=hush",
+    ],
+)
+def test_secrets_in_settings_are_refused_and_not_repeated(secret: str, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(f"input: [a, '{secret}']")
+    for refused in (
+        lambda: read_spec(tmp_path / "spec.yaml"),
+        lambda: load_settings(InferSettings, None, {"input": (secret,), "table": "t", "model": "m"}),
+    ):
+        with pytest.raises(SettingError, match=r"^input: has a password, a token or a signature") as found:
+            refused()
+        assert "hush" not in str(found.value).replace("hu/sh", "hush")
 
 
 def test_a_spec_is_for_one_command(tmp_path: Path) -> None:

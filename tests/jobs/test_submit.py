@@ -3,19 +3,21 @@
 import random
 import shlex
 import zipfile
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from jobs.__main__ import cli
+from jobs.demo.train import PACKAGE
 from jobs.job import Job, load_job
 from jobs.job_environment import pack
 from jobs.job_server import Ended, Log, is_final
-from jobs.job_settings import JobSettings
-from jobs.spec import check_settings, load_settings, read_spec
+from jobs.job_settings import KINDS, JobSettings
+from jobs.spec import check_settings, given, kind_of, load_settings, read_spec
 from pipeline.errors import SettingError
 from pipeline.settings import InferSettings
 
@@ -42,12 +44,12 @@ def flags_of(job: Job) -> dict[str, Any]:
 
 def test_the_command_on_the_cluster_has_the_settings_of_the_spec(job: Any) -> None:
     """And the night as its run_date, and the cluster that it is in."""
-    made = job(INFER + "full_plan: true\nsince: 2026-01-01\nbatch_size: 4", {"batch_size": "16", "dry_run": False})
+    made = job(INFER + "take_over: true\nsince: 2026-01-01\nbatch_size: 4", {"batch_size": "16", "dry_run": False})
     settings = load_settings(
         InferSettings, None, {k: v for k, v in flags_of(made).items() if k in InferSettings.model_fields}
     )
     assert settings.input == ("s3://bucket/a b", "/photos")
-    assert (settings.full_plan, settings.batch_size, settings.dry_run) == (True, 16, False)
+    assert (settings.take_over, settings.batch_size, settings.dry_run) == (True, 16, False)
     assert (settings.address, settings.run_date, str(settings.since)) == ("auto", DAY, "2026-01-01 00:00:00+00:00")
 
 
@@ -70,6 +72,38 @@ def test_a_night_is_due_as_the_schedule_says(schedule: str, zone: str, due_at: s
     made = job(INFER + f"job: {{schedule: '{schedule}', time_zone: {zone}}}")
     assert flags_of(made)["due_at"] == due_at
     assert flags_of(job(INFER))["due_at"] is None
+
+
+@pytest.mark.parametrize(
+    ("now", "submission_id", "due_at"),
+    [
+        ("2026-11-25T01:00:20+00:00", "nightly-run-2026-11-25-0100-1", "2026-11-25T01:00:00+00:00"),
+        ("2026-11-25T02:59:00+00:00", "nightly-run-2026-11-25-0200-1", "2026-11-25T02:00:00+00:00"),
+    ],
+)
+def test_each_hour_of_an_hourly_schedule_is_a_job_of_its_own(
+    now: str, submission_id: str, due_at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = type(
+        "Clock", (datetime,), {"now": classmethod(lambda cls, zone: datetime.fromisoformat(now).astimezone(zone))}
+    )
+    monkeypatch.setattr("jobs.job.datetime", clock)
+    path = tmp_path / "Nightly run.yaml"
+    path.write_text(INFER + "job: {schedule: '0 * * * *'}")
+    made = load_job(read_spec(path), None, {}, {})
+    assert (made.submission_id(1), flags_of(made)["due_at"]) == (submission_id, due_at)
+
+
+@pytest.mark.parametrize("path", sorted(Path("jobs").glob("*.yaml")), ids=lambda path: path.name)
+def test_a_specs_settings_reach_the_command_as_flags(path: Path) -> None:
+    spec = read_spec(path)
+    settings = check_settings(KINDS[kind_of(spec)], spec.settings)
+    made = Job(kind_of(spec), "name", DAY, settings, spec.job, path.parent)
+    flags = {name: value for name, value in flags_of(made).items() if name in type(settings).model_fields}
+    changed = {"address", "run_date", "due_at"}
+    assert check_settings(type(settings), given(flags)).model_dump(exclude=changed) == settings.model_dump(
+        exclude=changed
+    )
 
 
 def test_other_kinds(job: Any) -> None:
@@ -96,6 +130,7 @@ def test_a_night_and_an_attempt_make_the_id(job: Any) -> None:
             "^table: 'tables/blood' would lie in a folder of the head node",
         ),
         ("kind: train\ndata: s3://b/data\noutput: models\nname: m", "^output: 'models' would lie in"),
+        (INFER.replace("/photos", "photos"), "^input: 'photos' would lie in"),
         (INFER + "job: {working_dir: ., image: a}", "^working_dir: the image has the code already"),
         (INFER + "batch_size: 0", "^batch_size: "),
     ],
@@ -107,20 +142,47 @@ def test_what_a_cluster_could_not_use_is_refused(text: str, message: str, job: A
 
 def test_the_package_has_the_code_and_no_more(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
-    for name in ("jobs/__main__.py", "data/big.bin", "notes.txt", ".git/config", "secret/key"):
+    code = [
+        "jobs/__main__.py",
+        "jobs/demo/model/model.json",
+        "jobs/nightly.yaml",
+        "model/ssd.py",
+        "pipeline/stages/local.py",
+    ]
+    others = [
+        ".env", "id_rsa", ".aws/credentials", "credentials.json", "kubeconfig", "jobs/credentials.json", "pipeline/.env",
+        "data/big.bin", "notes.txt", ".git/config", "tests/test_a.py", "jobs/demo/out/a.jpg",
+    ]  # fmt: skip
+    for name in [*code, *others]:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(name)
-    (tree / ".gitignore").write_text("secret/\n")
-    package = pack(tree, JobSettings(excludes=("data",)), tmp_path)
-    assert sorted(zipfile.ZipFile(package).namelist()) == [".gitignore", "jobs/__main__.py", "notes.txt"]
+    (tree / "model/key.py").symlink_to(tree / "id_rsa")
+    assert shipped(tree, tmp_path) == code
+    assert shipped(tree, tmp_path, excludes=("jobs/demo",)) == [name for name in code if "demo" not in name]
+
+
+def test_the_package_has_all_that_a_job_needs(tmp_path: Path) -> None:
+    tree = Path(__file__).parents[2]
+    names = set(shipped(tree, tmp_path))
+    assert {str(path.relative_to(tree)) for path in PACKAGE.iterdir()} < names
+    assert all(f"{module}.py" in names for module in ("jobs/__main__", "pipeline/stages/preload", "model/ssd"))
+    assert not [name for name in names if name.startswith((".", "tests", "demo-out"))]
+
+
+def shipped(tree: Path, folder: Path, **settings: Any) -> list[str]:
+    with TemporaryDirectory(dir=folder) as place:
+        package = pack(tree, JobSettings(**settings), Path(place))
+        return sorted(zipfile.ZipFile(package).namelist())
 
 
 def test_a_package_that_is_too_large_is_refused(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "jobs").mkdir(parents=True)
     (tree / "jobs/__main__.py").touch()
-    (tree / "data.bin").write_bytes(random.Random(0).randbytes(200_000))
-    with pytest.raises(SettingError, match=r"^max_package_mib: .* is 0\.2 MiB zipped, more than 0\.1; .* data\.bin"):
+    (tree / "jobs/data.py").write_bytes(random.Random(0).randbytes(200_000))
+    with pytest.raises(
+        SettingError, match=r"^max_package_mib: .* is 0\.2 MiB zipped, more than 0\.1; .* jobs/data\.py"
+    ):
         pack(tree, JobSettings(max_package_mib=0.1), tmp_path)
 
 

@@ -11,7 +11,8 @@ from jobs.page import write_page
 from jobs.training_page import render
 from model.config import Architecture
 from model.metrics import measure
-from model.package import ModelPackage, PackageRecord
+from model.package import ModelPackage
+from model.package_files import PackageRecord
 from model.postprocess import Detections
 from model.ssd import SSD
 from pipeline.dataset import read_clean

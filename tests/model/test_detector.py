@@ -3,8 +3,9 @@ import torch
 from torch import Tensor
 
 from model.config import Architecture, Thresholds
-from model.detector import Detector, fast_dtype
-from model.package import ModelPackage, PackageRecord
+from model.detector import Detector, OutputError, fast_dtype
+from model.package import ModelPackage
+from model.package_files import PackageRecord
 from model.postprocess import Detections
 from model.ssd import SSD
 
@@ -71,6 +72,13 @@ def test_nothing_found(package, images):
     (found,) = Detector(ModelPackage(record, package.weights), CPU)(images[:1], torch.tensor([[300.0, 300.0]]))
     assert found.boxes_xyxy.shape == (0, 4)
     assert found.scores.shape == found.labels.shape == (0,)
+
+
+def test_outputs_that_are_not_finite_are_no_empty_result(package, images):
+    """Weights that are finite, and too large."""
+    weights = {name: tensor * 1e30 for name, tensor in package.weights.items()}
+    with pytest.raises(OutputError, match="infinite or NaN"):
+        Detector(ModelPackage(package.record, weights), CPU)(images[:1], torch.tensor([[300.0, 300.0]]))
 
 
 def test_an_empty_batch(detector):

@@ -17,7 +17,8 @@ from model.boxes import decode_boxes
 from model.config import Architecture, Preprocessing, Thresholds
 from model.default_boxes import default_boxes
 from model.imports import WeightsError, import_weights, read_weights
-from model.package import ModelPackage, PackageError
+from model.package import ModelPackage
+from model.package_files import PackageError
 from model.preprocess import normalise
 from model.ssd import adapted_trunk
 

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.boxes import decode_boxes
+from model.boxes import cxcywh_to_xyxy, decode_boxes
+from model.config import Architecture
+from model.default_boxes import default_boxes
 from model.loss import Losses, Targets, count_matched, hard_negatives, match, multibox_loss
 
 # Four tiles of a quarter each, and one in the middle; cxcywh.
@@ -46,9 +48,25 @@ def test_two_objects():
 
 
 def test_a_forced_match_wins_over_a_better_overlap():
-    """Tile 0 overlaps the first object fully, but is the only one that the second touches."""
-    _, labels = match(targets([[[0.0, 0.0, 0.5, 0.5], [0.1, 0.1, 0.2, 0.2]]], [[3, 9]]), TILES)
-    assert labels.tolist() == [[9, 0, 0, 0, 0]]
+    """The first object covers tiles 0 and 1, each by half of the union; tile 1 is the second's best."""
+    _, labels = match(targets([[[0.0, 0.0, 1.0, 0.5], [0.9, 0.1, 0.95, 0.15]]], [[3, 9]]), TILES)
+    assert labels.tolist() == [[3, 9, 0, 0, 0]]
+
+
+def test_objects_with_one_best_default_box_have_each_one_of_their_own():
+    """Both overlap tile 0 by 0.64; the second one takes what it overlaps next, tile 4."""
+    boxes, labels = match(targets([[[0.0, 0.0, 0.4, 0.4], [0.05, 0.05, 0.45, 0.45]]], [[3, 9]]), TILES)
+    assert labels.tolist() == [[3, 0, 0, 0, 9]]
+    torch.testing.assert_close(boxes[0, 4], torch.tensor([0.05, 0.05, 0.45, 0.45]))
+    # The one that overlaps it more has it, whichever comes first.
+    _, labels = match(targets([[[0.05, 0.05, 0.4, 0.4], [0.0, 0.0, 0.45, 0.45]]], [[3, 9]]), TILES)
+    assert labels.tolist() == [[9, 0, 0, 0, 3]]
+
+
+def test_a_crowd_of_equal_objects_is_learned_whole():
+    corners = cxcywh_to_xyxy(torch.tensor([0.5, 0.5, 0.1, 0.1])).tolist()
+    _, labels = match(targets([[corners] * 30], [list(range(1, 31))]), default_boxes(Architecture()), match_iou=1.0)
+    assert sorted(labels[labels > 0].tolist()) == list(range(1, 31))
 
 
 def test_padding_matches_nothing():

@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import save
 
 from model.config import Architecture, Preprocessing, Thresholds
-from model.package import RECORD_FILE, WEIGHTS_FILE, ModelPackage, PackageError, PackageRecord
+from model.package import ModelPackage
+from model.package_files import RECORD_FILE, WEIGHTS_FILE, PackageError, PackageRecord
 from model.ssd import SSD
 
 RECORD = PackageRecord(

@@ -16,7 +16,8 @@ from model.config import Architecture, Preprocessing, TrainingSettings
 from model.detector import fast_dtype
 from model.example import Example, plain_truth
 from model.loss import Losses, Targets
-from model.package import PackageRecord
+from model.order import share_of
+from model.package_files import PackageRecord
 from model.ssd import SSD
 from model.train import (
     NotFiniteError,
@@ -25,6 +26,7 @@ from model.train import (
     can_compile,
     class_weights,
     learning_rate,
+    num_parts,
     pad_targets,
     training_dtype,
 )
@@ -227,6 +229,39 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():
         step_on(3, *batch())
     for parameter, old in zip(network.parameters(), before, strict=True):
         torch.testing.assert_close(parameter.detach(), old, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched():
+    """The loss is finite."""
+    torch.manual_seed(0)
+    network = SSD(ARCHITECTURE, num_classes=2)
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    next(network.parameters()).register_hook(lambda gradient: gradient * math.inf)
+    step_on = TrainingStep(network, RECORD, SETTINGS)
+    with pytest.raises(NotFiniteError, match=r"the gradient is (inf|nan) at step 3"):
+        step_on(3, *batch())
+    assert all(torch.equal(parameter, old) for parameter, old in zip(network.parameters(), before, strict=True))
+    step_on.check_weights()
+
+
+def test_weights_that_are_not_finite_are_not_kept():
+    network = SSD(ARCHITECTURE, num_classes=2)
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[0] = math.inf
+    with pytest.raises(NotFiniteError, match="weights are not finite"):
+        TrainingStep(network, RECORD, SETTINGS).check_weights()
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("grad_accumulation", [1, 2, 4, 5])
+@pytest.mark.parametrize("batch_size", [7, 34])
+def test_all_workers_make_as_many_forward_passes(batch_size: int, grad_accumulation: int, num_workers: int) -> None:
+    settings = TrainingSettings(batch_size=batch_size, grad_accumulation=grad_accumulation)
+    count = num_parts(settings, num_workers)
+    for rank in range(num_workers):
+        sizes = [len(part) for part in torch.arange(share_of(rank, num_workers, batch_size).size).tensor_split(count)]
+        assert (len(sizes), min(sizes) > 0) == (count, True)
+    assert count == min(grad_accumulation, batch_size // num_workers)
 
 
 def test_a_step_without_objects_leaves_the_loss_at_zero():

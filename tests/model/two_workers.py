@@ -11,7 +11,7 @@ from torch.multiprocessing.spawn import spawn
 from model.config import Architecture, Preprocessing, TrainingSettings
 from model.loss import Targets
 from model.order import share_of
-from model.package import PackageRecord
+from model.package_files import PackageRecord
 from model.ssd import SSD
 from model.train import TrainingStep
 

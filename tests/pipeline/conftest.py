@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from pipeline.manifest import LISTING
-from pipeline.table import SCHEMA, ResultTable
+from pipeline.schema import SCHEMA
+from pipeline.table import ResultTable
 
 
 def make_row(uri: str, **columns: object) -> dict[str, object]:

@@ -15,7 +15,7 @@ def test_our_own_cluster_has_all_it_will_ever_have(local_cluster: None) -> None:
     """Nothing is waited for: this test would not end within its timeout."""
     assert (num_nodes(), num_cores(), num_gpus()) == (1, max(2, os.cpu_count() or 1), 0)
     fitting, long = num_detectors_that_fit(), {"node_wait_s": 86_400}
-    assert fitting == 2 * (num_cores() - 1)
+    assert fitting == num_cores()
     wait_until_they_fit(DetectionSettings())
     wait_until_they_fit(DetectionSettings(num_detectors=fitting, **long))
     wait_until_they_fit(DetectionSettings(min_detectors=fitting, num_detectors=fitting + 1, **long))

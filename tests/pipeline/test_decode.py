@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
 from pipeline.decode import FORMATS, DecodeError, decode, turn
 
@@ -414,6 +414,19 @@ def test_a_png_with_any_bit_flipped_is_refused_or_right():
             continue
 
 
+def test_too_little_memory_is_not_the_bytes_fault(monkeypatch):
+    """Pillow's decoders tell it by an OSError."""
+
+    def load(picture: ImageFile.ImageFile) -> None:
+        raise ImageFile._get_oserror(-9, encoder=False)
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    data = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(data, "PNG")
+    with pytest.raises(MemoryError, match="out of memory"):
+        decode(data.getvalue())
+
+
 @pytest.mark.parametrize("side_px", [14_143, 30_000])
 def test_a_bomb_is_refused_by_its_header(side_px):
     """14,143² is just above the bound; above twice Pillow's own bound it is Pillow that refuses."""
@@ -454,10 +467,12 @@ MEASURE = """
 import os, resource, sys
 from pathlib import Path
 import torch
+from model import torchvision_ops
 from model.preprocess import resize
 from pipeline.decode import decode_stored, turn
 
 torch.set_num_threads(1)
+torchvision_ops._load("image", "torchvision.io")  # so that its code does not count for a picture's memory
 
 def peak_bytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

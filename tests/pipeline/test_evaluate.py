@@ -1,4 +1,4 @@
-"""Detections of the cluster are those of one process, image by image; whatever dies."""
+"""Detections of several processes are those of one, image by image; whatever dies."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -20,13 +20,9 @@ from pipeline.examples import LabelledExamples
 from pipeline.packages import read_package
 from pipeline.settings import DetectionSettings
 from pipeline.train_loop import detect
-from tests.chaos.processes import DETECTOR, below, kill
+from tests.chaos.processes import below, kill
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.usefixtures("local_cluster"),
-]
+pytestmark = pytest.mark.slow
 
 MODEL = read_package(str(PACKAGE))
 NUM_PICTURES = 10
@@ -72,11 +68,10 @@ class Accident(Sequence[Example]):
 
 
 def kill_all_once(flag: Path) -> None:
-    """Detectors of this cluster, once they work, and the decoder itself."""
-    while not flag.exists():
-        if detectors := [pid for pid, name in below(os.getppid()).items() if DETECTOR in name]:
-            flag.touch()
-            kill(*detectors, os.getpid())
+    """All processes that work, this one too: they have one parent, which forked them."""
+    if not flag.exists():
+        flag.touch()
+        kill(*below(os.getppid()))
 
 
 def test_processes_that_die_lose_no_image(tmp_path: Path) -> None:
@@ -88,9 +83,13 @@ def test_processes_that_die_lose_no_image(tmp_path: Path) -> None:
         assert torch.equal(truth.boxes_xyxy, DrawnExamples(0, NUM_PICTURES)[index].truth.boxes_xyxy)
 
 
+def kill_this_process() -> None:
+    kill(os.getpid())
+
+
 def test_an_image_that_kills_its_process_is_named() -> None:
     with pytest.raises(SsdBatchError, match=r"^image 3 can't be measured: the process that held this image alone died"):
-        detect_all(MODEL, Accident(3, lambda: kill(os.getpid())), TWO)
+        detect_all(MODEL, Accident(3, kill_this_process), TWO)
 
 
 def test_an_image_that_can_not_be_read_is_named(labelled: Any, tmp_path: Path) -> None:
@@ -101,6 +100,6 @@ def test_an_image_that_can_not_be_read_is_named(labelled: Any, tmp_path: Path) -
         detect_all(MODEL, examples, DetectionSettings())
 
 
-def test_more_detectors_than_the_cluster_holds() -> None:
-    with pytest.raises(SettingError, match="num_detectors: of 1000 the cluster as it is takes"):
+def test_more_detectors_than_cores() -> None:
+    with pytest.raises(SettingError, match="num_detectors: 1000 are more than the"):
         detect_all(MODEL, DrawnExamples(0, 1), DetectionSettings(num_detectors=1000))

@@ -8,25 +8,33 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from deltalake import DeltaTable, Transaction
+from deltalake import DeltaTable
 
 from pipeline import fence as fence_module
+from pipeline import storage
 from pipeline.errors import HeldError, OvertakenError
-from pipeline.fence import Fence
+from pipeline.fence import Fence, Holder
 from pipeline.query import query
 from pipeline.table import ResultTable
 
 SOON_S, LONG_S = 0.2, 1000.0
+NO_PROCESS = 2**31 - 1
 
 RUN = """
 import sys, time
 import pyarrow as pa
+from pipeline import fence as fence_module, storage
 from pipeline.errors import HeldError, OvertakenError
 from pipeline.fence import Fence
 from pipeline.table import ResultTable
 
+fence_module.SHORTEST_WATCH_S, storage.table_patience_s = 0, lambda url: 0
 url, run_id, interval_s, num_commits, take_over = sys.argv[1:]
 table = ResultTable(url)
 fence = Fence(table, run_id, float(interval_s))
@@ -71,6 +79,11 @@ class Run:
         """All that is left of its output, at its end."""
         out, _ = self.process.communicate(timeout=60)
         return [line for line in out.split() if "-" in line]
+
+
+@pytest.fixture(autouse=True)
+def short_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fence_module, "SHORTEST_WATCH_S", 0)
 
 
 @pytest.fixture
@@ -160,16 +173,65 @@ def test_a_process_that_is_gone_is_overtaken_at_once(table):
     assert set(believed) <= set(uris(table.url))
 
 
-def test_the_holder_notes_a_transaction_of_another_application(table):
-    first = Fence(table, "r1", LONG_S)
-    first.hold()
-    first.note(Transaction("other", 7))
-    assert ResultTable(table.url).delta.transaction_version("other") == 7
-    first.heartbeat()
-    another(table).hold(take_over=True)
-    with pytest.raises(OvertakenError):
-        first.note(Transaction("other", 8))
-    assert ResultTable(table.url).delta.transaction_version("other") == 7
+@pytest.mark.parametrize(
+    ("change", "is_gone"),
+    [
+        ({}, False),
+        ({"pid_started": "1"}, True),  # its number is another's now
+        ({"pid": NO_PROCESS}, True),
+        ({"pid": NO_PROCESS, "host": "renamed"}, True),
+        ({"pid": NO_PROCESS, "machine": "another boot"}, False),  # a clone, or a container, whose host has our name
+        ({"pid": NO_PROCESS, "machine": "", "pid_started": ""}, False),  # as older versions wrote it
+    ],
+)
+def test_a_holder_is_gone_when_its_process_would_be_seen_here(change, is_gone):
+    assert replace(Holder.of_this_process("r1", SOON_S), **change).is_gone == is_gone
+
+
+def test_where_it_is_not_linux_the_network_card_tells_machines_apart(monkeypatch):
+    def no_proc(*arguments):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", no_proc)
+    fence_module._machine.cache_clear()
+    me = Holder.of_this_process("r1", SOON_S)
+    assert (me.machine, me.pid_started) == (f"{uuid.getnode():x}", "")
+    assert (me.is_gone, replace(me, pid=NO_PROCESS).is_gone) == (False, True)
+    monkeypatch.undo()
+    fence_module._machine.cache_clear()
+
+
+def test_holders_of_other_versions_are_read():
+    older = {"run_id": "r1", "host": "h", "pid": 1, "interval_s": 3.0, "is_released": True}
+    assert Holder.from_json(json.dumps(older | {"cluster": "of a newer version"})) == Holder(**older)
+
+
+def test_a_holder_is_watched_for_as_long_as_it_may_be_at_a_commit(table, monkeypatch):
+    """Its next commit comes after five of its intervals."""
+    monkeypatch.setattr(fence_module, "SHORTEST_WATCH_S", 60)
+    holder = Fence(table, "r1", SOON_S)
+    holder.hold()
+    threading.Timer(5 * SOON_S, holder.heartbeat).start()
+    with pytest.raises(HeldError, match="held by run r1"):
+        another(table).hold()
+
+
+def test_a_commit_to_s3_may_take_as_long_as_it_is_repeated():
+    assert (storage.table_patience_s("s3://bucket/table"), storage.table_patience_s("/table")) == (180, 0)
+
+
+def test_threads_commit_by_turns(table, rows):
+    fence, num_commits = Fence(table, "r1", LONG_S), 10
+    fence.hold()
+
+    def commit(thread: int) -> None:
+        for number in range(num_commits):
+            commit_row(fence, table, rows, f"{thread}-{number}")
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(commit, range(2)))
+    assert len(uris(table.url)) == 2 * num_commits
+    assert DeltaTable(table.url).transaction_version("ssd-batch") == (1 << 24) + 2 * num_commits
 
 
 def test_take_over_asks_nobody(table):
@@ -240,6 +302,21 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(table, rows):
     fence.commit(commit_and_lose_the_answer)
     commit_row(fence, table, rows, "b")
     assert uris(table.url) == ["a", "b"]
+
+
+def test_a_hold_whose_answer_was_lost_is_held(table, monkeypatch, rows):
+    fence = Fence(table, "r1", LONG_S)
+    write = fence._write_nothing
+
+    def write_and_lose_the_answer(properties) -> None:
+        write(properties)
+        raise fence_module.CommitFailedError("concurrent transaction")
+
+    with monkeypatch.context() as lossy:
+        lossy.setattr(fence, "_write_nothing", write_and_lose_the_answer)
+        fence.hold()
+    commit_row(fence, table, rows, "a")
+    assert uris(table.url) == ["a"]
 
 
 def test_commits_of_others_do_not_hide_the_holder(table, rows):

@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 from pipeline import log_lines
-from pipeline.log_lines import TextFormatter, redacted
+from pipeline.log_lines import TextFormatter
 
 
 @pytest.fixture
@@ -26,28 +26,6 @@ def log() -> Iterator[io.StringIO]:
 
 def lines(log: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in log.getvalue().splitlines()]
-
-
-@pytest.mark.parametrize(
-    ("text", "written"),
-    [
-        (
-            "https://b.s3.amazonaws.com/a.jpg?X-Amz-Credential=AK&X-Amz-Signature=51 was not read",
-            "https://b.s3.amazonaws.com/a.jpg was not read",
-        ),
-        ("s3://b/a.jpg?X-Amz-Signature=51&x=1: no", "s3://b/a.jpg?X-Amz-Signature=***&x=1: no"),
-        ("az://c/a.jpg?sv=2024&sig=a%2Bb%3D'", "az://c/a.jpg?sv=2024&sig=***'"),
-        ("gs://b/a?X-Goog-Signature=51", "gs://b/a?X-Goog-Signature=***"),
-        ("http://h/a?token=51", "http://h/a"),
-        ("postgresql://user:pass@h/db is down", "postgresql://h/db is down"),
-        ("AWS_SECRET_ACCESS_KEY=51, AWS_SESSION_TOKEN=52;", "AWS_SECRET_ACCESS_KEY=***, AWS_SESSION_TOKEN=***;"),
-        ("Authorization: Bearer 51", "Authorization: Bearer ***"),
-        ("set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH", "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"),
-        ("s3://bucket/a=1/sign.jpg, batch_size=8", "s3://bucket/a=1/sign.jpg, batch_size=8"),
-    ],
-)
-def test_no_secret_is_logged(text: str, written: str) -> None:
-    assert redacted(text) == written
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])

@@ -156,3 +156,14 @@ def test_a_long_csv_is_read_whole_while_the_machine_is_busy(tmp_path: Path) -> N
     finally:
         is_done.set()
     assert counts == {200_000}
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://host/a.jpg?X-Amz-Signature=hush", "https://u:hush@host/a.jpg", "s3://b/a.jpg?token=hush"]
+)
+def test_a_uri_with_a_secret_is_refused_and_not_repeated(uri: str, tmp_path: Path) -> None:
+    """The table would hold it."""
+    (tmp_path / "m.csv").write_text(f"uri,etag,size_bytes\ns3://b/token=3/a@2x.jpg,e,5\n{uri},e,5\n")
+    with pytest.raises(SettingError, match=r"manifest .* has a password, a token or a signature") as found:
+        list(read_manifest(str(tmp_path / "m.csv")))
+    assert "hush" not in str(found.value)

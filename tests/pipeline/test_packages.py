@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from model.config import Architecture
-from model.package import ModelPackage, PackageRecord
+from model.package import ModelPackage
+from model.package_files import PackageRecord
 from model.ssd import SSD
 from pipeline import storage
 from pipeline.errors import SettingError

@@ -10,7 +10,8 @@ from pipeline.manifest import LISTING
 from pipeline.path_columns import HIVE, NONE, check_setting, path_columns
 from pipeline.plan import make_plan
 from pipeline.query import query
-from pipeline.table import SCHEMA, ResultTable
+from pipeline.schema import SCHEMA
+from pipeline.table import ResultTable
 
 DAYS = [
     "s3://b/photos/camera=7/date=2026-01-31/a.jpg",
@@ -127,13 +128,14 @@ def test_the_columns_reach_work_table_and_views(tmp_path, rows):
     entries = [{"uri": uri, "etag": "v1", "size_bytes": 10} for uri in (*DAYS, "s3://other/c.jpg")]
     pq.write_table(pa.Table.from_pylist(entries, schema=LISTING), listing)
     table = ResultTable(str(tmp_path / "table"))
-    plan = make_plan(listing, table, "m1", 3, work, HIVE)
+    plan = make_plan(listing, table, "m1", "r1", 3, work, HIVE)
     assert (plan.path_columns.names, plan.num_unfit, plan.buckets) == (["camera", "date"], 1, ("b", "other"))
     assert set(pq.read_table(work, columns=["camera"]).column(0).to_pylist()) == {7, 12, None}
 
     table.create()
     table.append(rows.table(rows.ok("before")))
-    table.create(plan.path_columns)
+    table.add_columns(table.lacking(plan.path_columns))
+    table.refreshed()
     assert table.schema.names == [*SCHEMA.names, "camera", "date"]
     written = rows.ok(DAYS[0], camera=7, date=date(2026, 1, 31), **rows.boxes((1, "cat", 0.5, 1, 2, 3, 4)))
     failed = rows.failed(DAYS[1], "fetch", camera=12, date=date(2026, 2, 1))
@@ -156,9 +158,17 @@ def test_the_columns_reach_work_table_and_views(tmp_path, rows):
 
 def test_a_table_whose_files_lack_the_columns_has_them(tmp_path, new_table, rows):
     table = new_table(tmp_path / "table", rows.ok("before"))
-    table.create(pa.schema([("camera", pa.int64())]))
+    table.add_columns([pa.field("camera", pa.int64())])
     with query(ResultTable(table.url), "SELECT uri, camera FROM images") as relation:
         assert relation.fetchall() == [("before", None)]
+
+
+def test_a_folder_above_the_table_is_no_column(tmp_path, new_table, rows):
+    table = new_table(tmp_path / "camera=9/status=all/table")
+    table.add_columns([pa.field("camera", pa.int64())])
+    table.append(pa.Table.from_pylist([rows.ok("a", camera=7)], schema=table.schema))
+    with query(ResultTable(table.url), "SELECT uri, camera, status FROM images") as relation:
+        assert relation.fetchall() == [("a", 7, "ok")]
 
 
 def test_a_column_that_no_path_can_give_is_not_overwritten():

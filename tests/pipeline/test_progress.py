@@ -31,21 +31,24 @@ def test_the_line(state, line):
     assert describe(*state) == line
 
 
-def test_a_log_gets_a_line_every_ten_seconds(clock):
+def test_a_log_gets_a_line_at_the_first_results_and_every_ten_seconds(clock):
     stream = io.StringIO()
     shown = Progress(100, stream)
+    clock.now += 5
     shown.update(10, 1)
+    first = "10 of 100 images · 2.0 images/s · 1 failed · 0:45 left\n"
+    assert stream.getvalue() == first
     clock.now += 9
     shown.update(10, 0)
-    assert stream.getvalue() == ""
+    assert stream.getvalue() == first
     clock.now += 1  # Since the first results: 20 images in 10 s.
     shown.update(10, 0)
-    assert stream.getvalue() == "30 of 100 images · 2.0 images/s · 1 failed · 0:35 left\n"
+    assert stream.getvalue() == first + "30 of 100 images · 2.0 images/s · 1 failed · 0:35 left\n"
     clock.now += 10
     shown.update(70, 2)
     shown.close()
     last = "100 of 100 images · 4.5 images/s · 3 failed · 0:00 left\n"
-    assert stream.getvalue().splitlines(keepends=True)[1:] == [last, last]
+    assert stream.getvalue().splitlines(keepends=True)[2:] == [last, last]
 
 
 def test_a_terminal_has_one_line_that_changes(clock):

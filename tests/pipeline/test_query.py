@@ -1,12 +1,15 @@
 import os
 from datetime import UTC, date, datetime
 
+import duckdb
 import pyarrow.dataset
 import pytest
 
-from pipeline.errors import SettingError
+from pipeline.errors import SettingError, SsdBatchError
 from pipeline.query import export_parquet, query
-from pipeline.table import SCHEMA, ResultTable
+from pipeline.runs import recorded
+from pipeline.schema import SCHEMA
+from pipeline.table import ResultTable
 
 DETECTIONS = [
     "uri", "etag", "model_name", "model_digest", "run_id", "run_date", "width_px", "height_px",
@@ -114,6 +117,33 @@ def test_what_a_select_may_look_like(sql, table):
     assert select(table, sql)
 
 
+WRITES = [
+    "COPY (SELECT 'x' AS x) TO '{file}' (FORMAT parquet, USE_TMP_FILE false)",
+    "COPY (SELECT 'x' AS x) TO 'table://{name}' (FORMAT parquet, USE_TMP_FILE false)",
+    "COPY (SELECT 'x' AS x) TO 'table://{name}' (FORMAT csv)",
+    "COPY (SELECT 'x' AS x) TO '{out}'",
+    "INSERT INTO images SELECT * FROM images RETURNING uri AS x",
+    "UPDATE images SET uri = '' RETURNING uri AS x",
+    "DELETE FROM images RETURNING uri AS x",
+]
+"""Bodies that DuckDB takes for a CTE: such a statement's type is SELECT."""
+HIDDEN = [
+    place.replace("BODY", body)
+    for body in WRITES
+    for place in (
+        "WITH a AS (BODY) SELECT * FROM a",
+        "WITH a AS MATERIALIZED (BODY) SELECT * FROM a",
+        "SELECT * FROM (WITH a AS (BODY) SELECT * FROM a)",
+        "SELECT 1 WHERE EXISTS (WITH a AS (BODY) SELECT * FROM a)",
+        "SELECT 1 UNION ALL SELECT 2 FROM (WITH a AS (BODY) SELECT * FROM a)",
+        "DESCRIBE WITH a AS (BODY) SELECT * FROM a",
+        "EXPLAIN ANALYZE WITH a AS (BODY) SELECT * FROM a",
+        "CREATE MACRO f() AS TABLE WITH a AS (BODY) SELECT * FROM a",
+        "CREATE TEMP VIEW v AS WITH a AS (BODY) SELECT * FROM a",
+    )
+] + [f"SELECT * FROM query('WITH a AS ({body.replace(chr(39), 2 * chr(39))}) SELECT * FROM a')" for body in WRITES]
+
+
 @pytest.mark.parametrize(
     "sql",
     [
@@ -154,6 +184,7 @@ def test_what_a_select_may_look_like(sql, table):
         "SELECT * FROM secret_rows",
         "SELECT nothing FROM images",
         "no SQL at all",
+        *HIDDEN,
     ],
 )
 def test_nothing_is_written_and_nothing_else_is_read(sql, table, tmp_path):
@@ -162,8 +193,66 @@ def test_nothing_is_written_and_nothing_else_is_read(sql, table, tmp_path):
     pyarrow.parquet.write_table(secret_rows, secret)
     before = files(tmp_path)
     with pytest.raises(SettingError, match="query"):
-        select(table, sql.format(secret=secret, out=out, table=table.url))
+        select(
+            table,
+            sql.format(
+                secret=secret,
+                out=out,
+                table=table.url,
+                file=table.data_files()[0],
+                name=table.data_files()[0].removeprefix(f"{table.url}/"),
+            ),
+        )
     assert files(tmp_path) == before
+
+
+def test_records_of_runs_are_read_without_the_images(table):
+    """Of a large table to open all files takes seconds."""
+    with recorded(table, run_id="r1"):
+        pass
+    for file in table.data_files():
+        os.remove(file)
+    assert select(table, "SELECT run_id FROM RUNS") == [("r1",)]
+    with pytest.raises(SsdBatchError, match=r"^table '.*' can't be read: .*No files found"):
+        select(table, "SELECT run_id FROM runs JOIN Images USING (run_id)")
+
+
+@pytest.mark.parametrize("sql", [sql for sql in HIDDEN if sql.startswith(("WITH", "SELECT"))])
+def test_below_sql_files_can_only_be_read(sql, table, tmp_path, monkeypatch):
+    """Also where a statement is not known to write."""
+    monkeypatch.setattr("pipeline.query._one_select", lambda db, sql: sql)
+    before = files(tmp_path)
+    with pytest.raises((SettingError, duckdb.Error)):
+        select(
+            table,
+            sql.format(
+                out=tmp_path / "out",
+                file=table.data_files()[0],
+                name=table.data_files()[0].removeprefix(f"{table.url}/"),
+            ),
+        )
+    assert files(tmp_path) == before
+    assert select(table, "SELECT count(*) FROM images") == [(5,)]
+
+
+@pytest.mark.s3
+def test_below_sql_files_on_s3_can_only_be_read(s3, fill, monkeypatch):
+    monkeypatch.setattr("pipeline.query._one_select", lambda db, sql: sql)
+    table = fill(f"s3://{s3.bucket()}/table")
+    for body in WRITES[:4]:
+        sql = f"WITH a AS ({body}) SELECT * FROM a".format(
+            file=table.data_files()[0], name=table.data_files()[0].removeprefix(f"{table.url}/"), out=f"{table.url}/out"
+        )
+        with pytest.raises(SettingError):
+            select(table, sql)
+    assert select(table, "SELECT count(*) FROM images") == [(5,)]
+
+
+def test_what_does_not_fit_goes_to_a_folder_of_its_own(table):
+    with query(table, "SELECT current_setting('temp_directory')") as relation:
+        ((folder,),) = relation.fetchall()
+        assert os.stat(folder).st_mode & 0o777 == 0o700
+    assert not os.path.exists(folder)
 
 
 def files(folder: object) -> dict[str, int]:

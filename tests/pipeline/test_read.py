@@ -85,3 +85,38 @@ def test_an_object_whose_body_breaks_off_is_not_continued_with_another(
     with pytest.raises(Exception, match=r"precondition|response body error"):
         read_version("s3://bucket/key", etag, 1000)
     assert cut.conditions == [(condition, None), (condition, None), (condition, "bytes=500-999")]
+
+
+class CarelessServer(BaseHTTPRequestHandler):
+    """Of a store that does not know If-Match."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("ETag", 'W/"v2"')
+        self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
+        self.send_header("Content-Length", "3")
+        self.end_headers()
+        self.wfile.write(b"new")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("key", ["key", "odd//key"])
+def test_another_version_is_noticed_where_the_store_does_not_know_conditions(
+    key: str, s3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), CarelessServer)
+    threading.Thread(target=server.serve_forever).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_address[1]}")
+    s3.forget()
+    try:
+        with pytest.raises(ChangedError, match="changed since it was listed"):
+            read_version(f"s3://bucket/{key}", "v1", 3)
+        assert read_version(f"s3://bucket/{key}", "v2", 3).data == b"new"
+        assert read_version(f"s3://bucket/{key}", "", 3).data == b"new"
+    finally:
+        server.shutdown()
+        server.server_close()
+        s3.forget()

@@ -11,7 +11,8 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from jobs.demo.train import DrawnExamples
 from model.config import Architecture, Preprocessing
-from model.package import ModelPackage, PackageRecord
+from model.package import ModelPackage
+from model.package_files import PackageRecord
 from pipeline.dataset import read_clean
 from pipeline.errors import SettingError, SsdBatchError
 from pipeline.examples import LabelledExamples

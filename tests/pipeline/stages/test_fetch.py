@@ -12,12 +12,15 @@ import torch
 from PIL import Image, ImageOps
 
 from model.preprocess import resize
-from pipeline import fetch, storage
+from pipeline import storage
 from pipeline.decode import decode
-from pipeline.fetch import PIXELS, fetch_and_decode
 from pipeline.listing import list_inputs
 from pipeline.manifest import LISTING
-from pipeline.meters import READ_METERS
+from pipeline.read import read_version
+from pipeline.stages import fetch
+from pipeline.stages.fetch import ReadAhead, fetch_and_decode
+from pipeline.stages.rows import DECODED, failure
+from tests.conftest import wait_until
 
 SIZE_PX = 64
 ORIENTATION = 0x0112
@@ -50,27 +53,26 @@ def listed(*uris: str, **columns: object) -> pa.Table:
 
 
 def rows_of(batch: pa.Table, max_pixels: int = 10_000) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = fetch_and_decode(batch, SIZE_PX, max_pixels).to_pylist()
-    return rows
+    """Each listed row with what was found of its image; null where nothing was."""
+    nothing = dict.fromkeys([".pixels", *DECODED.names])
+    found = fetch_and_decode(batch, SIZE_PX, max_pixels)
+    return [row | nothing | image for row, image in zip(batch.to_pylist(), found, strict=True)]
 
 
 def pixels_of(row: dict[str, object]) -> torch.Tensor:
     """(3, S, S)"""
-    return torch.from_numpy(np.frombuffer(row["pixels"], np.uint8).reshape(SIZE_PX, SIZE_PX, 3).copy()).permute(2, 0, 1)
+    return torch.from_numpy(row[".pixels"]).permute(2, 0, 1)
 
 
 def assert_failed(row: dict[str, object], stage: str, kind: str, *words: str) -> None:
     assert (row["error_stage"], row["error_type"]) == (stage, kind)
     assert all(word in row["error_message"] for word in words), row["error_message"]
-    assert (row["pixels"], row["width_px"], row["height_px"]) == (None, None, None)
+    assert (row[".pixels"], row["width_px"], row["height_px"]) == (None, None, None)
 
 
-def test_each_row_keeps_its_place_and_its_columns(write):
+def test_images_come_in_the_order_of_their_rows(write):
     uris = [write("wide.png", (80, 20)), write("broken.jpg", b"no picture"), write("high.jpg", (20, 80))]
-    found = fetch_and_decode(listed(*uris), SIZE_PX, 10_000)
-    assert found.schema.names == LISTING.names + PIXELS.names + READ_METERS.names
-    wide, broken, high = found.to_pylist()
-    assert [row["uri"] for row in (wide, broken, high)] == uris
+    wide, broken, high = rows_of(listed(*uris))
     for row, size in ((wide, (80, 20)), (high, (20, 80))):
         assert (row["width_px"], row["height_px"]) == size
         assert row["error_stage"] is row["error_type"] is row["error_message"] is None
@@ -83,16 +85,16 @@ def test_what_each_image_took_is_measured(write, tmp_path):
     gone = listed(uris[0]).set_column(0, "uri", pa.array([str(tmp_path / "gone.jpg")]))
     good, broken, missing = rows_of(pa.concat_tables([listed(*uris), gone]))
     for row in (good, broken):
-        assert row["bytes_read"] == Path(row["uri"]).stat().st_size
-        assert row["fetch_s"] > 0
-        assert row["decode_s"] > 0
-        assert row["num_retries"] == 0
-    assert missing["fetch_s"] > 0
-    assert missing["decode_s"] is missing["bytes_read"] is missing["num_retries"] is None
+        assert row[".bytes_read"] == Path(row["uri"]).stat().st_size
+        assert row[".fetch_s"] > 0
+        assert row[".decode_s"] > 0
+        assert row[".num_retries"] == 0
+    assert missing[".fetch_s"] > 0
+    assert missing[".decode_s"] is missing[".bytes_read"] is missing[".num_retries"] is None
 
 
 def test_an_empty_block_stays_one():
-    assert fetch_and_decode(LISTING.empty_table(), SIZE_PX, 10_000).num_rows == 0
+    assert list(fetch_and_decode(LISTING.empty_table(), SIZE_PX, 10_000)) == []
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg"])
@@ -157,33 +159,34 @@ def test_bytes_in_flight_are_bounded(write, monkeypatch, sizes, limit, begun):
     monkeypatch.setattr(fetch, "MAX_BYTES_IN_FLIGHT", limit)
     monkeypatch.setattr(fetch, "UNKNOWN_SIZE_BYTES", limit // 6)
     uris = [write(f"{number}.bin", bytes(size or 10)) for number, size in enumerate(sizes)]
-    objects = iter([(uri, "", size) for uri, size in zip(uris, sizes, strict=True)])
-    reads = fetch._read_ahead(objects, max_bytes=1000)
-    first = next(reads)
-    waiting = len(list(objects)) + (begun < len(sizes))  # one was looked at, and has to wait
-    assert len(sizes) - waiting == begun
-    assert first.result().data == bytes(sizes[0] or 10)
+    read = []
+    monkeypatch.setattr(fetch, "read_version", lambda uri, *version: read.append(uri) or read_version(uri, *version))
+    contents = ReadAhead([(uri, "", size) for uri, size in zip(uris, sizes, strict=True)], max_bytes=1000)
+    wait_until(lambda: len(read) == begun)
+    assert next(contents).result().data == bytes(sizes[0] or 10)
+    assert sorted(read) == uris[:begun]
+    assert [len(content.result().data) for content in contents] == [size or 10 for size in sizes[1:]]
 
 
 def test_contents_come_in_order(write, monkeypatch):
     monkeypatch.setattr(fetch, "MAX_BYTES_IN_FLIGHT", 25)
     uris = [write(f"{number}.bin", bytes([number] * (1 + 7 * number % 20))) for number in range(40)]
     objects = [(uri, "", Path(uri).stat().st_size) for uri in uris]
-    assert [read.result().data[0] for read in fetch._read_ahead(objects, max_bytes=1000)] == list(range(40))
+    assert [read.result().data[0] for read in ReadAhead(objects, max_bytes=1000)] == list(range(40))
 
 
 MEASURE = """
 import resource, sys
 import pyarrow.parquet as pq
-from pipeline.fetch import fetch_and_decode
+from pipeline.stages.fetch import fetch_and_decode
 
 def peak_bytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 batch = pq.read_table(sys.argv[1])
-fetch_and_decode(batch.slice(0, 1), 64, 1000)
+list(fetch_and_decode(batch.slice(0, 1), 64, 1000))
 before = peak_bytes()
-assert set(fetch_and_decode(batch, 64, 1000)["error_stage"].to_pylist()) == {"decode"}
+assert {image["error_stage"] for image in fetch_and_decode(batch, 64, 1000)} == {"decode"}
 print(peak_bytes() - before)
 """
 
@@ -207,13 +210,13 @@ STARVE = """
 import resource, sys
 import pyarrow.parquet as pq
 from pathlib import Path
-from pipeline.fetch import fetch_and_decode
+from pipeline.stages.fetch import fetch_and_decode
 
 batch = pq.read_table(sys.argv[1])
-fetch_and_decode(batch.slice(0, 1), 64, 10**9)
+list(fetch_and_decode(batch.slice(0, 1), 64, 10**9))
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (128 << 20),) * 2)
-print(fetch_and_decode(batch, 64, 10**9).select(["error_stage", "error_type"]).to_pylist())
+print([{name: image.get(name) for name in ("error_stage", "error_type")} for image in fetch_and_decode(batch, 64, 10**9)])
 """
 
 
@@ -231,7 +234,7 @@ def test_too_little_memory_is_not_the_fault_of_the_bytes(write, tmp_path, kind):
 
 def test_a_failure_always_says_something():
     for error in (MemoryError(), ValueError(""), ValueError("\n\n"), KeyError(None), ValueError("long " * 1000)):
-        row = fetch.failure("fetch", error)
+        row = failure("fetch", error)
         assert (row["error_stage"], row["error_type"]) == ("fetch", type(error).__name__)
         assert 0 < len(row["error_message"].strip()) <= 500
 

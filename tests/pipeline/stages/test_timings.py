@@ -1,10 +1,10 @@
 import pyarrow as pa
 import pytest
 
-from pipeline import meters
-from pipeline.meters import METERS, Meters
+from pipeline.stages import timings
+from pipeline.stages.timings import METERS, Meters
 
-NAMES = ("fetch_s", "decode_s", "bytes_read", "num_retries", "detect_s", "detector")
+NAMES = (".fetch_s", ".decode_s", ".bytes_read", ".num_retries", ".detect_s", ".detector")
 
 
 def rows(*images: tuple[float | None, float | None, int | None, int | None, float | None, str | None]) -> pa.Table:
@@ -15,7 +15,7 @@ def rows(*images: tuple[float | None, float | None, int | None, int | None, floa
 
 @pytest.fixture
 def clock(clock_of):
-    return clock_of(meters, 100.0)
+    return clock_of(timings, 100.0)
 
 
 def test_rows_come_back_without_what_was_measured(clock):

@@ -7,11 +7,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 READ_METERS = pa.schema(
-    [("fetch_s", pa.float64()), ("decode_s", pa.float64()), ("bytes_read", pa.int64()), ("num_retries", pa.int32())]
+    [(".fetch_s", pa.float64()), (".decode_s", pa.float64()), (".bytes_read", pa.int64()), (".num_retries", pa.int32())]
 )
 """Of an image, from the first stage: seconds that its decoder waited for its bytes, seconds that it decoded and resized
-them, the bytes, and requests that had to be repeated (those that the store's client repeats by itself are not seen)."""
-METERS = pa.schema([*READ_METERS, ("detect_s", pa.float64()), ("batch_share", pa.float64()), ("detector", pa.string())])
+them, the bytes, and requests that had to be repeated (those that the store's client repeats by itself are not seen). All measurements have a
+dot before their name, as `pipeline.stages.rows.ROW` has: no column from a path is called so."""
+METERS = pa.schema(
+    [*READ_METERS, (".detect_s", pa.float64()), (".batch_share", pa.float64()), (".detector", pa.string())]
+)
 """And from the second: its share of the seconds that its batch was in a detector, its share of the batch (of four images a
 quarter), and in which detector."""
 SUMMED = ("fetch_s", "decode_s", "bytes_read", "num_retries", "detect_s")
@@ -38,8 +41,8 @@ class Meters:
         self._last_s = time.monotonic()
         self._num_images += rows.num_rows
         for name in SUMMED:
-            self._totals[name] += pc.sum(rows[name]).as_py() or 0
-        self._detectors |= set(rows["detector"].drop_null().unique().to_pylist())
+            self._totals[name] += pc.sum(rows[f".{name}"]).as_py() or 0
+        self._detectors |= set(rows[".detector"].drop_null().unique().to_pylist())
         self._first = self._first or (self._last_s, self._num_images, self._totals["detect_s"])
         return rows.drop_columns(METERS.names)
 

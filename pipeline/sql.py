@@ -1,0 +1,36 @@
+"""SQL as text."""
+
+import pyarrow as pa
+
+SQL_TYPES = {
+    "bool": "BOOLEAN", "int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT", "float": "FLOAT",
+    "double": "DOUBLE", "string": "VARCHAR", "large_string": "VARCHAR", "string_view": "VARCHAR", "binary": "BLOB",
+    "large_binary": "BLOB", "binary_view": "BLOB", "date32[day]": "DATE",
+}  # fmt: skip
+"""DuckDB's names of Arrow's types; others are made of these."""
+
+
+def literal(text: str) -> str:
+    """Return a string as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def no_rows(schema: pa.Schema) -> str:
+    """Return a SELECT that has these columns, and no row. To hand DuckDB an Arrow table would import pandas for it."""
+    columns = (f'NULL::{_sql_type(field.type)} AS "{field.name}"' for field in schema)
+    return f"SELECT {', '.join(columns)} WHERE false"
+
+
+def _sql_type(arrow: pa.DataType) -> str:
+    if pa.types.is_struct(arrow):
+        fields = ", ".join(f'"{field.name}" {_sql_type(field.type)}' for field in arrow)
+        return f"STRUCT({fields})"
+    if pa.types.is_map(arrow):
+        return f"MAP({_sql_type(arrow.key_type)}, {_sql_type(arrow.item_type)})"
+    if pa.types.is_nested(arrow):
+        return f"{_sql_type(arrow.value_type)}[]"
+    if pa.types.is_timestamp(arrow):
+        return "TIMESTAMP WITH TIME ZONE" if arrow.tz else "TIMESTAMP"
+    if pa.types.is_decimal(arrow):
+        return f"DECIMAL({arrow.precision}, {arrow.scale})"
+    return SQL_TYPES[str(arrow)]

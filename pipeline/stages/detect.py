@@ -1,0 +1,205 @@
+"""The second stage: pixels to detections. And both stages in one process, as workers without a GPU run them."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.detector import Detector
+from model.memory import keep_freed_memory
+from model.package import ModelPackage
+from model.postprocess import Detections
+from pipeline.schema import DETECTION
+from pipeline.stages.rows import PIXELS, ROW, failure, finish, numbered
+from pipeline.stages.runner import Decoded, Stages
+
+FOUND = ".found"
+"""What was found in an image, among its columns."""
+Block = tuple[int, int]
+"""Planned rows [start, stop), by their numbers."""
+
+
+class DetectStage:
+    """One model on one device: decoded images in, rows of the table out.
+
+    Args:
+        stages: the model, and what rows have beside detections.
+        device: a GPU, or "cpu": then with one thread, as each core has a process of its own.
+        name: of this detector, in the measurements of a run.
+    """
+
+    def __init__(self, stages: Stages, device: str, name: str) -> None:
+        torch.set_num_threads(1)
+        keep_freed_memory()
+        self._detector = Detector(ModelPackage.from_files(stages.package_files), torch.device(device))
+        self._class_names = pa.array(["", *self._detector.record.class_names])
+        self._stages, self._name = stages, name
+
+    def __call__(self, rows: pa.Table, images: Iterator[Decoded]) -> pa.Table:
+        """Detect in the images of planned rows.
+
+        Args:
+            rows: planned rows, with `ROW`.
+            images: of each row, in their order; they are asked for a batch at a time.
+
+        Returns:
+            The rows with the columns of `Stages.schema`, and `ROW`.
+        """
+        images_found: list[Decoded] = []
+        batch: list[Decoded] = []
+        for image in images:
+            images_found.append(image)
+            if image.get(PIXELS) is not None:
+                batch.append(image)
+            if len(batch) == self._stages.batch_size:
+                self._detect_batch(batch)
+                batch = []
+        self._detect_batch(batch)
+        found = [image.pop(FOUND, None) for image in images_found]
+        columns = self._columns(found)
+        return finish(rows, images_found, self._stages.constants, self._stages.schema, **columns)
+
+    def _detect_batch(self, batch: list[Decoded]) -> None:
+        """Add to each image what was found in it, or the error, and what that took; its pixels are dropped."""
+        if not batch:
+            return
+        began_s = time.perf_counter()
+        self._detect(batch)
+        share = 1 / len(batch)
+        took_s = (time.perf_counter() - began_s) * share
+        for image in batch:
+            image |= {PIXELS: None, ".detect_s": took_s, ".batch_share": share, ".detector": self._name}
+
+    def _detect(self, batch: list[Decoded]) -> None:
+        """When a batch fails, each image is tried alone, so that only the culprit fails."""
+        sizes_px = torch.tensor([[image["width_px"], image["height_px"]] for image in batch], dtype=torch.float32)
+        try:
+            found = self._detector(self._pixels(batch), sizes_px)
+        except torch.AcceleratorError:
+            # The device is lost to this process, each later batch would fail too; the next process gets it anew.
+            os._exit(1)
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].update(failure("detect", error))
+                return
+            for image in batch:
+                self._detect([image])
+            return
+        for image, detections in zip(batch, found, strict=True):
+            image[FOUND] = detections
+
+    @staticmethod
+    def _pixels(batch: list[Decoded]) -> Tensor:
+        """(B, 3, S, S) uint8, a view of channels-last memory."""
+        return torch.from_numpy(np.stack([image[PIXELS] for image in batch])).permute(0, 3, 1, 2)
+
+    def _columns(self, found: list[Detections | None]) -> dict[str, pa.Array]:
+        """The columns of the table that detections fill; null where an image failed."""
+        counts = [None if image is None else len(image.scores) for image in found]
+        best = [None if image is None or not len(image.scores) else float(image.scores.max()) for image in found]
+        images = [image for image in found if image is not None]
+        boxes, scores, labels = (
+            _joined([getattr(image, name).numpy() for image in images]) for name in ("boxes_xyxy", "scores", "labels")
+        )
+        fields = [
+            pa.array(labels.astype(np.int32)),
+            self._class_names.take(pa.array(labels.astype(np.int64))),
+            pa.array(scores.astype(np.float32)),
+            *(pa.array(side.astype(np.float32)) for side in boxes.reshape(-1, 4).T),
+        ]
+        structs = pa.StructArray.from_arrays(fields, fields=list(DETECTION))
+        # Where an image failed the offset is null, and so is its list.
+        ends = np.cumsum([0, *(count or 0 for count in counts)])
+        offsets = pa.array(ends.tolist(), pa.int32(), mask=np.array([count is None for count in counts] + [False]))
+        return {
+            "num_detections": pa.array(counts, pa.int32()),
+            "max_score": pa.array(best, pa.float32()),
+            "detections": pa.ListArray.from_arrays(offsets, structs),
+        }
+
+
+def _joined(arrays: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+    return np.concatenate(arrays) if arrays else np.empty(0, np.float32)
+
+
+class Worker:
+    """Both stages in one process.
+
+    Args:
+        stages: both.
+        name: of its detector, in the measurements of a run.
+        device: as `DetectStage`.
+    """
+
+    def __init__(self, stages: Stages, name: str, device: str = "cpu") -> None:
+        self._stages = stages
+        self._detect = DetectStage(stages, device, name)
+        self._begun: tuple[Block, pa.Table, Iterator[Decoded]] | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, block: Block, following: Block | None = None) -> pa.Table:
+        """Turn planned rows into rows of the table.
+
+        Args:
+            block: the rows.
+            following: those that are probably next: reading them begins at once.
+        """
+        begun = self._begun if self._begun and self._begun[0] == block else self._begin(block)
+        self._begun = self._begin(following) if following else None
+        with self._lock:  # Of the calls that a Ray actor makes at once, one reads while the other computes.
+            return self._detect(*begun[1:])
+
+    def _begin(self, block: Block) -> tuple[Block, pa.Table, Iterator[Decoded]]:
+        rows = numbered(self._stages.read(*block), block[0])
+        return block, rows, self._stages.decode(rows)
+
+    def decode(self, number: int) -> pa.Table:
+        """Return a planned row with its pixels."""
+        return decode_block(self._stages, (number, number + 1))
+
+    def detect(self, images: pa.Table) -> pa.Table:
+        """Return rows of the table for rows with pixels, as `decode_block` makes them."""
+        return detect_images(self._detect, images)
+
+
+def decode_block(stages: Stages, block: Block) -> pa.Table:
+    """Turn planned rows into rows with pixels that travel to a detector: columns of the plan, of `Stages.decoded`, and `PIXELS`."""
+    torch.set_num_threads(1)
+    rows = numbered(stages.read(*block), block[0])
+    images = list(stages.decode(rows))
+    for field in stages.decoded:
+        rows = rows.append_column(field, pa.array([image.get(field.name) for image in images], field.type))
+    pixels = (image.get(PIXELS) for image in images)
+    contents = [None if squares is None else squares.tobytes() for squares in pixels]
+    return rows.append_column(PIXELS, pa.array(contents, pa.large_binary()))
+
+
+def detect_images(detect: DetectStage, images: pa.Table) -> pa.Table:
+    """Turn rows with pixels, as `decode_block` makes them, into rows of the table."""
+    return detect(images.drop_columns([PIXELS]), _to_decoded(images))
+
+
+def _to_decoded(images: pa.Table) -> Iterator[Decoded]:
+    batches = images.to_batches()
+    return chain.from_iterable(map(_batch_to_decoded, batches))
+
+
+def _batch_to_decoded(batch: pa.RecordBatch) -> Iterator[Decoded]:
+    names = [name for name in batch.schema.names if name not in (PIXELS, ROW)]
+    columns = batch.select(names).to_pylist()
+    for row, content in zip(columns, batch[PIXELS], strict=True):
+        yield row | {PIXELS: _square(content.as_buffer()) if content.is_valid else None}
+
+
+def _square(content: pa.Buffer) -> NDArray[np.uint8]:
+    """(S, S, 3) uint8 pixels from their bytes, without a copy."""
+    flat = np.frombuffer(content, np.uint8)
+    side = round((len(flat) / 3) ** 0.5)
+    return flat.reshape(side, side, 3)

@@ -1,0 +1,301 @@
+"""Processes of this machine, one per core, each with a detector: pools of one from the standard library.
+
+A pool of one is lost with its process and no other is, and a lost pool costs the block that its process held. torch is imported
+once, by the server that forks the processes, so that another process starts in a moment.
+"""
+
+import logging
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from multiprocessing import parent_process
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from model.package_files import PackageError
+from pipeline.errors import SettingError, SsdBatchError, reason
+from pipeline.settings import DetectionSettings
+from pipeline.stages.isolate import ProcessDiedError
+from pipeline.stages.place import local_cores
+from pipeline.stages.runner import RunObserver, Spread, Stages, spread_over
+from pipeline.stages.server import CONTEXT, ignore_stops
+
+if TYPE_CHECKING:
+    from pipeline.stages.detect import Block, Worker
+
+logger = logging.getLogger(__name__)
+
+OOM_SCORE = 500
+"""Where memory runs out, Linux ends one of our workers before it ends the driver, or what else the person has open."""
+
+_worker: "Worker | None" = None
+
+
+def _begin() -> None:
+    """In a new process, before it is given anything: make sure that it ends with the driver, and not before."""
+    ignore_stops()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(OOM_SCORE))
+
+
+def _open(stages: Stages, environment: dict[str, str]) -> int:
+    """In a new process: make its worker; its pid."""
+    global _worker
+    os.environ.update(environment)  # The server that forks has that of the time when it was started.
+    from pipeline.stages.detect import Worker
+
+    _worker = Worker(stages, str(os.getpid()))
+    return os.getpid()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent
+    parent.join()
+    os._exit(1)
+
+
+def _run(block: "Block", following: "Block | None") -> pa.Table:
+    assert _worker
+    return _worker(block, following)
+
+
+def _decode(number: int) -> pa.Table:
+    assert _worker
+    return _worker.decode(number)
+
+
+def _detect(image: pa.Table) -> pa.Table:
+    assert _worker
+    return _worker.detect(image)
+
+
+class Process:
+    """A process of its own with a worker in it."""
+
+    def __init__(self, stages: Stages) -> None:
+        self.pool = ProcessPoolExecutor(1, mp_context=CONTEXT, initializer=_begin)
+        self._opened: Future[int] = self.pool.submit(_open, stages, dict(os.environ))
+
+    def opened(self) -> None:
+        """Wait until the worker can work.
+
+        Raises:
+            PackageError: no network can be made of the package.
+            SsdBatchError: the process dies before.
+        """
+        try:
+            self._opened.result()
+        except PackageError:
+            raise
+        except Exception as error:
+            raise SsdBatchError(f"a detector can't start in a process of its own: {reason(error)}") from error
+
+    def end(self) -> None:
+        """End it, whatever it does."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        with suppress(Exception):
+            os.kill(self._opened.result(timeout=0), signal.SIGKILL)
+
+
+@contextmanager
+def local_processes(settings: DetectionSettings, stages: Stages, num_rows: int) -> Iterator["LocalProcesses"]:
+    """Start the processes, no more than there are rows; they end with the context.
+
+    Raises:
+        SettingError: a GPU is required, or more detectors than there are cores.
+        PackageError: no network can be made of the package.
+    """
+    if settings.require_gpu:
+        raise SettingError(
+            "require_gpu: this machine has no GPU; give --address of a cluster that has, or leave it out"
+        )
+    num_processes, cores = settings.num_detectors or local_cores(), local_cores()
+    if num_processes > cores:
+        raise SettingError(
+            f"num_detectors: {num_processes} are more than the {cores} cores of this machine; give {cores} at most, or 0 for all"
+        )
+    runner = LocalProcesses(stages, min(num_processes, num_rows))
+    try:
+        runner.start()
+        yield runner
+    finally:
+        runner.close()
+
+
+class LocalProcesses:
+    """See `pipeline.stages.runner.Runner`.
+
+    Args:
+        stages: what the processes run.
+        num_processes: the most at once.
+    """
+
+    name = "local"
+
+    def __init__(self, stages: Stages, num_processes: int) -> None:
+        self._stages, self._num_processes = stages, num_processes
+        self._processes: list[Process] = []
+        self._is_closed = False
+
+    def start(self) -> None:
+        """Start the processes of the pass, and wait for the first."""
+        self._pass = [self.new_process() for _ in range(self._num_processes)]
+        self._pass[0].opened()
+
+    def new_process(self) -> Process:
+        """Start another one, which ends with this runner at the latest."""
+        if self._is_closed:
+            raise SsdBatchError("the run has ended")
+        self._processes.append(Process(self._stages))
+        return self._processes[-1]
+
+    def end(self, process: Process) -> None:
+        """End one of them; another thread may do the same."""
+        with suppress(ValueError):
+            self._processes.remove(process)
+        process.end()
+
+    def close(self) -> None:
+        """End all processes."""
+        self._is_closed = True
+        for process in list(self._processes):
+            self.end(process)
+
+    def num_nodes(self) -> int:
+        """Return 1: this machine."""
+        return 1
+
+    def spread(self, num_images: int) -> Spread:
+        """See `Runner`; all detectors start at once."""
+        return spread_over(self._num_processes, None, num_images)
+
+    def observer(self, table: str, batch_size: int) -> RunObserver:
+        """Return one that keeps it to itself: Prometheus reads what a run does from Ray."""
+        return RunObserver()
+
+    def num_alone(self, spread: Spread) -> int:
+        """See `Runner`: the processes of the pass have ended."""
+        return spread.min_detectors
+
+    def one_at_a_time(self) -> "OneProcess":
+        """See `Runner`."""
+        return OneProcess(self)
+
+    def blocks(self, num_rows: int, spread: Spread) -> Iterator[pa.Table]:
+        """See `Runner`."""
+        starts = range(0, num_rows, spread.block_rows)
+        waiting = deque((start, min(start + spread.block_rows, num_rows)) for start in starts)
+        lanes = [Lane(self, process) for process in self._pass[: spread.num_detectors]]
+        num_lost = 0
+        while True:
+            for lane in lanes:
+                lane.work_on(waiting, lanes)
+            busy = {lane.running: lane for lane in lanes if lane.running}
+            if not busy:
+                break
+            for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                lane = busy[future]
+                lane.running = None
+                if error := future.exception():
+                    num_lost += 1
+                    if num_lost > spread.max_lost:
+                        logger.error(
+                            "the pass over all images stopped: %s blocks were lost: %s", f"{num_lost:,}", reason(error)
+                        )
+                        return
+                    if isinstance(error, BrokenProcessPool):
+                        lane.restart()
+                    continue
+                lane.work_on(waiting, lanes)  # at once; what came back is looked at beside it
+                yield future.result()
+        for lane in lanes:
+            lane.close()
+
+
+class Lane:
+    """The place of one process in the pass, which another one takes when it dies.
+
+    Args:
+        runner: makes the other one.
+        process: works here first.
+    """
+
+    def __init__(self, runner: LocalProcesses, process: Process) -> None:
+        self._runner, self._process = runner, process
+        self._following: Block | None = None
+        self.running: Future[pa.Table] | None = None
+
+    def work_on(self, waiting: "deque[Block]", lanes: "list[Lane]") -> None:
+        """Begin the next block, if nothing runs here; and let the process read the one that follows."""
+        if self.running:
+            return
+        block = self._following or (waiting.popleft() if waiting else None) or _taken_from(lanes)
+        if block is None:
+            return
+        self._following = waiting.popleft() if waiting else None
+        try:
+            self.running = self._process.pool.submit(_run, block, self._following)
+        except BrokenProcessPool:  # It died while it had nothing to do; whatever it was, it was not this block.
+            self.restart()
+            self.running = self._process.pool.submit(_run, block, self._following)
+
+    def give_up_following(self) -> "Block | None":
+        """Let another lane have the block that would follow."""
+        block, self._following = self._following, None
+        return block
+
+    def restart(self) -> None:
+        """Put another process in the place of one that died."""
+        self._runner.end(self._process)
+        self._process = self._runner.new_process()
+
+    def close(self) -> None:
+        """End the process: what follows has processes of its own."""
+        self._runner.end(self._process)
+
+
+def _taken_from(lanes: list[Lane]) -> "Block | None":
+    """A block that another lane has only begun to read."""
+    return next((block for lane in lanes if (block := lane.give_up_following())), None)
+
+
+class OneProcess:
+    """See `OneAtATime`: a process that holds one image, and serves until it dies."""
+
+    def __init__(self, runner: LocalProcesses) -> None:
+        self._runner = runner
+        self._process: Process | None = None
+
+    def decode(self, number: int) -> pa.Table:
+        """See `OneAtATime`."""
+        return self._run(_decode, number)
+
+    def detect(self, image: pa.Table) -> pa.Table:
+        """See `OneAtATime`."""
+        return self._run(_detect, image)
+
+    def close(self) -> None:
+        """See `OneAtATime`."""
+        if process := self._process:
+            self._runner.end(process)
+
+    def _run(self, function: Any, argument: Any) -> pa.Table:
+        if self._process is None:
+            self._process = self._runner.new_process()
+            self._process.opened()
+        try:
+            return self._process.pool.submit(function, argument).result()
+        except BrokenProcessPool as error:
+            self._runner.end(self._process)
+            self._process = None
+            raise ProcessDiedError(
+                "the process that held this image alone died: it crashed, or was killed, for lack of memory perhaps"
+            ) from error

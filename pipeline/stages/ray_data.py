@@ -1,0 +1,274 @@
+"""A Ray cluster that works on images: the stages as one Ray Data expression.
+
+Nodes with GPUs have detectors there, and tasks on their cores that fetch and decode. On nodes without, each core has an actor that
+does all of it, so that no stage waits for another's cores.
+"""
+
+import gc
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError
+from ray.util.annotations import RayDeprecationWarning
+
+from pipeline.capacity import (
+    ALONE_CPUS,
+    DETECTOR_CPUS,
+    WORKER_CPUS,
+    num_cores,
+    num_detectors_that_fit,
+    num_gpus,
+    num_nodes,
+    wait_until_they_fit,
+)
+from pipeline.errors import SsdBatchError, reason
+from pipeline.settings import DetectionSettings
+from pipeline.stages.isolate import ProcessDiedError
+from pipeline.stages.runner import RunObserver, Spread, Stages, spread_over
+
+logger = logging.getLogger(__name__)
+
+DECODE_CPUS = 0.4
+"""Share of a core that Ray books for a task that reads and decodes."""
+MAX_RETRIES = 1
+"""Of a task or a call whose process dies; Ray's own default is for ever, and with none it gives up what a lost node held."""
+ALONE_WAIT_S = 600.0
+"""An image that runs alone does not come back later: one whose storage fails takes a third of it. There is no room for it, or its node hangs."""
+CALLS_AT_ONCE = 2
+"""Calls of an actor that reads, decodes and detects: one computes, while the other reads."""
+
+StagesRef = list[Any]
+"""The stages in the object store; in a list, where Ray leaves it a reference."""
+
+
+@contextmanager
+def ray_cluster(settings: DetectionSettings, stages: Stages) -> Iterator["RayCluster"]:
+    """Use the cluster that we are in.
+
+    Raises:
+        SettingError: it has no room for the detectors.
+        PackageError: no network can be made of the package.
+    """
+    from model.package import ModelPackage
+
+    ModelPackage.from_files(stages.package_files).network()
+    wait_until_they_fit(settings)
+    yield RayCluster(settings, stages)
+
+
+class RayCluster:
+    """See `pipeline.stages.runner.Runner`.
+
+    Args:
+        settings: how many detectors.
+        stages: what the cluster runs.
+    """
+
+    name = "ray"
+
+    def __init__(self, settings: DetectionSettings, stages: Stages) -> None:
+        self._settings = settings
+        self._stages = [ray.put(stages)]
+
+    def num_nodes(self) -> int:
+        """See `Runner`."""
+        return num_nodes()
+
+    def spread(self, num_images: int) -> Spread:
+        """See `Runner`: as many detectors as asked for; 0 = one per GPU, or one per core where there is no GPU."""
+        settings = self._settings
+        num_detectors = settings.num_detectors or min(num_gpus() or num_cores(), num_detectors_that_fit())
+        return spread_over(num_detectors, settings.min_detectors, num_images)
+
+    def observer(self, table: str, batch_size: int) -> RunObserver:
+        """Return one that publishes metrics: Ray's agent on this node serves them."""
+        from pipeline.metrics import RunMetrics
+
+        return RunMetrics(table, batch_size)
+
+    def num_alone(self, spread: Spread) -> int:
+        """See `Runner`: nodes may have gone since the pass began."""
+        return max(1, min(spread.min_detectors, num_detectors_that_fit()))
+
+    def one_at_a_time(self) -> "OneActor":
+        """See `Runner`."""
+        return OneActor(self._stages, max(self._settings.node_wait_s, ALONE_WAIT_S))
+
+    def blocks(self, num_rows: int, spread: Spread) -> Iterator[pa.Table]:
+        """See `Runner`."""
+        DataContext.get_current().max_errored_blocks = spread.max_lost
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # It prints a traceback for each lost block.
+        try:
+            detections = self._through(blocks_of_rows(num_rows, spread.block_rows), spread)
+            yield from detections.iter_batches(batch_size=None, batch_format="pyarrow")
+        except RayError as error:
+            logger.error("the pass over all images stopped: %s", reason(error))
+        gc.collect()  # The actors of a pass that stopped live as long as its executor, which is part of a cycle.
+
+    def _through(self, blocks: Dataset, spread: Spread) -> Dataset:
+        options: dict[str, Any] = {
+            "batch_format": "pyarrow",
+            "fn_constructor_kwargs": {"stages": self._stages},
+            # Ray waits for ever once all its actors are gone for good: before that, more blocks than allowed are lost.
+            "max_restarts": (1 + MAX_RETRIES) * (1 + spread.max_lost),
+            "max_task_retries": MAX_RETRIES,
+        }
+        pool: dict[str, Any] = {"min_size": spread.min_detectors, "max_size": spread.num_detectors}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RayDeprecationWarning)  # Ray 2.60 has no other place for these options yet.
+            if not num_gpus():
+                compute = ActorPoolStrategy(
+                    **pool, max_concurrent_calls_per_actor=CALLS_AT_ONCE, enable_true_multi_threading=True
+                )
+                return blocks.map_batches(
+                    WorkerActor, batch_size=None, compute=compute, num_cpus=WORKER_CPUS, **options
+                )
+            images = blocks.map_batches(
+                partial(decode, stages=self._stages), batch_size=None, batch_format="pyarrow", num_cpus=DECODE_CPUS,
+                max_retries=MAX_RETRIES,
+            )  # fmt: skip
+            # A block per call, in both ways of saying it: with GPUs, Ray refuses None.
+            return images.map_batches(
+                DetectorActor, batch_size=spread.block_rows, compute=ActorPoolStrategy(**pool),
+                num_cpus=DETECTOR_CPUS, num_gpus=1, **options,
+            )  # fmt: skip
+
+
+def blocks_of_rows(num_rows: int, block_rows: int) -> Dataset:
+    """Make a data set of blocks, each one row: the numbers of its first planned row, and of the one after its last."""
+    starts = range(0, num_rows, block_rows)
+    return ray.data.from_arrow([_block(start, min(start + block_rows, num_rows)) for start in starts])
+
+
+def _block(start: int, stop: int) -> pa.Table:
+    return pa.table({"start": [start], "stop": [stop]})
+
+
+@lru_cache(1)
+def _stages_of(reference: Any) -> Stages:
+    """Those of the last reference, so that a process that runs many tasks keeps what it has opened."""
+    stages: Stages = ray.get(reference)
+    return stages
+
+
+def decode(block: Any, stages: StagesRef) -> Any:
+    """Run the first stage for one block, as a task."""
+    from pipeline.stages.detect import decode_block
+
+    return decode_block(_stages_of(stages[0]), _numbers(block))
+
+
+def _numbers(block: pa.Table) -> tuple[int, int]:
+    return block["start"][0].as_py(), block["stop"][0].as_py()
+
+
+def _actor_name() -> str:
+    return str(ray.get_runtime_context().get_actor_id())
+
+
+class DetectorActor:
+    """The second stage, as an actor: one model on one GPU, or on one core."""
+
+    def __init__(self, stages: StagesRef) -> None:
+        from pipeline.stages.detect import DetectStage
+
+        device = "cuda" if ray.get_gpu_ids() else "cpu"
+        self._detect = DetectStage(_stages_of(stages[0]), device, _actor_name())
+
+    def __call__(self, images: pa.Table) -> pa.Table:
+        """Rows with pixels, or with an error already, to rows of the table."""
+        from pipeline.stages.detect import detect_images
+
+        return detect_images(self._detect, images)
+
+
+class WorkerActor:
+    """Both stages, as an actor: one model on one core."""
+
+    def __init__(self, stages: StagesRef) -> None:
+        from pipeline.stages.detect import Worker
+
+        self._worker = Worker(_stages_of(stages[0]), _actor_name())
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """One block, by the numbers of its planned rows, to rows of the table."""
+        return self._worker(_numbers(block))
+
+
+class OneActor:
+    """See `pipeline.stages.isolate.OneAtATime`: a task that decodes, and an actor that detects until it dies.
+
+    Args:
+        stages: what they run.
+        wait_s: how long room for them is waited for, and then for what they do.
+    """
+
+    def __init__(self, stages: StagesRef, wait_s: float) -> None:
+        self._stages, self._wait_s = stages, wait_s
+        self._decode: Any = ray.remote(max_retries=0, num_cpus=ALONE_CPUS)(decode)
+        options: dict[str, Any] = {"num_cpus": ALONE_CPUS, "num_gpus": 1 if num_gpus() else None}
+        self._start = ray.remote(max_restarts=0, **options)(DetectorActor).remote
+        self._detector: Any = None
+        self._decoding: Any = None
+
+    def decode(self, number: int) -> pa.Table:
+        """See `OneAtATime`."""
+        self._decoding = self._decode.remote(_block(number, number + 1), self._stages)
+        try:
+            return self._got(self._decoding)
+        except RayError as error:
+            raise _cause(error) from error
+
+    def detect(self, image: pa.Table) -> pa.Table:
+        """See `OneAtATime`."""
+        detector = self._detector or self._started()
+        try:
+            return self._got(detector.__call__.remote(image))
+        except RayError as error:
+            self._detector = None
+            raise _cause(error) from error
+
+    def close(self) -> None:
+        """See `OneAtATime`."""
+        if self._decoding:
+            ray.cancel(self._decoding, force=True)
+        if self._detector:
+            ray.kill(self._detector)
+
+    def _started(self) -> Any:
+        self._detector = self._start(self._stages)
+        try:
+            self._got(self._detector.__ray_ready__.remote())
+        except RayError as error:
+            raise SsdBatchError(f"the detector can't start: {reason(error)}") from error
+        return self._detector
+
+    def _got(self, reference: Any) -> Any:
+        """Raises SsdBatchError when it does not come."""
+        try:
+            return ray.get(reference, timeout=self._wait_s)
+        except GetTimeoutError as error:
+            raise SsdBatchError(
+                f"an image that runs alone did not come back within {self._wait_s:.0f} s: of {num_nodes()} nodes none has "
+                "room for it, or its node hangs; run again when the cluster is mended"
+            ) from error
+
+
+def _cause(error: RayError) -> Exception:
+    if isinstance(error, RayTaskError):
+        cause: Exception = error.cause
+        return cause
+    if isinstance(error, OutOfMemoryError):
+        return ProcessDiedError(
+            f"Ray killed the process that held this image alone, for lack of memory: {reason(error)}"
+        )
+    return ProcessDiedError(
+        "the process that held this image alone died: it crashed, or was killed, for lack of memory perhaps"
+    )

@@ -1,0 +1,68 @@
+"""Measure the detector alone, on tensors in memory: a process for each core, with one thread each, as a run has them.
+
+python -m tests.benchmarks.bare_detector FOLDER MODEL NUM_IMAGES: prints images/s of all processes together.
+"""
+
+import os
+import sys
+import time
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from model.package_files import RECORD_FILE, WEIGHTS_FILE
+
+BATCH_SIZE, NUM_LOADED = 8, 200
+MEET_S = 120.0
+"""Time for all processes to load; when one of them dies, the others give up after it."""
+
+
+def detect(folder: Path, model: Path, num_images: int, together: Any, rates: Any) -> None:
+    """Load, wait for the other processes, detect, and say how fast that was."""
+    import torch
+    from torchvision.io import ImageReadMode, decode_image
+
+    from model.detector import Detector
+    from model.memory import keep_freed_memory
+    from model.package import ModelPackage
+    from model.preprocess import resize
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    package = ModelPackage.from_files({name: (model / name).read_bytes() for name in (RECORD_FILE, WEIGHTS_FILE)})
+    detector = Detector(package, torch.device("cpu"))
+    files = sorted(folder.iterdir())[:NUM_LOADED]
+    squares = [resize(decode_image(str(f), mode=ImageReadMode.RGB), detector.image_size_px) for f in files]
+    batches = [
+        torch.stack(squares[start : start + BATCH_SIZE]).contiguous(memory_format=torch.channels_last)
+        for start in range(0, len(squares), BATCH_SIZE)
+    ]
+    sizes_px = torch.full((BATCH_SIZE, 2), 500.0)
+    detector(batches[0], sizes_px[: len(batches[0])])
+    together.wait(MEET_S)
+    begun_s, num_done = time.perf_counter(), 0
+    while num_done < num_images:
+        for batch in batches:
+            detector(batch, sizes_px[: len(batch)])
+            num_done += len(batch)
+            if num_done >= num_images:
+                break
+    rates.put(num_done / (time.perf_counter() - begun_s))
+
+
+def main(folder: Path, model: Path, num_images: int) -> None:
+    cores, context = len(os.sched_getaffinity(0)), get_context("spawn")
+    together, rates = context.Barrier(cores), context.Queue()
+    arguments = (folder, model, max(1, num_images // cores), together, rates)
+    processes = [context.Process(target=detect, args=arguments, daemon=True) for _ in range(cores)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode != 0 for process in processes):
+        sys.exit("a detector failed")
+    print(sum(rates.get() for _ in processes))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

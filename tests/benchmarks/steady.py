@@ -1,0 +1,98 @@
+"""Measure many pictures through both runners, next to the bare detector on the same cores: `make bench steady`."""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from jobs.demo.train import PACKAGE
+from model.config import Architecture, Thresholds
+from model.package import ModelPackage
+from model.package_files import PackageRecord
+from model.ssd import SSD
+from pipeline.packages import write_package
+from tests.benchmarks.sides import ADDRESSES, draw, infer, measure, report, sides_of, spread
+
+MEMORY_EVERY_S = 5.0
+"""Rarely enough that reading takes about 1 % of two cores for `local`, 2 % for `ray`."""
+
+
+def tiny(folder: Path) -> Path:
+    """Write a package so small that the way of the data takes most of the time."""
+    torch.manual_seed(0)
+    record = PackageRecord(
+        name="tiny",
+        architecture=Architecture(width=0.05),
+        class_names=("a", "b"),
+        thresholds=Thresholds(score_thresh=0.3, detections_per_img=5),
+    )
+    write_package(ModelPackage(record, SSD(record.architecture, 3).state_dict()), str(folder))
+    return folder
+
+
+def stream_images_per_s(table: Path) -> float:
+    """Read the rate from the first results to the last ones from the run's record.
+
+    Raises:
+        SystemExit: the run was too short to have one.
+    """
+    command = [str(Path(sys.executable).with_name("ssd-batch")), "runs", "--table", str(table), "--json"]
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    rate = json.loads(told)["runs"][0]["stream_images_per_s"]
+    if rate is None:
+        sys.exit("all results came at once, so that there is no steady rate: take more --num-images")
+    return float(rate)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--num-images", type=int, default=2000)
+    parser.add_argument("--model", default=PACKAGE, help="model package; tiny is one that takes hardly any time")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sides", type=sides_of(*ADDRESSES), default=[*ADDRESSES], help="runners to measure")
+    parser.add_argument("--memory-every-s", type=float, help="print the memory of the process tree this often")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON on the last line too")
+    options = parser.parse_args()
+    whole: dict[str, list[float]] = {side: [] for side in options.sides}
+    steady: dict[str, list[float]] = {side: [] for side in whole}
+    peaks: dict[str, int] = dict.fromkeys(whole, 0)
+    bare: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        images = draw(folder / "images", options.num_images)
+        model = tiny(folder / "tiny") if options.model == "tiny" else Path(options.model)
+        for number in range(options.rounds):
+            alone = [sys.executable, "-m", "tests.benchmarks.bare_detector", images, model, options.num_images]
+            bare.append(float(measure(alone).out))
+            for side in whole:
+                table = folder / f"{side}-{number}"
+                took = measure(infer(images, table, model, side), MEMORY_EVERY_S, options.memory_every_s)
+                whole[side].append(options.num_images / took.seconds)
+                steady[side].append(stream_images_per_s(table))
+                peaks[side] = max(peaks[side], took.peak_bytes)
+    figures: dict[str, object] = {
+        "num_images": options.num_images,
+        "model": str(options.model),
+        "bare_images_per_s": bare,
+    }
+    lines = [f"bare   {spread(bare, 1)} images/s"]
+    for side in whole:
+        of_bare = [[one / rate for one, rate in zip(rates[side], bare, strict=True)] for rates in (whole, steady)]
+        peak_gib = peaks[side] / 2**30
+        figures[side] = {
+            "images_per_s": whole[side], "steady_images_per_s": steady[side], "of_bare": of_bare[0],
+            "steady_of_bare": of_bare[1], "peak_gib": peak_gib,
+        }  # fmt: skip
+        lines.append(
+            f"{side:6} {spread(whole[side], 1)} images/s, {spread(of_bare[0])} of bare; steady {spread(steady[side], 1)}, "
+            f"{spread(of_bare[1])} of bare; {peak_gib:.2f} GiB at most"
+        )
+    report(lines, figures, options.json)
+
+
+if __name__ == "__main__":
+    main()
