@@ -21,11 +21,11 @@ NOT_AGAIN = (2, 3, 4, 5)
 
 NO_ANSWER = re.compile(
     r"could not connect|connect(ion)? (timeout|timed out|refused|reset|was closed|aborted|error)|cannot connect|read timeout|timed out"
-    r"|error sending request|dns error|name resolution|nodename nor servname|slow ?down|service ?unavailable|internal ?server ?error"
-    r"|too many requests|bad gateway|gateway time-?out",
+    r"|error sending request|dns error|name resolution|nodename nor servname|name or service not known|no address associated"
+    r"|slow ?down|service ?unavailable|internal ?server ?error|too many requests|bad gateway|gateway time-?out",
     re.I,
 )
-"""Outages as libraries tell them: botocore, s3fs, aiohttp, delta-rs, obstore."""
+"""Outages as libraries tell them: botocore, s3fs, aiohttp, delta-rs, obstore, urllib."""
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 """Colours that delta-rs puts into its messages; obstore adds pages of `Debug source`."""
 

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -173,6 +174,7 @@ def test_a_name_of_torchvisions_that_is_not_reachable(tmp_path: Path, run, monke
     """Port 9 of this machine discards; nothing listens. An outage may end, so the code is 1, which schedulers repeat."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of its first use
     name = "SSD300_VGG16_Weights.COCO_V1"
     code, out, err = run("--weights", name, "--output", tmp_path / "model", "--name", "coco")
     assert (code, out) == (1, "")

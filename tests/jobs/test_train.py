@@ -1,7 +1,9 @@
 """From labelled images to a measured package."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from model.package import ModelPackage
 from model.package_files import PackageRecord
 from model.ssd import SSD, adapted_trunk
 from pipeline.errors import SettingError, SsdBatchError
-from pipeline.packages import read_package, write_package
+from pipeline.packages import read_package, read_start, write_package
 
 pytestmark = [
     pytest.mark.slow,
@@ -44,52 +46,12 @@ def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(voc: Path, output: Path, **more: object) -> TrainSettings:
-    few = {"num_steps": 2, "batch_size": 2, "width": 0.05}
-    return TrainSettings(data=(str(voc),), output=str(output), name="shapes", **{**few, **more})
+    few: dict[str, Any] = {"num_steps": 2, "batch_size": 2}
+    if "init" not in more:
+        few["width"] = 0.05
+    return TrainSettings(data=(str(voc),), output=str(output), name="shapes", **few | more)
 
 
-def test_a_training_leaves_a_package_with_its_metrics(voc: Path, tmp_path: Path) -> None:
-    metrics = train_on_data(settings(voc, tmp_path / "model", seed=5, tensorboard=str(tmp_path / "events")))
-    package = read_package(str(tmp_path / "model"))
-    assert set(package.record.class_names) <= set(CLASS_NAMES)
-    assert json.loads(json.dumps(metrics)) == package.record.metrics
-    origin = package.record.provenance
-    assert (origin["settings"]["seed"], origin["num_steps"], origin["num_workers"], origin["devices"]) == (
-        5,
-        2,
-        [1],
-        ["cpu"],
-    )
-    assert (origin["data"], origin["split"], origin["num_images"]) == ([str(voc)], "train", 9)
-    page = (tmp_path / "model/training.html").read_text()
-    assert all(text in page for text in (package.digest, 'aria-label="Loss"', "Worst mistakes", origin["data_digest"]))
-    assert len(list((tmp_path / "events").glob("events.out.tfevents.*"))) == 1
-    assert (metrics["num_images"], set(metrics["per_class"]) <= set(CLASS_NAMES)) == (3, True)
-
-    held_out = EvaluateSettings(
-        model=str(tmp_path / "model"), data=(str(voc),), split="val", page=str(tmp_path / "page.html")
-    )
-    assert evaluate_on_data(held_out).metrics.summary().items() <= metrics.items()
-    assert 'aria-label="Loss"' not in (tmp_path / "page.html").read_text()
-
-
-def test_a_training_stops_before_it_starts(voc: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=r"no data has the split 'other'"):
-        train_on_data(settings(voc, tmp_path / "model", train_split="other"))
-    with pytest.raises(SettingError, match=r"class_weights: no class is named klass 1; there are "):
-        train_on_data(settings(voc, tmp_path / "model", class_weights={"klass 1": 3}))
-    begun = tmp_path / "model/_runs/shapes/settings.json"
-    begun.parent.mkdir(parents=True)
-    begun.write_text("{}")
-    with pytest.raises(SettingError, match=r"num_steps: 2, not None; .* as the run in .* was begun with"):
-        train_on_data(settings(voc, tmp_path / "model"))
-    (tmp_path / "model.json").write_text("{}")
-    with pytest.raises(SettingError, match="holds a model package already"):
-        train_on_data(settings(voc, tmp_path))
-
-
-STILL = {"learning_rate": 1e-9, "weight_decay": 0, "num_steps": 1}
-"""So small a step that weights stay what they were, to the eye of float16."""
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
@@ -105,20 +67,79 @@ def trunk(tmp_path_factory: pytest.TempPathFactory) -> str:
     return url
 
 
-def test_a_training_starts_from_a_trunk(
-    voc: Path, tmp_path: Path, trunk: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    few = {"data": (str(voc),), "output": str(tmp_path), "name": "shapes", "batch_size": 2, **STILL}
-    train_on_data(TrainSettings(**few, init=trunk, architecture="ssd512_vgg16"))
-    package = read_package(str(tmp_path))
+@dataclass(frozen=True)
+class Trained:
+    """A training that began with the trunk. folder: of its `model` and its TensorBoard `events`; metrics: what it returned."""
+
+    folder: Path
+    metrics: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def trained(voc: Path, trunk: str, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Its steps are so small that weights stay what they were, to the eye of float16."""
+    folder = tmp_path_factory.mktemp("trained")
+    more = {"seed": 5, "learning_rate": 1e-9, "weight_decay": 0, "tensorboard": str(folder / "events")}
+    start = {"init": trunk, "architecture": "ssd512_vgg16"}
+    return Trained(folder, train_on_data(settings(voc, folder / "model", **start, **more)))
+
+
+def test_a_training_leaves_a_package_with_its_metrics(voc: Path, trained: Trained, tmp_path: Path) -> None:
+    folder, metrics = trained.folder, trained.metrics
+    package = read_package(str(folder / "model"))
+    assert set(package.record.class_names) <= set(CLASS_NAMES)
+    assert json.loads(json.dumps(metrics)) == package.record.metrics
+    origin = package.record.provenance
+    assert (origin["settings"]["seed"], origin["num_steps"], origin["num_workers"], origin["devices"]) == (
+        5,
+        2,
+        [1],
+        ["cpu"],
+    )
+    assert (origin["data"], origin["split"], origin["num_images"]) == ([str(voc)], "train", 9)
+    page = (folder / "model/training.html").read_text()
+    assert all(text in page for text in (package.digest, 'aria-label="Loss"', "Worst mistakes", origin["data_digest"]))
+    assert len(list((folder / "events").glob("events.out.tfevents.*"))) == 1
+    assert (metrics["num_images"], set(metrics["per_class"]) <= set(CLASS_NAMES)) == (3, True)
+
+    held_out = EvaluateSettings(
+        model=str(folder / "model"), data=(str(voc),), split="val", page=str(tmp_path / "page.html")
+    )
+    assert evaluate_on_data(held_out).metrics.summary().items() <= metrics.items()
+    assert 'aria-label="Loss"' not in (tmp_path / "page.html").read_text()
+
+
+def test_a_training_starts_from_a_trunk(trained: Trained, trunk: str) -> None:
+    package = read_package(str(trained.folder / "model"))
     assert package.record.architecture == Architecture(kind="ssd512_vgg16", width=0.1)
     assert package.record.preprocessing == IMAGENET
-    start = ModelPackage.from_files({path.name: path.read_bytes() for path in Path(trunk).iterdir()})
+    start = read_start(trunk)
     assert package.record.provenance["init"] == start.digest
     assert len(start.weights) == 26
     for name, tensor in start.weights.items():
         torch.testing.assert_close(package.weights[name].float(), tensor.float(), atol=1e-3, rtol=1e-3)
+
+
+def test_what_a_trunk_leaves_to_chance(
+    voc: Path, tmp_path: Path, trunk: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from_package(settings(voc, tmp_path, init=trunk), ("circle",))
     assert "init: 26 tensors kept; at random: classification, conv10_1, conv10_2, " in capsys.readouterr().err
+
+
+def test_a_training_stops_before_it_starts(voc: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"no data has the split 'other'"):
+        train_on_data(settings(voc, tmp_path / "model", train_split="other"))
+    with pytest.raises(SettingError, match=r"class_weights: no class is named klass 1; there are "):
+        train_on_data(settings(voc, tmp_path / "model", class_weights={"klass 1": 3}))
+    begun = tmp_path / "model/_runs/shapes/settings.json"
+    begun.parent.mkdir(parents=True)
+    begun.write_text("{}")
+    with pytest.raises(SettingError, match=r"num_steps: 2, not None; .* as the run in .* was begun with"):
+        train_on_data(settings(voc, tmp_path / "model"))
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(SettingError, match="holds a model package already"):
+        train_on_data(settings(voc, tmp_path))
 
 
 @pytest.mark.parametrize("same_classes", [True, False])
@@ -143,7 +164,7 @@ def test_a_training_starts_from_a_detector(
 
 def test_a_setting_that_contradicts_init(voc: Path, tmp_path: Path, trunk: str) -> None:
     with pytest.raises(SettingError, match=r"width: that of init .* is 0\.1, not 0\.05"):
-        train_on_data(settings(voc, tmp_path / "model", init=trunk))
+        train_on_data(settings(voc, tmp_path / "model", init=trunk, width=0.05))
     architecture = Architecture(width=0.05)
     record = PackageRecord(name="x", architecture=architecture, class_names=("a",))
     write_package(ModelPackage(record, SSD(architecture, 2).state_dict()), str(tmp_path / "init"))

@@ -1,5 +1,8 @@
 """Which exit code an error has."""
 
+from socket import gaierror
+from urllib.error import URLError
+
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from deltalake.exceptions import DeltaError
@@ -31,6 +34,7 @@ def answer(status: int) -> ClientError:
         (ReadTimeoutError(endpoint_url=URL), 1),
         (OSError("Please reduce your request rate: SlowDown"), 1),
         (DeltaError("Generic S3 error: error sending request for url (http://store/)"), 1),
+        (URLError(gaierror(-2, "Name or service not known")), 1),
         (OSError("Cannot connect to host store:80 ssl:default [Name or service not known]"), 1),
     ],
 )

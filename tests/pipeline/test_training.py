@@ -16,7 +16,7 @@ from model.package_files import PackageRecord
 from pipeline.dataset import read_clean
 from pipeline.errors import SettingError, SsdBatchError
 from pipeline.examples import LabelledExamples
-from pipeline.train_loop import new_network
+from pipeline.train_loop import STATE_FILE, new_network
 from pipeline.training import Trained, check_batch_norm, train
 from pipeline.training_progress import Begun
 from pipeline.training_settings import ClusterTraining
@@ -42,10 +42,32 @@ def trained(url: Path, **settings: Any) -> Trained:
     return train(start, DrawnExamples(0, 8), DrawnExamples(100, 3), changed, str(url))
 
 
-def test_two_workers_end_where_one_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """But for the noise of bfloat16: the weights have moved much further than they lie apart."""
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For the folders of runs: that of two workers is begun by one test, and taken up by the next."""
+    return tmp_path_factory.mktemp("runs")
+
+
+MEASURED = {"validate_every_steps": 1, "keep_checkpoints": 1}
+
+
+def test_two_workers_end_where_one_does(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the noise of bfloat16: the weights have moved much further than they lie apart.
+
+    The training of one has lost its workers' error, which comes as a result without error, without checkpoint, and without
+    what `learn` returns: it is started again.
+    """
     start = new_network(ModelPackage(RECORD, {}), SETTINGS.seed).state_dict()
-    one, two = (trained(tmp_path / str(count), num_workers=count).weights for count in (1, 2))
+    trained(runs / "two", num_workers=2, **MEASURED)
+    kept = kept_states(runs / "two")
+    assert 1 <= len(kept) <= 2  # the best, and the last
+    two = max(kept, key=lambda state: state["step"])["network"]
+    fit, results = TorchTrainer.fit, [SimpleNamespace(return_value=None)]
+    monkeypatch.setattr(TorchTrainer, "fit", lambda trainer: results.pop() if results else fit(trainer))
+    one = trained(runs / "one", num_workers=1).weights
+    assert not results
     moved = torch.cat([(one[name] - start[name]).flatten() for name in start]).norm()
     apart = torch.cat([(one[name] - two[name]).flatten() for name in start]).norm()
     assert apart < 0.05 * moved
@@ -53,23 +75,26 @@ def test_two_workers_end_where_one_does(tmp_path: Path, capsys: pytest.CaptureFi
     assert "the training begins: 1 workers, cpu" in told
     assert "the training begins: 2 workers, cpu" in told
     assert told.count("step 4 of 4 · pass 2 · localization ") == 2
-
-
-def test_checkpoints_are_measured_and_the_best_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A finished run that is started again has nothing left to do, and gives the same."""
-    first = trained(tmp_path / "run", num_workers=2, validate_every_steps=1, keep_checkpoints=1)
-    told = capsys.readouterr().err
     assert [f"step {step}: map50 0." in told for step in range(1, 5)] == [True] * 4
-    assert 1 <= len(list((tmp_path / "run").glob("checkpoint_*/state.pt"))) <= 2  # the best, and the last
 
-    again = trained(tmp_path / "run", num_workers=1, validate_every_steps=1, keep_checkpoints=1)
+
+def kept_states(run: Path) -> list[dict[str, Any]]:
+    """What a run's checkpoints hold."""
+    return [torch.load(file, weights_only=True) for file in run.glob(f"checkpoint_*/{STATE_FILE}")]
+
+
+def test_the_best_checkpoint_comes_out(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A finished run that is started again has nothing left to do."""
+    again = trained(runs / "two", num_workers=1, **MEASURED)
     assert "the training resumes after step 4 of 4" in capsys.readouterr().err
-    assert all(torch.equal(first.weights[name], again.weights[name]) for name in first.weights)
-    assert first.history == again.history
-    assert (
-        [told.step for told in first.history.stepped] == [told.step for told in first.history.measured] == [1, 2, 3, 4]
-    )
-    assert first.history.begun == [Begun(0, 2, "cpu", False)]
+    history = again.history
+    assert [told.step for told in history.stepped] == [told.step for told in history.measured] == [1, 2, 3, 4]
+    assert history.begun == [Begun(0, 2, "cpu", False)]
+    map50_of = {told.step: told.map50 for told in history.measured}
+    best = [
+        state["network"] for state in kept_states(runs / "two") if map50_of[state["step"]] == max(map50_of.values())
+    ]
+    assert any(all(torch.equal(network[name], again.weights[name]) for name in again.weights) for network in best)
 
 
 def test_an_image_that_can_not_be_read_ends_it_in_one_line(
@@ -86,16 +111,6 @@ def test_an_image_that_can_not_be_read_ends_it_in_one_line(
     ) as found:
         train(ModelPackage(RECORD, {}), examples, examples, settings, str(tmp_path / "run"))
     assert "\n" not in str(found.value)
-
-
-def test_a_training_whose_workers_error_ray_lost_is_started_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Which comes as a result without error, without checkpoint, and without what `learn` returns."""
-    fit, results = TorchTrainer.fit, [SimpleNamespace(return_value=None)]
-    monkeypatch.setattr(TorchTrainer, "fit", lambda trainer: results.pop() if results else fit(trainer))
-    assert len(trained(tmp_path / "run").history.stepped) == 4
-    assert "step 4 of 4" in capsys.readouterr().err
 
 
 def test_batch_norm_needs_two_images_a_pass() -> None:
