@@ -1,16 +1,13 @@
 """What both runners promise: one row for each planned image, whatever dies. Their images are drawn, their accidents real."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -23,56 +20,12 @@ from pipeline.settings import LOCAL, LOCAL_RAY, DetectionSettings
 from pipeline.stages import ray_data
 from pipeline.stages import runner as runners
 from pipeline.stages.place import local_cores, place
-from pipeline.stages.rows import DECODED, PIXELS, failure
+from pipeline.stages.rows import DECODED
 from pipeline.stages.runner import Spread, Stages, results, spread_over, started
 from pipeline.stages.timings import METERS
+from tests.pipeline.stages.drawn import SIDE_PX, Drawn, indexes
 
 FILES = {name: (PACKAGE / name).read_bytes() for name in (RECORD_FILE, WEIGHTS_FILE)}
-SIDE_PX = 300
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Decodes one and the same picture; before some rows something happens in the process that holds them.
-
-    deadly: kill the process; fragile: kill it while a neighbour works, as where memory is short; hopeless: raise, for the block.
-    """
-
-    folder: str
-    deadly: tuple[int, ...] = ()
-    fragile: tuple[int, ...] = ()
-    hopeless: tuple[int, ...] = ()
-
-    def __call__(self, rows: pa.Table) -> Iterator[dict[str, Any]]:
-        return map(self._image, rows["index"].to_pylist())
-
-    def _image(self, index: int) -> dict[str, Any]:
-        if index in self.deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if index in self.fragile:
-            self._die_beside_others(index)
-        if index in self.hopeless:
-            raise ArithmeticError("our mistake")
-        if index == 1:
-            return failure("decode", ValueError("no picture"))
-        return {"width_px": 3000, "height_px": 300, ".bytes_read": 1, PIXELS: PICTURE.copy()}
-
-    def _die_beside_others(self, index: int) -> None:
-        """A flag stands while a fragile row is worked on. It is seen beside another's: then this process dies."""
-        flag = Path(self.folder, str(index))
-        flag.touch()
-        time.sleep(0.3)
-        others = [name for name in os.listdir(self.folder) if name != str(index)]
-        flag.unlink()
-        if others:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-PICTURE = np.array(draw_picture(3).image.resize((SIDE_PX, SIDE_PX)))
-
-
-def indexes(start: int, stop: int) -> pa.Table:
-    return pa.table({"index": range(start, stop), "uri": [f"image {n}" for n in range(start, stop)]})
 
 
 def stages(tmp_path: Path, **accidents: Any) -> Stages:
