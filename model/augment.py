@@ -1,14 +1,19 @@
-"""SSD's geometric training augmentation, from torchvision's `transforms.v2`."""
-
-from typing import Any
+"""SSD's geometric training augmentation: zoom out, IoU crop, flips."""
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.ops import box_iou
-from torchvision.transforms import v2
 
+from model.boxes import pairwise_iou
 from model.config import Preprocessing, TrainingSettings
+
+MIN_IOUS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+"""A crop is asked to overlap an object by one of these; at 1 it is the whole image. Source: Liu et al. 2016, section 2.2."""
+NUM_TRIALS = 40
+"""Crops that are tried before another overlap is drawn."""
+MAX_ASPECT = 2.0
+"""Of a crop: neither this many times as wide as high, nor as high as wide."""
+MIN_SIDE_PX = 3
+"""Objects that are smaller when all is done are left out."""
 
 
 class Augmentation:
@@ -23,18 +28,11 @@ class Augmentation:
 
     def __init__(self, preprocessing: Preprocessing, settings: TrainingSettings) -> None:
         fill = [round(255 * mean) for mean in preprocessing.mean]
-        zoom_out = v2.RandomZoomOut(fill=fill, side_range=(1, settings.zoom_out_max))
-        self._transform = v2.Compose(
-            [
-                *([zoom_out] if settings.zoom_out_max > 1 else []),
-                *([IoUCrop(min_scale=settings.crop_min)] if settings.crop_min < 1 else []),
-                v2.RandomHorizontalFlip(),
-                v2.SanitizeBoundingBoxes(min_size=3),
-            ]
-        )
+        self._fill = torch.tensor(fill, dtype=torch.uint8)[:, None, None]
+        self._zoom_out_max, self._crop_min = settings.zoom_out_max, settings.crop_min
 
     def __call__(self, image: Tensor, boxes_xyxy: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One example, randomly changed; objects may be cut away.
+        """Change one example at random; objects may be cut away.
 
         Args:
             image: (3, H, W) uint8 RGB.
@@ -44,51 +42,69 @@ class Augmentation:
         Returns:
             The three in the same formats, of another size and another N. Randomness is torch's global generator.
         """
-        boxes = tv_tensors.BoundingBoxes(boxes_xyxy, format="XYXY", canvas_size=tuple(image.shape[-2:]))
-        changed, target = self._transform(tv_tensors.Image(image), {"boxes": boxes, "labels": labels})
-        return changed.as_subclass(Tensor), target["boxes"].as_subclass(Tensor).float(), target["labels"]
+        boxes = boxes_xyxy.float()
+        if self._zoom_out_max > 1 and torch.rand(()) < 0.5:
+            image, boxes = self._zoomed_out(image, boxes)
+        if self._crop_min < 1 and (crop := draw_crop(boxes, size_of(image), self._crop_min)) is not None:
+            is_within = _centres_within(boxes, crop[None])[0]
+            image, boxes, labels = *_cut(image, boxes[is_within], crop), labels[is_within]
+        if torch.rand(()) < 0.5:
+            image, boxes = image.flip(-1), _mirrored(boxes, image.shape[-1])
+        is_whole = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE_PX).all(dim=1)
+        is_inside = (boxes >= 0).all(dim=1) & (boxes <= size_of(image).repeat(2)).all(dim=1)
+        return image, boxes[is_whole & is_inside], labels[is_whole & is_inside]
+
+    def _zoomed_out(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Somewhere on a larger canvas."""
+        channels, height_px, width_px = image.shape
+        times = 1 + torch.rand(()) * (self._zoom_out_max - 1)
+        canvas_width, canvas_height = int(width_px * times), int(height_px * times)
+        at = torch.rand(2)
+        left, top = int((canvas_width - width_px) * at[0]), int((canvas_height - height_px) * at[1])
+        canvas = self._fill.expand(channels, canvas_height, canvas_width).clone()
+        canvas[:, top : top + height_px, left : left + width_px] = image
+        return canvas, boxes + torch.tensor([left, top, left, top])
 
 
-class IoUCrop(v2.RandomIoUCrop):  # type: ignore[misc]
-    """torchvision's, which looks for a crop with one trial after the other, with all trials at once: 8 ms become 1.
+def size_of(image: Tensor) -> Tensor:
+    """Return width and height of an image (3, H, W), as (2,) int64."""
+    return torch.tensor([image.shape[-1], image.shape[-2]])
 
-    Chosen is the first trial that has an object's centre in it and overlaps such an object by the IoU drawn.
+
+def draw_crop(boxes_xyxy: Tensor, size_px: Tensor, min_scale: float) -> Tensor | None:
+    """Draw a crop that has an object's centre in it and overlaps such an object by the IoU drawn: the first trial that does.
+
+    Args:
+        boxes_xyxy: (N, 4) float pixels.
+        size_px: (2,), the image's width and height.
+        min_scale: least share of each side that is left.
+
+    Returns:
+        (4,) int64 xyxy pixels; None: the whole image.
     """
+    while (min_iou := MIN_IOUS[int(torch.randint(len(MIN_IOUS), ()))]) < 1:
+        crops = _trials(size_px, min_scale)
+        overlaps = _centres_within(boxes_xyxy, crops) & (pairwise_iou(crops, boxes_xyxy) >= min_iou)
+        fits = overlaps.any(dim=1) & _is_shapely(crops)
+        if fits.any():
+            return crops[int(fits.int().argmax())].long()
+    return None
 
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """The crop, and which objects have their centres in it; nothing = the whole image."""
-        (boxes,) = (value for value in flat_inputs if isinstance(value, tv_tensors.BoundingBoxes))
-        size_px = torch.tensor(boxes.canvas_size[::-1])
-        boxes_xyxy = boxes.as_subclass(Tensor)
-        while (min_iou := self.options[int(torch.randint(len(self.options), ()))]) < 1:
-            crops = self._trials(size_px)
-            is_within = _centres_within(boxes_xyxy, crops)
-            fits = (is_within & (box_iou(crops, boxes_xyxy) >= min_iou)).any(dim=1) & self._is_shapely(crops)
-            if fits.any():
-                first = int(fits.int().argmax())
-                left, top, right, bottom = crops[first].int().tolist()
-                return {
-                    "left": left,
-                    "top": top,
-                    "width": right - left,
-                    "height": bottom - top,
-                    "is_within_crop_area": is_within[first],
-                }
-        return {}
 
-    def _trials(self, size_px: Tensor) -> Tensor:
-        """(T, 4) float xyxy in whole pixels, anywhere in the image."""
-        share = self.min_scale + (self.max_scale - self.min_scale) * torch.rand(self.trials, 2)
-        sides = (size_px * share).floor()
-        corners = ((size_px - sides) * torch.rand(self.trials, 2)).floor()
-        return torch.cat((corners, corners + sides), dim=1)
+def _trials(size_px: Tensor, min_scale: float) -> Tensor:
+    """(T, 4) float xyxy in whole pixels, anywhere in the image."""
+    share = min_scale + (1 - min_scale) * torch.rand(NUM_TRIALS, 2)
+    sides = (size_px * share).floor()
+    corners = ((size_px - sides) * torch.rand(NUM_TRIALS, 2)).floor()
+    return torch.cat((corners, corners + sides), dim=1)
 
-    def _is_shapely(self, crops: Tensor) -> Tensor:
-        """(T,) bool: neither too long nor too high, nor empty."""
-        width, height = (crops[:, 2:] - crops[:, :2]).unbind(1)
-        aspect = width / height
-        is_shapely: Tensor = (aspect >= self.min_aspect_ratio) & (aspect <= self.max_aspect_ratio)
-        return is_shapely
+
+def _is_shapely(crops: Tensor) -> Tensor:
+    """(T,) bool: neither too long nor too high, nor empty."""
+    width, height = (crops[:, 2:] - crops[:, :2]).unbind(1)
+    aspect = width / height
+    is_shapely: Tensor = (aspect >= 1 / MAX_ASPECT) & (aspect <= MAX_ASPECT)
+    return is_shapely
 
 
 def _centres_within(boxes_xyxy: Tensor, crops: Tensor) -> Tensor:
@@ -96,6 +112,18 @@ def _centres_within(boxes_xyxy: Tensor, crops: Tensor) -> Tensor:
     centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
     is_within: Tensor = ((centres > crops[:, None, :2]) & (centres < crops[:, None, 2:])).all(dim=2)
     return is_within
+
+
+def _cut(image: Tensor, boxes: Tensor, crop: Tensor) -> tuple[Tensor, Tensor]:
+    """A part of an image, and what of boxes lies in it."""
+    left, top, right, bottom = crop.tolist()
+    size = torch.tensor([right - left, bottom - top]).repeat(2)
+    return image[:, top:bottom, left:right], (boxes - crop[:2].repeat(2)).clamp(min=torch.zeros(4), max=size)
+
+
+def _mirrored(boxes: Tensor, width_px: int) -> Tensor:
+    """Left is right."""
+    return torch.stack((width_px - boxes[:, 2], boxes[:, 1], width_px - boxes[:, 0], boxes[:, 3]), dim=1)
 
 
 def vertical_flip(image: Tensor, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:

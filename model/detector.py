@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from model.default_boxes import default_boxes
+from model.example import Examples, Truth
 from model.package import ModelPackage
 from model.postprocess import Detections, postprocess
-from model.preprocess import normalise
+from model.preprocess import normalise, resize
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -65,3 +66,12 @@ class Detector:
             raise OutputError("the network's outputs are infinite or NaN")
         found = postprocess(offsets, logits, self._default_boxes, sizes_px.to(self.device), self.record.thresholds)
         return [Detections(d.boxes_xyxy.cpu(), d.scores.cpu(), d.labels.cpu()) for d in found]
+
+
+def detect(detector: Detector, examples: Examples, index: int) -> tuple[Detections, Truth]:
+    """Return what is found in an example, by the same resize and detector as in a run, and what stands in it."""
+    example = examples[index]
+    _, height_px, width_px = example.image.shape
+    images = resize(example.image, detector.image_size_px)[None]
+    (found,) = detector(images, torch.tensor([[width_px, height_px]], dtype=torch.float32))
+    return found, example.truth

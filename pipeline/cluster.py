@@ -47,6 +47,8 @@ def cluster(address: str) -> Iterator[None]:
         options |= {"include_dashboard": False}
         # Ray's C++ core warns on the terminal of its own argument passing at each run (ray-project/ray#53727).
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        # Nobody tells this machine that it is about to be taken away; the process that would ask costs as much as a worker.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # After a second without work Ray ends processes beyond one a core, and a training's next examples cost them anew.
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
     else:

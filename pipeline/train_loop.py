@@ -14,14 +14,12 @@ import torch
 from ray.util.queue import Queue
 from torch import distributed
 
-from model.detector import Detector
-from model.example import Examples, Truth
+from model.detector import Detector, detect
+from model.example import Examples
 from model.memory import keep_freed_memory
 from model.metrics import measure
 from model.order import share_of
 from model.package import ModelPackage
-from model.postprocess import Detections
-from model.preprocess import resize
 from model.ssd import SSD
 from model.train import NotFiniteError, TrainingStep, learning_rate
 from pipeline import storage
@@ -182,15 +180,6 @@ def read_state(checkpoint: ray.train.Checkpoint) -> dict[str, Any]:
     with checkpoint.as_directory() as folder:
         state: dict[str, Any] = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
     return state
-
-
-def detect(detector: Detector, examples: Examples, index: int) -> tuple[Detections, Truth]:
-    """What is found in an example, by the same resize and detector as in a run; and what stands in it."""
-    example = examples[index]
-    _, height_px, width_px = example.image.shape
-    images = resize(example.image, detector.image_size_px)[None]
-    (found,) = detector(images, torch.tensor([[width_px, height_px]], dtype=torch.float32))
-    return found, example.truth
 
 
 def describe_batch(feed: Feed, step: int) -> dict[str, Any]:

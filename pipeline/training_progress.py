@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Thread
-from typing import TextIO
-
-import ray
-from ray.util.queue import Queue
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from typing import TYPE_CHECKING, TextIO
 
 from pipeline.log_lines import can_rewrite, write_line
+
+if TYPE_CHECKING:
+    from ray.util.queue import Queue
 from pipeline.progress import LINE_INTERVAL_S, REDRAW_INTERVAL_S
 
 
@@ -140,8 +139,12 @@ def describe(told: Stepped, num_steps: int, batch_size: int, num_examples: int, 
 
 
 @contextmanager
-def heard(listeners: Sequence[Callable[[Told], None]]) -> Iterator[Queue]:
+def heard(listeners: Sequence[Callable[[Told], None]]) -> "Iterator[Queue]":
     """A queue that workers put into; what comes out is handed to each listener, until the end."""
+    import ray  # a second, which those who only show a training do not need
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
     # On this node: the loss of another must not take it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})

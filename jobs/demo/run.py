@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from jobs.demo import PACKAGE
+from jobs.demo.examples import to_example
 from jobs.demo.pictures import CLASS_NAMES, LabelledPicture, draw_picture
-from jobs.demo.train import PACKAGE, to_example
 from jobs.draw import draw_detections
 from model.evaluate import average_precisions
 from model.postprocess import Detections

@@ -1,43 +1,18 @@
 """Make the demo's model package: `python -m jobs.demo.train`. About half an hour on two cores."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
-import numpy as np
-import torch
-
-from jobs.demo.pictures import CLASS_NAMES, LabelledPicture, draw_picture
+from jobs.demo import PACKAGE
+from jobs.demo.examples import DrawnExamples
+from jobs.demo.pictures import CLASS_NAMES
 from jobs.train import Run, begin, finish, from_scratch, train_from
-from model.example import Example, plain_truth
 from pipeline.cluster import cluster
 from pipeline.training_settings import ClusterTraining
 
-PACKAGE = Path(__file__).parent / "model"
 RUN = "demo-out/_runs/demo-shapes"
 WIDTH = 0.25
 NUM_PICTURES = 20_000
 HELD_OUT_SEED = 1_000_000
 NUM_HELD_OUT = 500
 SETTINGS = ClusterTraining(num_steps=1200, zoom_out_max=1, crop_min=1, vertical_flip=True)
-
-
-class DrawnExamples(Sequence[Example]):
-    """Pictures of consecutive seeds, drawn when asked for."""
-
-    def __init__(self, first_seed: int, count: int) -> None:
-        self._first_seed, self._count = first_seed, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
-        return to_example(draw_picture(self._first_seed + index))
-
-
-def to_example(picture: LabelledPicture) -> Example:
-    """A drawn picture in tensors."""
-    truth = plain_truth(torch.from_numpy(picture.boxes_xyxy), torch.from_numpy(picture.labels))
-    return Example(torch.from_numpy(np.array(picture.image)).permute(2, 0, 1), truth)
 
 
 def main() -> None:

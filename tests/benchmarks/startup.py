@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from jobs.demo.train import PACKAGE
+from jobs.demo import PACKAGE
 from tests.benchmarks.sides import ADDRESSES, LOOK_INTERVAL_S, Took, draw, infer, measure, report, sides_of, spread
 
 SIDES = ("plain", *ADDRESSES)

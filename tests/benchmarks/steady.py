@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from jobs.demo.train import PACKAGE
+from jobs.demo import PACKAGE
 from model.config import Architecture, Thresholds
 from model.package import ModelPackage
 from model.package_files import PackageRecord

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import botocore.session
 
+from jobs.demo import PACKAGE
 from jobs.demo.pictures import draw_picture
-from jobs.demo.train import PACKAGE
 from tests.appended_code import appended
 from tests.chaos.keys import PassingKeys
 from tests.chaos.ray_nodes import RayNodes

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.demo.train import PACKAGE
+from jobs.demo import PACKAGE
 from pipeline.storage import local_etag
 from tests.e2e.command import ask, infer, jpeg
 

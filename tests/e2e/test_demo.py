@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.demo import PACKAGE
 from jobs.demo.run import NUM_ANNOTATED, NUM_PICTURES, demo
-from jobs.demo.train import PACKAGE
 from pipeline.query import query
 from pipeline.table import ResultTable
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
+from jobs.demo import PACKAGE
 from jobs.demo.pictures import draw_picture
-from jobs.demo.train import PACKAGE
 from pipeline.storage import table_options
 from tests.conftest import FaultyProxy, faulty_proxy, wait_until
 

@@ -1,4 +1,4 @@
-"""A training's processes and nodes are killed, and it is stopped: it goes on, and ends with the same weights."""
+"""A training's driver and nodes are killed, and it is stopped: it goes on."""
 
 import json
 import os
@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from jobs.demo.pictures import draw_picture
+from pipeline import storage
 from tests.chaos.processes import below, wait_until_gone
 from tests.chaos.ray_nodes import RayNodes
 from tests.e2e import command
@@ -49,19 +50,12 @@ def data(tmp_path_factory: pytest.TempPathFactory, labelled) -> Path:
 class Training:
     """The command as a process group of its own."""
 
-    def __init__(
-        self,
-        data: Path,
-        output: Path,
-        *more: object,
-        num_steps: int = NUM_STEPS,
-        environment: dict[str, str] | None = None,
-    ) -> None:
-        self.output, self._num_steps = output, num_steps
+    def __init__(self, data: object, output: object, *more: object, environment: dict[str, str] | None = None) -> None:
+        self._output = str(output)
         self._snapshot = self._registered()
         arguments = (
             "--data", data, "--output", output, "--name", "run", "--width", 0.05, "--batch-size", 2,
-            "--num-steps", num_steps, "--checkpoint-every-steps", 5, "--json", *more,
+            "--num-steps", NUM_STEPS, "--checkpoint-every-steps", 5, "--json", *more,
         )  # fmt: skip
         self.process = command.start("train", *arguments, environment=environment)
 
@@ -71,8 +65,8 @@ class Training:
 
     def _registered(self) -> bytes:
         """What Ray Train would resume from."""
-        file = self.output / "_runs/run/checkpoint_manager_snapshot.json"
-        return file.read_bytes() if file.exists() else b""
+        file = f"{self._output}/_runs/run/checkpoint_manager_snapshot.json"
+        return storage.read(file) if storage.exists(file) else b""
 
     def wait_for_checkpoint(self) -> None:
         """Until there is one more than at the start, or at the last call."""
@@ -92,19 +86,16 @@ class Training:
         code, out, err = self.end()
         assert code == 0, err
         assert json.loads(out)["num_images"] == 2
-        assert f"step {self._num_steps} of {self._num_steps} · " in err
+        assert f"step {NUM_STEPS} of {NUM_STEPS} · " in err
         return err
 
-    def weights(self) -> bytes:
-        return (self.output / "model.safetensors").read_bytes()
 
-
-@pytest.fixture(scope="module")
-def start(data: Path) -> Iterator[Callable[..., Training]]:
+@pytest.fixture
+def start() -> Iterator[Callable[..., Training]]:
     started: list[Training] = []
 
-    def start(output: Path, **more: Any) -> Training:
-        started.append(Training(data, output, *more.pop("arguments", ()), **more))
+    def start(*arguments: object, **more: Any) -> Training:
+        started.append(Training(*arguments, **more))
         return started[-1]
 
     yield start
@@ -114,26 +105,23 @@ def start(data: Path) -> Iterator[Callable[..., Training]]:
             training.process.communicate()
 
 
-def test_a_training_that_is_struck_again_and_again(start: Callable[..., Training], tmp_path: Path) -> None:
-    """It ends with the weights of one that nobody has struck."""
-    undisturbed = start(tmp_path / "undisturbed")
-    assert "the training begins: 1 workers" in undisturbed.finish()
-
-    struck = tmp_path / "struck"
-    first = start(struck)
+@pytest.mark.s3
+def test_a_driver_that_is_killed_on_s3(
+    start: Callable[..., Training], data: Path, upload: Callable[[Path], str]
+) -> None:
+    """What it has started ends with it; the next command goes on from its checkpoints."""
+    url = upload(data)
+    first = start(url, f"{url}/model")
     first.wait_for_checkpoint()
-    os.kill(*training_workers(first.pid), signal.SIGKILL)
-    for _ in range(2):  # one may have been under way; the next is another worker's: the command itself goes on
-        first.wait_for_checkpoint()
     orphans = training_workers(first.pid)
     first.process.kill()
-    assert RESUMED in first.end()[2]
+    assert "the training begins: 1 workers" in first.end()[2]
+    assert orphans
     assert not wait_until_gone(orphans, seconds=60)
-    assert not (struck / "model.json").exists()
+    assert not storage.exists(f"{url}/model/model.json")
 
-    last = start(struck)
-    assert RESUMED in last.finish()
-    assert last.weights() == undisturbed.weights()
+    assert RESUMED in start(url, f"{url}/model").finish()
+    assert storage.exists(f"{url}/model/model.json")
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +136,10 @@ def nodes() -> Iterator[RayNodes]:
         nodes.stop()
 
 
-def test_a_node_is_killed(start: Callable[..., Training], tmp_path: Path, nodes: RayNodes) -> None:
+def test_a_node_is_killed(start: Callable[..., Training], data: Path, tmp_path: Path, nodes: RayNodes) -> None:
     """With a worker of two on it: the command goes on, with what is left and what joins, until it is stopped."""
     arguments = ("--num-workers", 2, "--batch-size", 4, "--address", nodes.address)
-    struck = start(tmp_path / "struck", arguments=arguments, environment=nodes.environment)
+    struck = start(data, tmp_path / "struck", *arguments, environment=nodes.environment)
     struck.wait_for_checkpoint()
     nodes.kill(next(node for node in nodes.nodes if training_workers(node.pid)))
     nodes.add()

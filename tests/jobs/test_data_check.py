@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jobs.data_check import check, describe_report
-from jobs.demo.train import PACKAGE
+from jobs.demo import PACKAGE
 from jobs.settings import DataCheckSettings
 from jobs.spec import load_settings
 from pipeline.errors import SettingError

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.demo.train import PACKAGE, DrawnExamples
+from jobs.demo import PACKAGE
+from jobs.demo.examples import DrawnExamples
 from jobs.evaluate import evaluate, evaluate_on_data
 from jobs.settings import EvaluateSettings
 from pipeline.errors import SettingError

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.__main__ import cli
-from jobs.demo.train import PACKAGE
+from jobs.demo import PACKAGE
 from jobs.job import Job, load_job
 from jobs.job_environment import pack
 from jobs.job_server import Ended, Log, is_final

@@ -1,9 +1,12 @@
+from collections.abc import Callable
+
+import pytest
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from model.augment import Augmentation, IoUCrop, vertical_flip
+from model.augment import Augmentation, draw_crop, vertical_flip
 from model.config import Preprocessing, TrainingSettings
 
 # Three squares of one colour each on grey; a box's label is the channel that its square is bright in, plus 1.
@@ -64,28 +67,75 @@ def test_sizes_keep_to_their_limits():
     assert 1.3 < max(shares) <= 1.4
 
 
-def crops(crop: v2.RandomIoUCrop, count: int) -> Tensor:
+CropOf = Callable[[], Tensor | None]
+"""Draws one: (4,) xyxy pixels, or None where nothing is cut."""
+
+
+def crops(draw: CropOf, count: int) -> Tensor:
     """(count, 5): left, top, width, height and how many objects stay; 0, 0, 120, 100 and 3 where nothing is cut."""
-    boxes = tv_tensors.BoundingBoxes(BOXES, format="XYXY", canvas_size=(100, 120))
     torch.manual_seed(0)
-    made = [crop.make_params([boxes]) for _ in range(count)]
-    whole = {"left": 0, "top": 0, "width": 120, "height": 100, "is_within_crop_area": torch.ones(3)}
-    rows = [whole | some for some in made]
-    return torch.tensor(
-        [[*(row[key] for key in ("left", "top", "width", "height")), row["is_within_crop_area"].sum()] for row in rows]
-    ).double()
+    made = [torch.tensor([0, 0, 120, 100]) if crop is None else crop for crop in (draw() for _ in range(count))]
+    drawn = torch.stack(made).double()
+    centres = ((BOXES[:, :2] + BOXES[:, 2:]) / 2)[None]
+    stay = ((centres > drawn[:, None, :2]) & (centres < drawn[:, None, 2:])).all(dim=2).sum(dim=1)
+    return torch.cat((drawn[:, :2], drawn[:, 2:] - drawn[:, :2], stay[:, None].double()), dim=1)
 
 
-def test_crops_are_torchvisions():
+def ours() -> Tensor | None:
+    return draw_crop(BOXES, torch.tensor([120, 100]), min_scale=0.3)
+
+
+def torchvisions() -> Tensor | None:
+    boxes = tv_tensors.BoundingBoxes(BOXES, format="XYXY", canvas_size=(100, 120))
+    crop = v2.RandomIoUCrop().make_params([boxes])
+    if not crop:
+        return None
+    left, top = crop["left"], crop["top"]
+    return torch.tensor([left, top, left + crop["width"], top + crop["height"]])
+
+
+def test_crops_are_torchvisions() -> None:
     """Drawn in another order, they are spread in the same way: means over 2,000 differ by a few standard errors at most."""
-    ours, theirs = crops(IoUCrop(), 2000), crops(v2.RandomIoUCrop(), 2000)
-    standard_error = (ours.var(dim=0) / 2000 + theirs.var(dim=0) / 2000).sqrt()
-    assert ((ours.mean(dim=0) - theirs.mean(dim=0)).abs() < 4 * standard_error).all()
-    assert (ours[:, :2] >= 0).all()
-    assert (ours[:, :2] + ours[:, 2:4] <= torch.tensor([120, 100])).all()
-    aspect = ours[:, 2] / ours[:, 3]
+    mine, theirs = crops(ours, 2000), crops(torchvisions, 2000)
+    standard_error = (mine.var(dim=0) / 2000 + theirs.var(dim=0) / 2000).sqrt()
+    assert ((mine.mean(dim=0) - theirs.mean(dim=0)).abs() < 4 * standard_error).all()
+    assert (mine[:, :2] >= 0).all()
+    assert (mine[:, :2] + mine[:, 2:4] <= torch.tensor([120, 100])).all()
+    aspect = mine[:, 2] / mine[:, 3]
     assert (aspect >= 0.5).all()
     assert (aspect <= 2).all()
+
+
+@pytest.mark.parametrize("zoom_out_max", [1, 4])
+def test_all_but_crops_is_torchvisions_to_the_bit(zoom_out_max: int) -> None:
+    """From the same seed, zoomed out or not, mirrored or not; and what is too small or reaches beyond the image is left out."""
+    boxes = torch.cat(
+        (BOXES, torch.tensor([[5.0, 5.0, 7.5, 30.0], [90.0, 80.0, 119.5, 99.0], [100.0, 60.0, 121.0, 90.0]]))
+    )
+    labels = torch.tensor([1, 2, 3, 4, 5, 6])
+    if zoom_out_max > 1:  # torchvision cuts what reaches beyond the image only where it adds something
+        boxes, labels = boxes[:5], labels[:5]
+    fill = [round(255 * mean) for mean in Preprocessing().mean]
+    zoom_out = [v2.RandomZoomOut(fill=fill, side_range=(1, zoom_out_max))] if zoom_out_max > 1 else []
+    theirs = v2.Compose([*zoom_out, v2.RandomHorizontalFlip(), v2.SanitizeBoundingBoxes(min_size=3)])
+    mine = Augmentation(Preprocessing(), PAPERS.model_copy(update={"zoom_out_max": zoom_out_max, "crop_min": 1}))
+    for seed in range(30):
+        torch.manual_seed(seed)
+        image, kept, named = mine(picture(), boxes, labels)
+        torch.manual_seed(seed)
+        there = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(100, 120))
+        expected, target = theirs(tv_tensors.Image(picture()), {"boxes": there, "labels": labels})
+        assert torch.equal(image, expected.as_subclass(Tensor))
+        assert torch.equal(kept, target["boxes"].as_subclass(Tensor))
+        assert torch.equal(named, target["labels"])
+
+
+def test_what_is_cut_out_is_what_the_crop_shows() -> None:
+    """Each object that stays is bright where its box says, and only there."""
+    for image, boxes, labels in examples(Augmentation(Preprocessing(), PAPERS), 60, seed=5):
+        for box, label in zip(boxes.int().tolist(), labels.tolist(), strict=True):
+            x_min, y_min, x_max, y_max = box
+            assert (image[label - 1, y_min:y_max, x_min:x_max] == 255).all()
 
 
 def test_seeded_runs_are_the_same_and_others_differ():

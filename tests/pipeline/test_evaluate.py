@@ -1,7 +1,6 @@
 """Detections of several processes are those of one, image by image; whatever dies."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.demo.train import PACKAGE, DrawnExamples
-from model.detector import Detector
-from model.example import Example, Truth
+from jobs.demo import PACKAGE
+from jobs.demo.examples import DrawnExamples
+from model.detector import Detector, detect
+from model.example import Truth
 from model.metrics import measure
 from pipeline.dataset import read_clean
 from pipeline.errors import SettingError, SsdBatchError
@@ -19,13 +19,11 @@ from pipeline.evaluate import detect_all
 from pipeline.examples import LabelledExamples
 from pipeline.packages import read_package
 from pipeline.settings import DetectionSettings
-from pipeline.train_loop import detect
-from tests.chaos.processes import below, kill
+from tests.pipeline.accident import NUM_PICTURES, Accident, kill_all_once, kill_this_process
 
 pytestmark = pytest.mark.slow
 
 MODEL = read_package(str(PACKAGE))
-NUM_PICTURES = 10
 TWO = DetectionSettings(num_detectors=2, batch_size=4)
 
 
@@ -52,28 +50,6 @@ def test_two_detectors_find_what_one_process_finds_image_by_image() -> None:
     )
 
 
-class Accident(Sequence[Example]):
-    """Drawn pictures; when one of them is decoded, something happens in that process first."""
-
-    def __init__(self, index: int, happen: Callable[[], None]) -> None:
-        self._pictures, self._index, self._happen = DrawnExamples(0, NUM_PICTURES), index, happen
-
-    def __len__(self) -> int:
-        return NUM_PICTURES
-
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
-        if index == self._index:
-            self._happen()
-        return self._pictures[index]
-
-
-def kill_all_once(flag: Path) -> None:
-    """All processes that work, this one too: they have one parent, which forked them."""
-    if not flag.exists():
-        flag.touch()
-        kill(*below(os.getppid()))
-
-
 def test_processes_that_die_lose_no_image(tmp_path: Path) -> None:
     accident = Accident(NUM_PICTURES - 1, partial(kill_all_once, tmp_path / "killed"))
     found, truths = detect_all(MODEL, accident, TWO)
@@ -81,10 +57,6 @@ def test_processes_that_die_lose_no_image(tmp_path: Path) -> None:
     assert (len(found), len(truths)) == (NUM_PICTURES, NUM_PICTURES)
     for index, truth in enumerate(truths):
         assert torch.equal(truth.boxes_xyxy, DrawnExamples(0, NUM_PICTURES)[index].truth.boxes_xyxy)
-
-
-def kill_this_process() -> None:
-    kill(os.getpid())
 
 
 def test_an_image_that_kills_its_process_is_named() -> None:

@@ -1,5 +1,7 @@
 """Trainings on a cluster of this machine: of one worker and of two, measured, and failing."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +11,7 @@ import torch
 from ray.data import DataContext
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from jobs.demo.train import DrawnExamples
+from jobs.demo.examples import DrawnExamples
 from model.config import Architecture, Preprocessing
 from model.package import ModelPackage
 from model.package_files import PackageRecord
@@ -18,8 +20,9 @@ from pipeline.errors import SettingError, SsdBatchError
 from pipeline.examples import LabelledExamples
 from pipeline.train_loop import STATE_FILE, new_network
 from pipeline.training import Trained, check_batch_norm, train
-from pipeline.training_progress import Begun
+from pipeline.training_progress import Begun, Stepped, Told
 from pipeline.training_settings import ClusterTraining
+from tests.chaos.processes import below, kill
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,10 +39,22 @@ RECORD = PackageRecord(
 SETTINGS = ClusterTraining(num_steps=4, batch_size=4, warmup_steps=0, learning_rate=0.001, seed=2)
 
 
-def trained(url: Path, **settings: Any) -> Trained:
+def trained(url: Path, *listeners: Callable[[Told], None], **settings: Any) -> Trained:
     start = ModelPackage(RECORD, {})
     changed = SETTINGS.model_copy(update=settings)
-    return train(start, DrawnExamples(0, 8), DrawnExamples(100, 3), changed, str(url))
+    return train(start, DrawnExamples(0, 8), DrawnExamples(100, 3), changed, str(url), listeners)
+
+
+@pytest.fixture(scope="module")
+def one(local_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A training of one worker. First Ray has lost its worker's error, which comes as a result without error, without checkpoint,
+    and without what `learn` returns: it is started again."""
+    fit, results = TorchTrainer.fit, [SimpleNamespace(return_value=None)]
+    with pytest.MonkeyPatch.context() as lost:
+        lost.setattr(TorchTrainer, "fit", lambda trainer: results.pop() if results else fit(trainer))
+        found = trained(tmp_path_factory.mktemp("one"))
+    assert not results
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -51,31 +66,37 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 MEASURED = {"validate_every_steps": 1, "keep_checkpoints": 1}
 
 
-def test_two_workers_end_where_one_does(
-    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """But for the noise of bfloat16: the weights have moved much further than they lie apart.
-
-    The training of one has lost its workers' error, which comes as a result without error, without checkpoint, and without
-    what `learn` returns: it is started again.
-    """
+def test_two_workers_end_where_one_does(one: Trained, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """But for the noise of bfloat16: the weights have moved much further than they lie apart."""
     start = new_network(ModelPackage(RECORD, {}), SETTINGS.seed).state_dict()
     trained(runs / "two", num_workers=2, **MEASURED)
     kept = kept_states(runs / "two")
     assert 1 <= len(kept) <= 2  # the best, and the last
     two = max(kept, key=lambda state: state["step"])["network"]
-    fit, results = TorchTrainer.fit, [SimpleNamespace(return_value=None)]
-    monkeypatch.setattr(TorchTrainer, "fit", lambda trainer: results.pop() if results else fit(trainer))
-    one = trained(runs / "one", num_workers=1).weights
-    assert not results
-    moved = torch.cat([(one[name] - start[name]).flatten() for name in start]).norm()
-    apart = torch.cat([(one[name] - two[name]).flatten() for name in start]).norm()
+    moved = torch.cat([(one.weights[name] - start[name]).flatten() for name in start]).norm()
+    apart = torch.cat([(one.weights[name] - two[name]).flatten() for name in start]).norm()
     assert apart < 0.05 * moved
     told = capsys.readouterr().err
-    assert "the training begins: 1 workers, cpu" in told
     assert "the training begins: 2 workers, cpu" in told
-    assert told.count("step 4 of 4 · pass 2 · localization ") == 2
+    assert told.count("step 4 of 4 · pass 2 · localization ") == 1
     assert [f"step {step}: map50 0." in told for step in range(1, 5)] == [True] * 4
+
+
+def test_a_worker_that_is_killed_changes_nothing(one: Trained, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At its last step, when the steps before are checkpoints: the weights are those of a training that nobody has struck."""
+    killed = []
+
+    def strike(told: Told) -> None:
+        if isinstance(told, Stepped) and told.step == 4 and not killed:
+            killed.extend(pid for pid, name in below(os.getpid()).items() if "ray::RayTrainWorker" in name)
+            kill(*killed)
+
+    struck = trained(runs / "struck", strike, checkpoint_every_steps=1)
+    told = capsys.readouterr().err
+    assert killed
+    assert "the training begins: 1 workers, cpu" in told
+    assert "the training resumes after step " in told
+    assert all(torch.equal(one.weights[name], struck.weights[name]) for name in one.weights)
 
 
 def kept_states(run: Path) -> list[dict[str, Any]]:

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from jobs.demo import PACKAGE
 from jobs.demo.pictures import draw_picture
-from jobs.demo.train import PACKAGE
 from model.package_files import RECORD_FILE, WEIGHTS_FILE, PackageError
 from pipeline.errors import SettingError, SsdBatchError
 from pipeline.schema import SCHEMA
