@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.check_page import render
-from jobs.import_model import read_class_names
+from jobs.class_names import read_class_names
 from jobs.page import write_page
 from jobs.settings import DataCheckSettings
 from model.config import Architecture

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from torch import Tensor
 from torchvision.models import get_weight
 
+from jobs.class_names import read_class_names
 from jobs.settings import ImportSettings
 from model.imports import PreprocessingName, WeightsError, import_weights, read_weights
 from pipeline import storage
@@ -82,14 +83,3 @@ def _download(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"weights {name!r} can't be downloaded: {reason(error)}; get {weights.url} elsewhere and give the file"
         ) from error
     return tensors, {"weights": name, "url": weights.url}
-
-
-def read_class_names(url: str) -> tuple[str, ...]:
-    """One name a line; empty lines at the end do not count."""
-    try:
-        names = storage.read(absolute(url)).decode().rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"class_names {url!r} can't be read: {reason(error)}") from error
-    if not names or not all(name.strip() for name in names):
-        raise SettingError(f"class_names {url!r} has an empty line; give one name a line, without the background")
-    return tuple(name.strip() for name in names)

@@ -7,6 +7,7 @@ that hold nothing else; one whose process dies again is the culprit, and becomes
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -19,6 +20,10 @@ PROCESS_KILLED = "ProcessKilled"
 
 class ProcessDiedError(Exception):
     """The process that held an image alone has died: why, as far as that is known."""
+
+
+class NotStartedError(SsdBatchError):
+    """A detector could not start: why. Where memory is short, for what runs beside it."""
 
 
 class OneAtATime(Protocol):
@@ -64,7 +69,8 @@ class Isolated:
         """Turn a planned row, by its number, into a row of the table, whatever dies.
 
         Raises:
-            SsdBatchError: the detector can't start, or it was closed.
+            NotStartedError: the detector can't start.
+            SsdBatchError: it was closed.
         """
         if self._is_closed:
             raise SsdBatchError("the run has ended")
@@ -130,7 +136,7 @@ def run_alone(
 
 
 class RetryAlone:
-    """Runs rows concurrently. Retries a row whose process was killed, with no other row running.
+    """Runs rows concurrently. Retries a row whose process was killed, or whose detector could not start, with no other row running.
 
     Where memory runs out, more is killed than the process that took it.
     """
@@ -141,10 +147,12 @@ class RetryAlone:
 
     def __call__(self, number: int) -> pa.Table:
         """Turn a planned row, by its number, into a row of the table."""
-        with self._places:
+        if self._num_at_once == 1:
+            return self._isolated(number)
+        with self._places, suppress(NotStartedError):
             result = self._isolated(number)
-        if self._num_at_once == 1 or not _is_killed(result):
-            return result
+            if not _is_killed(result):
+                return result
         with self._quiet:
             for _ in range(self._num_at_once):
                 self._places.acquire()

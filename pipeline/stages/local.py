@@ -21,7 +21,7 @@ import pyarrow as pa
 from model.package_files import PackageError
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.settings import DetectionSettings
-from pipeline.stages.isolate import ProcessDiedError
+from pipeline.stages.isolate import NotStartedError, ProcessDiedError
 from pipeline.stages.place import local_cores
 from pipeline.stages.runner import RunObserver, Spread, Stages, spread_over
 from pipeline.stages.server import CONTEXT, ignore_stops
@@ -89,14 +89,14 @@ class Process:
 
         Raises:
             PackageError: no network can be made of the package.
-            SsdBatchError: the process dies before.
+            NotStartedError: the process dies before.
         """
         try:
             self._opened.result()
         except PackageError:
             raise
         except Exception as error:
-            raise SsdBatchError(f"a detector can't start in a process of its own: {reason(error)}") from error
+            raise NotStartedError(f"a detector can't start in a process of its own: {reason(error)}") from error
 
     def end(self) -> None:
         """End it, whatever it does."""
@@ -290,7 +290,12 @@ class OneProcess:
     def _run(self, function: Any, argument: Any) -> pa.Table:
         if self._process is None:
             self._process = self._runner.new_process()
-            self._process.opened()
+            try:
+                self._process.opened()
+            except NotStartedError:
+                self._runner.end(self._process)
+                self._process = None
+                raise
         try:
             return self._process.pool.submit(function, argument).result()
         except BrokenProcessPool as error:

@@ -30,7 +30,7 @@ from pipeline.capacity import (
 )
 from pipeline.errors import SsdBatchError, reason
 from pipeline.settings import DetectionSettings
-from pipeline.stages.isolate import ProcessDiedError
+from pipeline.stages.isolate import NotStartedError, ProcessDiedError
 from pipeline.stages.runner import RunObserver, Spread, Stages, spread_over
 
 logger = logging.getLogger(__name__)
@@ -247,7 +247,8 @@ class OneActor:
         try:
             self._got(self._detector.__ray_ready__.remote())
         except RayError as error:
-            raise SsdBatchError(f"the detector can't start: {reason(error)}") from error
+            self._detector = None
+            raise NotStartedError(f"the detector can't start: {reason(error)}") from error
         return self._detector
 
     def _got(self, reference: Any) -> Any:

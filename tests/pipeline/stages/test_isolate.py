@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import SsdBatchError
 from pipeline.schema import SCHEMA
-from pipeline.stages.isolate import PROCESS_KILLED, Isolated, ProcessDiedError, run_alone
+from pipeline.stages.isolate import PROCESS_KILLED, Isolated, NotStartedError, ProcessDiedError, run_alone
 from pipeline.stages.rows import numbered
 
 
@@ -56,9 +56,11 @@ def test_what_happens_is_a_row_with_its_stage(stages: Dies, stage: str, kind: st
 
 
 def test_a_detector_that_cannot_start_is_no_images_fault() -> None:
-    stages = Dies("detect", SsdBatchError("the detector can't start"))
-    with pytest.raises(SsdBatchError, match="the detector can't start"):
-        Isolated(lambda: stages, planned, {}, SCHEMA)(0)
+    stages = Dies("detect", NotStartedError("the detector can't start"))
+    isolated = Isolated(lambda: stages, planned, {}, SCHEMA)
+    for num_at_once in (1, 2):
+        with pytest.raises(NotStartedError, match="the detector can't start"):
+            list(run_alone([0], isolated, num_at_once, max_killed=1))
 
 
 def test_nothing_starts_after_the_end() -> None:
@@ -86,8 +88,9 @@ def test_this_many_killed_processes_end_the_run() -> None:
         next(results)
 
 
-def test_what_was_killed_beside_others_is_run_again_by_itself() -> None:
-    """As when the system kills all that run, because one of them takes the memory."""
+@pytest.mark.parametrize("is_started", [True, False])
+def test_what_was_killed_beside_others_is_run_again_by_itself(is_started: bool) -> None:
+    """As when the system kills all that run, because one of them takes the memory; a detector that is about to start, too."""
     both, lock, running = threading.Barrier(2), threading.Lock(), Counter[int]()
 
     def run(number: int) -> Any:
@@ -96,6 +99,8 @@ def test_what_was_killed_beside_others_is_run_again_by_itself() -> None:
             is_first = running[number] == 1
         if is_first:
             both.wait(10)
+        if is_first and number == 1 and not is_started:
+            raise NotStartedError("the detector can't start")
         return killed(number == 0 or is_first, number)
 
     results = run_alone([0, 1], run, num_at_once=2, max_killed=1)
