@@ -18,7 +18,7 @@ from typing import Any
 
 import fsspec
 
-from pipeline.errors import SettingError, reason
+from pipeline.errors import SettingError, is_outage, reason
 from pipeline.redaction import redacted
 from pipeline.urls import bucket_and_key, is_local, is_s3
 
@@ -267,11 +267,23 @@ def _walk_s3(url: str) -> Iterator[list[StoredObject]]:
         yield [stat(url)]
 
 
+@_as_os_error()
+def _raise_outage(fs: Any, path: str) -> None:
+    """Where a server does not answer, say so; fsspec takes that for a file that is not there."""
+    try:
+        fs.info(path)
+    except FileNotFoundError as error:
+        if error.__cause__ and is_outage(error):
+            raise error.__cause__ from None
+
+
 def _walk_fsspec(url: str) -> Iterator[list[StoredObject]]:
     fs, path = filesystem(url)
     with _as_os_error():
         found = fs.find(path, detail=True)
     if not found:
+        if _is_http(url):
+            _raise_outage(fs, path)
         raise FileNotFoundError(f"{url}: nothing is there")
     if list(found.values()) == [{}]:  # of HTTP: one file
         entries = [stat(url)]

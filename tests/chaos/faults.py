@@ -87,8 +87,14 @@ def second_driver(campaign: Campaign) -> None:
     ended, campaign.run = (second, first) if first.lives else (first, second)
     if ended is first:  # It was done; or it stood still for three intervals, under load, and was taken over.
         _expect_overtaken(campaign, first, 0, 4, 5)
-    elif campaign.expect(second, 0, 4) == 4:
+        while second.lives and not campaign.holds(second):
+            time.sleep(0.2)
+    if (
+        not second.lives and campaign.expect(second, 0, 4) == 4
+    ):  # It has seen the first live, just before that was done perhaps.
         campaign.report["refused"] += 1
+        if campaign.run is second:
+            campaign.run = campaign.start()
 
 
 def take_over(campaign: Campaign) -> None:

@@ -11,7 +11,7 @@ import fsspec.implementations.memory
 import pytest
 
 from pipeline import storage
-from pipeline.errors import SettingError
+from pipeline.errors import SettingError, is_outage
 from pipeline.read import ChangedError, read_version
 from pipeline.storage import StoredObject
 from pipeline.urls import absolute
@@ -166,6 +166,13 @@ def test_a_folder_and_a_file_by_http(web: str, tmp_path: Path, caplog: pytest.Lo
     assert not caplog.messages
     with pytest.raises(OSError, match="nothing is there"):
         walk(f"{web}/in/none.jpg")
+
+
+def test_a_server_that_does_not_answer_is_an_outage() -> None:
+    for url in ("http://127.0.0.1:9/in/a.jpg", "https://no-such-host.invalid/in/"):
+        with pytest.raises(OSError, match="Cannot connect to host") as found:
+            walk(url)
+        assert is_outage(found.value)
 
 
 def test_files_whose_version_nobody_tells(
