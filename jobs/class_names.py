@@ -6,7 +6,7 @@ from pipeline.urls import absolute
 
 
 def read_class_names(url: str) -> tuple[str, ...]:
-    """One name a line; empty lines at the end do not count."""
+    """Read one name a line; empty lines at the end do not count."""
     try:
         names = storage.read(absolute(url)).decode().rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -91,14 +91,14 @@ class JobServer:
         raise SettingError(f"ID: no job {submission_id!r} at {self._address}; ssd-batch status lists them")
 
     def jobs(self) -> list[JobDetails]:
-        """All that were submitted, by anyone, the last first."""
+        """Return all jobs that were submitted, by anyone, the last first."""
         with self._explained():
             found: list[JobDetails] = self._client.list_jobs()
         submitted = [some for some in found if some.submission_id]
         return sorted(submitted, key=lambda some: some.start_time or 0, reverse=True)
 
     def logs(self, submission_id: str) -> str:
-        """All that a job has printed so far."""
+        """Return all that a job has printed so far."""
         self.details(submission_id)
         with self._explained():
             text: str = self._client.get_job_logs(submission_id)
@@ -210,5 +210,5 @@ def submit_and_wait(server: JobServer, job: Job, announce: Callable[[str], None]
 
 
 def is_final(end: Ended) -> bool:
-    """Is another attempt no use? Who stops a job does not want it again."""
+    """Tell whether another attempt is of no use. Who stops a job does not want it again."""
     return end.status != JobStatus.FAILED or end.exit_code in NOT_AGAIN

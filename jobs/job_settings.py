@@ -45,7 +45,7 @@ def _check_no_secret(variables: dict[str, str]) -> dict[str, str]:
 
 
 class AlertSettings(Frozen):
-    """When someone should look; `exporter` tells Prometheus, whose rules are in infra/monitoring/alerts.yaml."""
+    """Say when someone should look. `exporter` tells Prometheus, whose rules are in infra/monitoring/alerts.yaml."""
 
     no_success_h: Annotated[float, Field(gt=0)] = 26.0
     """NoSuccess: hours since the last complete run."""
@@ -60,7 +60,7 @@ class AlertSettings(Frozen):
 
 
 class JobSettings(Frozen):
-    """How a job is given to a cluster, and when."""
+    """Say how a job is given to a cluster, and when."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")] | None = None
     """The job's, in its submission id; the spec's file name unless given."""

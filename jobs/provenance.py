@@ -18,7 +18,7 @@ PACKAGES = ("ray", "torch", "torchvision")
 
 
 def provenance(settings: ClusterTraining, history: History, seconds: float) -> dict[str, Any]:
-    """What can be told at the end of any training.
+    """Return what can be told at the end of any training.
 
     Args:
         settings: all of them, the seed among them.

@@ -84,7 +84,7 @@ def write_if_other(path: Path, data: bytes) -> None:
 
 
 def read_detections(table: Path) -> dict[str, list[dict[str, object]]]:
-    """What the table holds of each picture, by file name."""
+    """Return what the table holds of each picture, by file name."""
     with query(ResultTable(str(table)), "SELECT uri, detections FROM images WHERE status = 'ok'") as relation:
         return {Path(uri).name: detections for uri, detections in relation.fetchall()}
 
