@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.errors import SettingError, SsdBatchError
 from pipeline.query import export_parquet, query
+from pipeline.read_only import ReadOnlyFiles
 from pipeline.runs import recorded
 from pipeline.schema import SCHEMA
 from pipeline.table import ResultTable
@@ -325,3 +326,12 @@ def test_tables_of_s3_are_queried_and_exported(s3, fill):
 def test_export_makes_no_bucket(s3, table):
     with pytest.raises(SettingError, match="can't be written"):
         export_parquet(table, "s3://mistyped-bucket/out")
+
+
+def test_each_layer_refuses_by_itself(table):
+    """The parse tree, whatever lies below; and the files, whatever asks for them."""
+    with pytest.raises(SettingError, match=r"this holds another \(COPY\)"):
+        select(table, "WITH a AS (COPY (SELECT 1 AS x) TO 'x.parquet') SELECT * FROM a")
+    for mode in ("wb", "ab", "r+b", "xb"):
+        with pytest.raises(PermissionError, match="can only be read"):
+            ReadOnlyFiles(table.url).open("x.parquet", mode)
