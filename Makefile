@@ -1,14 +1,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Each of a run's processes would compile all that it imports, torch's and Ray's thousands of files, where nothing keeps them compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test test-fast bench startup steady test-s3 test-monitoring chaos check format clean
 
 install: .venv/.installed
 
+# Compiled on all cores, where pip takes one; what can't be are some packages' templates and odd tests.
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --no-compile --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m compileall -q -j 0 .venv/lib > .venv/compileall.log || true
 	touch $@
 
 demo: install
