@@ -1,5 +1,7 @@
 """Files as SQL sees them: they can be read, and nothing can be written."""
 
+import os
+import threading
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +23,40 @@ def name_below(folder: str, url: str) -> str:
     if not url.startswith(f"{folder}/"):
         raise ValueError(f"{url!r} is not below {folder!r}")
     return SCHEME + url.removeprefix(f"{folder}/")
+
+
+class SharedFile:
+    """A file that threads read at once, each at a place of its own: DuckDB shares one between its threads, and seeks before it reads.
+
+    Args:
+        file: open for reading, in bytes.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._lock, self._of_thread = file, threading.Lock(), threading.local()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place, for the calling thread alone."""
+        with self._lock:
+            self._file.seek(self.tell())
+            self._of_thread.place = self._file.seek(offset, whence)
+        return self.tell()
+
+    def tell(self) -> int:
+        """Return the place of the calling thread."""
+        place: int = getattr(self._of_thread, "place", 0)
+        return place
+
+    def read(self, size: int = -1) -> bytes:
+        """Read from the place of the calling thread on."""
+        with self._lock:
+            self._file.seek(self.tell())
+            content: bytes = self._file.read(size)
+        self._of_thread.place = self.tell() + len(content)
+        return content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]
@@ -53,7 +89,7 @@ class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]
         """
         if mode != "rb":
             raise PermissionError(f"{path} can only be read")
-        return self._files.open(self._url(path), mode)
+        return SharedFile(self._files.open(self._url(path), mode))
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Return a file's size and the like, under its name here."""
