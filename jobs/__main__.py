@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -288,6 +289,8 @@ for command in (model, submit, status, logs, stop, spec):
 def main() -> None:
     """Run the command line; errors of the user's making are one line, without a traceback."""
     log_lines.set_up()
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of what a terminal's encoding does not have
     try:
         cli(prog_name="ssd-batch")
     except SsdBatchError as error:

@@ -8,11 +8,13 @@ from html import escape
 from jobs.draw import COLOURS
 
 WIDTH_PX, HEIGHT_PX = 560, 240
-LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 54, 20, 10, 40
+RIGHT_PX, TOP_PX, BOTTOM_PX = 20, 10, 40
 """Around the lines, for ticks and labels."""
+TITLE_PX = 30
+"""On the left, for the axis' title and what lies between it, its numbers and the frame."""
 NUM_TICKS = 5
 LEGEND_LINE_PX = 17
-LEGEND_CHARACTER_PX = 6.5
+CHARACTER_PX = 6.5
 
 Point = tuple[float, float]
 
@@ -67,7 +69,7 @@ def line_chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
         x, y: the lower and the left side.
     """
     legend, width = _legend(lines)
-    frame = f'<path d="M{LEFT_PX},{TOP_PX}V{HEIGHT_PX - BOTTOM_PX}H{WIDTH_PX - RIGHT_PX}" fill="none" stroke="#999"/>'
+    frame = f'<path d="M{_left_px(y):.1f},{TOP_PX}V{HEIGHT_PX - BOTTOM_PX}H{WIDTH_PX - RIGHT_PX}" fill="none" stroke="#999"/>'
     drawn = "".join(_draw(line, colour(number), x, y) for number, line in enumerate(lines))
     height = max(HEIGHT_PX, TOP_PX + LEGEND_LINE_PX * len(lines))
     return (
@@ -96,10 +98,16 @@ def _round_step(rough: float) -> float:
     return next((factor * power for factor in (1, 2, 5) if factor * power >= rough * (1 - 1e-9)), 10 * power)
 
 
+def _left_px(y: Axis) -> float:
+    """Where the frame begins: the longest number of the left side has room beside the title."""
+    return TITLE_PX + CHARACTER_PX * max((len(f"{tick:g}") for tick in y.ticks()), default=0)
+
+
 def _place(point: Point, x: Axis, y: Axis) -> Point:
     """In pixels of the SVG."""
-    width, height = WIDTH_PX - LEFT_PX - RIGHT_PX, HEIGHT_PX - TOP_PX - BOTTOM_PX
-    return LEFT_PX + width * x.share(point[0]), TOP_PX + height * (1 - y.share(point[1]))
+    left = _left_px(y)
+    width, height = WIDTH_PX - left - RIGHT_PX, HEIGHT_PX - TOP_PX - BOTTOM_PX
+    return left + width * x.share(point[0]), TOP_PX + height * (1 - y.share(point[1]))
 
 
 def _draw(line: Line, stroke: str, x: Axis, y: Axis) -> str:
@@ -113,17 +121,18 @@ def _draw(line: Line, stroke: str, x: Axis, y: Axis) -> str:
 
 def _grid(x: Axis, y: Axis) -> str:
     """Thin lines at the ticks of the left side, numbers at those of both, and the labels."""
+    start = _left_px(y)
     bottom, middle = HEIGHT_PX - BOTTOM_PX, (TOP_PX + HEIGHT_PX - BOTTOM_PX) / 2
     parts = []
     for tick in y.ticks():
         _, top = _place((x.low, tick), x, y)
-        parts.append(f'<path d="M{LEFT_PX},{top:.1f}H{WIDTH_PX - RIGHT_PX}" stroke="#e4e4e4"/>')
-        parts.append(f'<text x="{LEFT_PX - 6}" y="{top + 4:.1f}" text-anchor="end">{tick:g}</text>')
+        parts.append(f'<path d="M{start:.1f},{top:.1f}H{WIDTH_PX - RIGHT_PX}" stroke="#e4e4e4"/>')
+        parts.append(f'<text x="{start - 6:.1f}" y="{top + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for tick in x.ticks():
         left, _ = _place((tick, y.low), x, y)
         parts.append(f'<path d="M{left:.1f},{bottom}v4" stroke="#999"/>')
         parts.append(f'<text x="{left:.1f}" y="{bottom + 16}" text-anchor="middle">{tick:,g}</text>')
-    centre = (LEFT_PX + WIDTH_PX - RIGHT_PX) / 2
+    centre = (start + WIDTH_PX - RIGHT_PX) / 2
     parts.append(f'<text x="{centre:.0f}" y="{HEIGHT_PX - 6}" text-anchor="middle">{escape(x.label)}</text>')
     parts.append(
         f'<text transform="translate(12 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(y.label)}</text>'
@@ -140,4 +149,4 @@ def _legend(lines: Sequence[Line]) -> tuple[str, float]:
         top = TOP_PX + 6 + LEGEND_LINE_PX * number
         parts.append(f'<path d="M{WIDTH_PX},{top}h16" stroke="{colour(number)}" stroke-width="3"/>')
         parts.append(f'<text x="{WIDTH_PX + 21}" y="{top + 4}">{escape(line.name)}</text>')
-    return "".join(parts), 26 + LEGEND_CHARACTER_PX * max(len(line.name) for line in lines)
+    return "".join(parts), 26 + CHARACTER_PX * max(len(line.name) for line in lines)

@@ -88,6 +88,7 @@ def _sizes(splits: dict[str, SplitReport], architecture: Architecture) -> str:
         parts.append(
             table((escape(name), *QUANTILES), cells)
             + f"<p>Without a default box that overlaps them by {MATCH_IOU}: {share:.1%} of the objects.</p>"
+            + f"<p><b>{escape(split.advice(architecture))}</b></p>"
             + _histogram(split.overlaps)
         )
     return "".join(parts)

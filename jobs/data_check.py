@@ -28,7 +28,7 @@ def check(settings: DataCheckSettings) -> dict[str, Any]:
     report = check_data(settings.data, settings.split, known, architecture)
     if settings.output:
         write_page(settings.output, render(report, settings.data, architecture), "output")
-    return _as_json(report, settings.output)
+    return _as_json(report, settings.output, architecture)
 
 
 def _expected(settings: DataCheckSettings) -> tuple[Sequence[str] | None, Architecture]:
@@ -40,7 +40,7 @@ def _expected(settings: DataCheckSettings) -> tuple[Sequence[str] | None, Archit
     return names, Architecture(kind=settings.architecture)
 
 
-def _as_json(report: DataReport, output: str | None) -> dict[str, Any]:
+def _as_json(report: DataReport, output: str | None, architecture: Architecture) -> dict[str, Any]:
     return {
         "is_sound": report.is_sound,
         "findings": [
@@ -59,6 +59,7 @@ def _as_json(report: DataReport, output: str | None) -> dict[str, Any]:
                 "num_objects": split.num_objects,
                 "class_counts": split.class_counts,
                 "sizes": split.sizes,
+                "advice": split.advice(architecture),
             }
             for name, split in report.splits.items()
         },
@@ -79,6 +80,8 @@ def describe_report(report: dict[str, Any]) -> str:
         if split["sizes"]["num_objects"]:
             sides = split["sizes"]["shorter_side_px"], split["sizes"]["longer_side_px"]
             lines.append(f"  sides at the network's input: {sides[0]['min']} to {sides[1]['max']} px")
+        if split["advice"]:
+            lines.append(f"  {split['advice']}")
     for found in report["findings"]:
         lines.append(f"{found['level']}: {found['split']}: {KINDS[found['kind']][1]}: {found['count']:,}")
         lines += [f"  {example}" for example in found["examples"]]

@@ -21,6 +21,7 @@ from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.estimate import LONG_S
 from pipeline.runs import last_complete
 from pipeline.table import ResultTable
+from pipeline.urls import as_label
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def collect(tables: Mapping[str, AlertSettings]) -> list[Metric]:
     for url, alerts in tables.items():
         for name, labels, value in (*limit_samples(alerts), *table_samples(url)):
             if value is not None:
-                families[name].add_sample(f"ssd_batch_{name}", {"table": url} | labels, value)
+                families[name].add_sample(f"ssd_batch_{name}", {"table": as_label(url)} | labels, value)
     return list(families.values())
 
 

@@ -19,6 +19,8 @@ from pipeline.errors import SettingError
 from pipeline.settings import InferSettings
 from pipeline.urls import is_local
 
+MADE_UP_WITHIN = timedelta(hours=12)
+"""After a due time of the day before, a job that begins now is of that day, unless the next due time is nearer."""
 PLACES = ("table", "output", "storage", "page", "tensorboard", "input", "data")
 """Settings that are paths or URLs: on a cluster, a relative path would be in a folder that has the code alone, and goes with the job."""
 
@@ -99,13 +101,23 @@ def load_job(spec: Spec, day: date | None, flags: dict[str, Any], job_flags: dic
     check_paths(settings)
     if job.working_dir and job.image:
         raise SettingError("working_dir: the image has the code already; give one of the two")
-    now = datetime.now(ZoneInfo(job.time_zone))
-    due = due_times(job, day or now.date())
-    if day is None:
-        due = [time for time in due if time <= now][-1:] or due
-    return Job(
-        kind, job.name or name_of(spec), day or now.date(), settings, job, spec.path.parent, due[0] if due else None
-    )
+    day, due = (day, due_times(job, day)) if day else night_of(job, datetime.now(ZoneInfo(job.time_zone)))
+    return Job(kind, job.name or name_of(spec), day, settings, job, spec.path.parent, due[0] if due else None)
+
+
+def night_of(job: JobSettings, now: datetime) -> tuple[date, list[datetime]]:
+    """Return the night that a job is of which begins now, and when it was due, first of all.
+
+    That is today, by the last due time that has passed. Where none has, a job that was due shortly before midnight is made up.
+    """
+    today, yesterday = now.date(), now.date() - timedelta(days=1)
+    due = due_times(job, today)
+    if passed := [time for time in due if time <= now]:
+        return today, passed[-1:]
+    until_next = min([due[0] - now, MADE_UP_WITHIN] if due else [MADE_UP_WITHIN])
+    if (before := due_times(job, yesterday)[-1:]) and now - before[0] < until_next:
+        return yesterday, before
+    return today, due
 
 
 def name_of(spec: Spec) -> str:

@@ -1,6 +1,7 @@
 """Commands for jobs on a cluster, and for their specs."""
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
 SPEC = click.argument("spec", type=SPEC_FILE)
+ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 ADDRESS = click.option(
     "--address",
-    envvar="RAY_API_SERVER_ADDRESS",
+    envvar=ADDRESS_VARIABLE,
     default=JobSettings.model_fields["address"].default,
     show_default=True,
     help="The cluster's job server: the head node's dashboard.",
@@ -53,7 +55,8 @@ def submit(
 
     checked = read_spec(spec)
     job = load_job(checked, day.date() if day else None, own_flags(kind_of(checked), flags), job_flags)
-    server = JobServer(job.job.address)
+    given = job.job.model_fields_set  # what was typed, here or in the spec, goes before the environment
+    server = JobServer(job.job.address if "address" in given else os.environ.get(ADDRESS_VARIABLE, job.job.address))
     if not wait:
         submission_id = server.submit(job)
         click.echo(json.dumps({"submission_id": submission_id}) if as_json else submission_id)

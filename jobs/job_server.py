@@ -1,8 +1,9 @@
 """Jobs on a cluster: submitted, followed, stopped, through Ray's job server."""
 
 import asyncio
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -15,6 +16,10 @@ from jobs.job import Job
 from jobs.job_environment import runtime_env
 from pipeline.errors import NOT_AGAIN, HeldError, SettingError, SsdBatchError, reason
 
+OVERRULING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+"""Variables that Ray's client goes by, whatever address it is given."""
+NOT_FOUND = 127
+"""A shell's exit code where there is no such command."""
 POLL_S = 1.0
 SILENCE_S = 120.0
 """A job server that does not answer for so long is given up; its head node may be starting again."""
@@ -42,7 +47,7 @@ class JobServer:
 
     def __init__(self, address: str) -> None:
         self._address = address.rstrip("/")
-        with self._explained():
+        with self._explained(), _without(OVERRULING):
             self._client = JobSubmissionClient(self._address)
 
     def submit(self, job: Job) -> str:
@@ -109,12 +114,17 @@ class JobServer:
 
         Raises:
             SsdBatchError: the server stays away, or has forgotten the job.
+            SettingError: the cluster can't start any job of ours.
         """
         log = Log(show)
         while not (details := self._patiently(submission_id)).status.is_terminal():
             self._tail(submission_id, log)
             time.sleep(POLL_S)
         log.show_from(0, self.logs(submission_id))
+        if details.driver_exit_code == NOT_FOUND:
+            raise SettingError(
+                f"{submission_id}: the head node has no python on its PATH; start Ray there with the PATH of the environment that has it"
+            )
         return ended(details)
 
     def stop(self, submission_id: str) -> Ended:
@@ -164,6 +174,16 @@ class JobServer:
             raise SettingError(
                 f"address {self._address!r}: no job server answers there ({reason(error)}); it is the head node's dashboard, port 8265"
             ) from error
+
+
+@contextmanager
+def _without(names: Iterable[str]) -> Iterator[None]:
+    """Without some variables of the environment."""
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 class Log:

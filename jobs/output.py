@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, TextIO
@@ -12,7 +13,8 @@ import pyarrow as pa
 
 def write_json(batches: pa.RecordBatchReader, stream: TextIO) -> None:
     """One JSON array with an object a row, on one line."""
-    rows = (json.dumps(plain(row), ensure_ascii=False) for batch in batches for row in batch.to_pylist())
+    is_ascii = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "") != "utf8"
+    rows = (json.dumps(plain(row), ensure_ascii=is_ascii) for row in _rows(batches))
     stream.write("[")
     for index, row in enumerate(rows):
         stream.write(f", {row}" if index else row)
@@ -22,19 +24,34 @@ def write_json(batches: pa.RecordBatchReader, stream: TextIO) -> None:
 def write_csv(batches: pa.RecordBatchReader, stream: TextIO) -> None:
     """A header and a line a row; lists and structs as JSON, nulls as nothing."""
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(batches.schema.names)
+    writer.writerow(distinct(batches.schema.names))
+    for row in _rows(batches):
+        values = plain(row).values()
+        writer.writerow(
+            json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value for value in values
+        )
+
+
+def _rows(batches: pa.RecordBatchReader) -> Iterator[dict[str, Any]]:
+    """Rows by column."""
+    names = distinct(batches.schema.names)
     for batch in batches:
-        for row in batch.to_pylist():
-            values = plain(row).values()
-            writer.writerow(
-                json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value for value in values
-            )
+        yield from batch.rename_columns(names).to_pylist(maps_as_pydicts="lossy")
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names of which each is another: one that comes again has a number behind it, as DuckDB gives it in a table."""
+    found: list[str] = []
+    for name in names:
+        numbered = (name, *(f"{name}_{number}" for number in range(1, len(names) + 1)))
+        found.append(next(one for one in numbered if one not in found and (one == name or one not in names)))
+    return found
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: sums are numbers, times ISO 8601, bytes hexadecimal, NaN and infinity null."""
+    """A value as JSON has it: sums are numbers, times and intervals ISO 8601, bytes hexadecimal, NaN and infinity null; a map is an object."""
     if isinstance(value, dict):
-        return {name: plain(inner) for name, inner in value.items()}
+        return {_key(name): plain(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [plain(inner) for inner in value]
     if isinstance(value, Decimal):
@@ -43,6 +60,22 @@ def plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, datetime | date | time):
         return value.isoformat()
+    if isinstance(value, pa.MonthDayNano):
+        return _duration(value)
     if isinstance(value, bytes):
         return value.hex()
     return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def _key(value: Any) -> str:
+    """A map's key, which may be of any type."""
+    found = plain(value)
+    return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+
+
+def _duration(value: pa.MonthDayNano) -> str:
+    """An interval as ISO 8601 has it."""
+    seconds = Decimal(value.nanoseconds) / 10**9
+    parts = [f"{value.months}M" * bool(value.months), f"{value.days}D" * bool(value.days)]
+    time_of_day = f"T{seconds.normalize():f}S" if seconds or not any(parts) else ""
+    return f"P{''.join(parts)}{time_of_day}"

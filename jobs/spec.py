@@ -4,6 +4,7 @@ A spec has the settings of one command, and may say which (`kind`) and how a clu
 """
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
@@ -19,6 +20,7 @@ from pydantic_core import PydanticUndefined
 from jobs.job_settings import KINDS, JobSettings
 from pipeline.errors import SettingError
 from pipeline.redaction import has_secret
+from pipeline.texts import decode_text
 
 Settings = TypeVar("Settings", bound=BaseModel)
 READ_ONCE = {"weights"}
@@ -175,12 +177,25 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = EachKeyOnce(decode_text(path.read_bytes())).get_single_data()
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingError(f"spec {str(path)!r} can't be read: {error}") from error
     if not isinstance(values, dict):
         raise SettingError(f"spec {str(path)!r} must be a mapping of settings to values")
     return values
+
+
+class EachKeyOnce(yaml.SafeLoader):
+    """Refuses a mapping in which a key stands twice, of which YAML's readers would take the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Make a mapping's values; see the class."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if repeated := [str(key) for key, count in Counter(map(str, keys)).items() if count > 1]:
+            raise yaml.MarkedYAMLError(
+                problem=f"{repeated[0]} stands there twice; give it once", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
 
 
 def _explain(model: type[BaseModel], error: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Train a model package on labelled images."""
 
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -24,13 +25,15 @@ from pipeline.dataset import read_clean
 from pipeline.errors import SettingError
 from pipeline.examples import LabelledExamples
 from pipeline.history import History
-from pipeline.labelled import class_names
+from pipeline.labelled import DataError, class_names, num_to_learn_from
 from pipeline.packages import check_free, read_start, write_package
 from pipeline.redaction import redacted, redacted_json
 from pipeline.settings import DetectionSettings
 from pipeline.tracking import Tracker, tracked
 from pipeline.training import check_same_run, train
 from pipeline.training_settings import ClusterTraining
+
+logger = logging.getLogger(__name__)
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """With batch norm and fresh weights there is no Caffe range to keep to; this brings inputs near unit spread."""
@@ -73,6 +76,10 @@ def train_on_data(settings: TrainSettings) -> dict[str, Any]:
     images = read_clean(settings.data, settings.train_split)
     names = class_names(images)
     examples = LabelledExamples(images, names)
+    if not num_to_learn_from(images):
+        raise DataError(
+            f"train_split {settings.train_split!r}: nothing to learn from in {len(images):,} images: no object, or none but crowds"
+        )
     held_out = LabelledExamples(read_clean(settings.data, settings.val_split), names)
     start = (
         from_package(settings, names)
@@ -88,6 +95,10 @@ def train_on_data(settings: TrainSettings) -> dict[str, Any]:
         "data_digest": run.data["data"],
     }
     measured_on = f"{' '.join(settings.data)} {settings.val_split}"
+    logger.info(
+        "%s: looking at all %s images, for they are measured on at the end", settings.val_split, f"{len(held_out):,}"
+    )
+    held_out.check_images()
     begun = begin(start, names, run)
     with tracked(settings, run.name, run.url, redacted_json(settings.model_dump(mode="json"))) as trackers:
         with cluster(settings.address):

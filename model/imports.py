@@ -3,13 +3,16 @@
 import io
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import mode
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
+from torch.serialization import safe_globals
 from torchvision.models.detection import SSD300_VGG16_Weights
 
 from model.config import Architecture, Preprocessing, Thresholds
@@ -41,6 +44,21 @@ TRUNK = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 """Where VGG16's convolutions stand among its layers; all four kinds of file number them so."""
 AUXILIARY = tuple((number, part) for number in (8, 9, 10, 11) for part in (1, 2))
 MAX_NAMED = 20
+ENTRIES = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "module",
+    "network",
+    "net",
+    "weights",
+    "model_ema",
+    "ema",
+)
+"""Of a checkpoint, those that may hold the network; the first of them does."""
+SAFETENSORS = re.compile(rb".{5}\x00{3}\{", re.DOTALL)
+"""How such a file begins: the length of its header, in eight bytes, and the header."""
 
 
 class WeightsError(ValueError):
@@ -96,6 +114,7 @@ SSD_PYTORCH = Source(
         | {f"conf.{i}": f"classification.{i}" for i in range(6)}
     )
     | {"L2Norm.weight": "conv4_3_norm.scale"},
+    ignored="prior",
 )
 TORCHVISION_VGG = Source(
     "torchvision's VGG16",
@@ -111,27 +130,89 @@ VGG_REDUCED = Source(
 SOURCES = (TORCHVISION_SSD, SSD_PYTORCH, TORCHVISION_VGG, VGG_REDUCED)
 
 
+class StandIn:
+    """Stands in a file for a Python object whose class is not looked up: settings, paths, numbers of other libraries."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> "StandIn":
+        """Take what the object would be made of, and keep none of it."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        """Keep none of it."""
+
+
 def read_weights(data: bytes) -> dict[str, Tensor]:
-    """The tensors by name in a file that `torch.save` wrote; nothing in it is run.
+    """The tensors by name in a file that safetensors or `torch.save` wrote; nothing in it is run.
+
+    They may be an entry of a checkpoint, as `state_dict` or `model`, beside an optimizer and other objects, which are passed over.
 
     Raises:
         WeightsError: it is no such file, or needs code to be run, or holds something else than tensors by name.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old ways of writing
-            loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # of damaged files torch raises nearly anything, AssertionError and struct.error too
-        if needed := re.search(r"GLOBAL (\S+) was not an allowed global", str(error)):
-            message = f"it holds Python objects ({needed[1]}), and reading them would run code from the file"
-            raise WeightsError(f"{message}; save the network's state_dict() alone") from error
-        raise WeightsError("it is no file of weights that torch.save wrote, or is damaged or cut short") from error
+    if SAFETENSORS.match(data[:9]):
+        try:
+            return load(data)
+        except SafetensorError as error:
+            raise WeightsError(f"it is a safetensors file that is damaged or cut short ({error})") from error
+    loaded, objects = _unpickled(data)
+    tensors = _tensors_in(loaded)
+    if tensors is None and objects:
+        raise WeightsError(
+            f"it holds Python objects ({', '.join(objects)}), and reading them would run code from the file; save the network's "
+            "state_dict() alone"
+        )
     if not isinstance(loaded, dict):
         raise WeightsError(f"it holds a {type(loaded).__name__}, not tensors by name; save the state_dict()")
-    others = [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]
-    if others or not loaded:
+    if tensors is None:
+        others = [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]
         raise WeightsError(f"it holds {_listed(others) or 'nothing'}, not tensors by name; save the state_dict() alone")
-    return {str(name): tensor for name, tensor in loaded.items()}
+    return {str(name): tensor for name, tensor in tensors.items()}
+
+
+def _unpickled(data: bytes) -> tuple[Any, list[str]]:
+    """What `torch.save` wrote, and the classes that `StandIn`s are of: torch names one a time."""
+    names: list[str] = []
+    while True:
+        try:
+            with warnings.catch_warnings(), safe_globals([(StandIn, name) for name in names]):
+                warnings.simplefilter("ignore")  # about old ways of writing
+                return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), names
+        except Exception as error:  # of damaged files torch raises nearly anything, AssertionError and struct.error too
+            needed = re.search(r"GLOBAL (\S+) (was not an allowed global|whose module \S+ is blocked)", str(error))
+            if needed is None:
+                raise WeightsError(
+                    "it is no file of weights that torch.save wrote, or is damaged or cut short"
+                ) from error
+            is_plain = "." in needed[1] and needed[2].startswith(
+                "was"
+            )  # else a function that Python is born with, or of its system
+            if not is_plain or needed[1] in names or len(names) == MAX_NAMED:
+                message = f"it holds Python objects ({needed[1]}), and reading them would run code from the file"
+                raise WeightsError(f"{message}; save the network's state_dict() alone") from error
+            names.append(needed[1])
+
+
+def _tensors_in(loaded: Any) -> dict[Any, Tensor] | None:
+    """Tensors by name, or the entry of a checkpoint that holds such."""
+    if not isinstance(loaded, dict) or not loaded:
+        return None
+    if all(isinstance(value, Tensor) for value in loaded.values()):
+        return loaded
+    for entry in ENTRIES:
+        if tensors := _tensors_in(loaded.get(entry)):
+            return tensors
+    return None
+
+
+def without_wrapper(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors without what DistributedDataParallel, torch.compile or a class around the network put before their names."""
+    names = {name: name for name in tensors}
+    while not _sources(names.values()):
+        wrappers = {name.partition(".")[0] for name in names.values()}
+        if len(wrappers) != 1 or not all("." in name for name in names.values()):
+            return dict(tensors)
+        names = {name: inner.partition(".")[2] for name, inner in names.items()}
+    return {inner: tensors[name] for name, inner in names.items()}
 
 
 def import_weights(
@@ -153,6 +234,7 @@ def import_weights(
     Raises:
         WeightsError: tensors are missing, extra, misshapen or not finite, each is named; or an argument does not fit.
     """
+    tensors = without_wrapper(tensors)
     source = recognise(tensors)
     num_classes = _num_classes(tensors, source)
     weights = _renamed(tensors, source, num_classes)
@@ -177,11 +259,16 @@ def recognise(tensors: Mapping[str, Tensor]) -> Source:
     Raises:
         WeightsError: none that is known.
     """
-    for source in SOURCES:
-        if any(re.match(source.keys, name) for name in tensors):
-            return source
+    if found := _sources(tensors):
+        return found[0]
     known = ", ".join(source.title for source in SOURCES)
     raise WeightsError(f"its tensors ({_listed(list(tensors))}) are named as in none of {known}")
+
+
+def _sources(names: Iterable[str]) -> list[Source]:
+    """Those that have tensors of some of these names."""
+    names = list(names)
+    return [source for source in SOURCES if any(re.match(source.keys, name) for name in names)]
 
 
 def _num_classes(tensors: Mapping[str, Tensor], source: Source) -> int:

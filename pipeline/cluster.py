@@ -17,6 +17,8 @@ from pipeline.s3 import place_variables
 from pipeline.settings import LOCAL, LOCAL_RAY
 from pipeline.stop import handler_kept
 
+logger = logging.getLogger(__name__)
+
 CONNECT_TIMEOUT_S = 10
 
 
@@ -52,7 +54,9 @@ def cluster(address: str) -> Iterator[None]:
         # After a second without work Ray ends processes beyond one a core, and a training's next examples cost them anew.
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
     else:
-        if address != "auto":
+        if address == "auto":
+            _tell_auto()
+        else:
             _check_reachable(address)
         if variables := place_variables():
             options |= {"runtime_env": {"env_vars": variables}}
@@ -61,6 +65,10 @@ def cluster(address: str) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         hint = "a cluster that asks for a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
         raise SettingError(f"address {address!r}: no Ray cluster lets us in ({reason(error)}); {hint}") from error
+    except OSError as error:  # its folder is another's, or has a longer path than a socket may
+        raise SettingError(
+            f"address {address!r}: Ray can't use its folder ({reason(error)}); name a short one of your own by RAY_TMPDIR, such as /tmp/mine"
+        ) from error
     quiet_ray_data()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     # Ray tells of processes that died on standard output, to its very end; that is for our own JSON alone.
@@ -99,6 +107,17 @@ def quiet_ray_data() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _tell_auto() -> None:
+    """Ray takes `auto` for what RAY_ADDRESS names, where it is set."""
+    named = os.environ.get("RAY_ADDRESS", "")
+    if "://" in named:
+        raise SettingError(
+            f"address 'auto': RAY_ADDRESS is {named!r}, and a run takes part in its cluster, by host:port; unset it, or give --address"
+        )
+    if named not in ("", "auto", LOCAL):
+        logger.info("address auto: RAY_ADDRESS names the cluster %s", named)
 
 
 def _check_reachable(address: str) -> None:

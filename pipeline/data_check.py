@@ -15,8 +15,19 @@ from pipeline.box_sizes import best_overlaps, describe_sizes, shares_xyxy
 from pipeline.dataset import read_labelled
 from pipeline.findings import Finding, Mark
 from pipeline.image_facts import ImageFacts, look_at
-from pipeline.labelled import DataError, LabelledImage, class_names, clean, find_flaws
+from pipeline.labelled import (
+    DataError,
+    LabelledImage,
+    class_names,
+    clean,
+    find_flaws,
+    is_of_shares,
+    num_to_learn_from,
+)
 from pipeline.progress import Progress
+
+MANY_UNMATCHED = 1 / 3
+"""Share of a split's objects without a default box from which on there is advice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +43,24 @@ class SplitReport:
     def num_objects(self) -> int:
         """As annotated."""
         return sum(self.class_counts.values())
+
+    def advice(self, architecture: Architecture) -> str:
+        """Say what may help where many objects have no default box that fits them; "" where few have none."""
+        if not len(self.overlaps) or (share := self.sizes["share_below_half"]) < MANY_UNMATCHED:
+            return ""
+        shorter_px, smallest_px = (
+            self.sizes["shorter_side_px"]["median"],
+            architecture.scales[0] * architecture.image_size_px,
+        )
+        ways = ["--match-iou 0.4 takes default boxes that fit less"]
+        if shorter_px < smallest_px:
+            start = shorter_px / architecture.image_size_px
+            ways.insert(
+                0, f"--scales that begin at {start:.2f} instead of {architecture.scales[0]:g} make smaller ones"
+            )
+            if architecture.kind == "ssd300_vgg16":
+                ways.insert(0, "--architecture ssd512_vgg16 shows objects larger to the network")
+        return f"{share:.0%} of the objects have no default box that fits: {'; '.join(ways)}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +104,7 @@ def check_data(
         reports[split] = _report(images[split], sized, shares, overlaps, architecture)
         marks: dict[str, Iterable[Mark]] = {
             "broken_annotation": (_unplaced(str(error)) for error in broken[split]),
-            "no_objects": [] if any(image.class_names for image in cleaned) else [_unplaced(split)],
+            "no_objects": [] if num_to_learn_from(cleaned) else [_unplaced(_why_nothing(images[split]))],
             "hard_to_match": findings.hard_to_match(sized, overlaps),
             **_by_annotation(images[split], known),
             **_by_image(images[split], earlier, facts),
@@ -97,9 +126,12 @@ def _look_at(uris: Iterable[str]) -> dict[str, ImageFacts]:
 def _by_annotation(images: Sequence[LabelledImage], known: Sequence[str]) -> dict[str, Iterator[Mark]]:
     return {
         "not_a_number": findings.flawed_boxes(images, "not_a_number"),
+        "shares": findings.images_of_shares(images),
         "without_area": findings.flawed_boxes(images, "without_area"),
         "outside": findings.flawed_boxes(images, "outside"),
+        "swapped": findings.flawed_boxes(images, "swapped"),
         "clipped": findings.flawed_boxes(images, "clipped"),
+        "similar_classes": findings.similar_classes(images, known),
         "unknown_class": findings.unknown_classes(images, known),
         "duplicate_box": findings.duplicate_boxes(images),
         "empty_image": findings.empty_images(images),
@@ -119,14 +151,20 @@ def _by_image(
     }
 
 
+def _why_nothing(images: Sequence[LabelledImage]) -> str:
+    num_objects = sum(len(image.class_names) for image in images)
+    num_crowds = sum(int(image.is_crowd.sum()) for image in images)
+    return f"{len(images):,} images, {num_objects:,} objects as annotated, {num_crowds:,} of them crowds"
+
+
 def _unplaced(why: str) -> Mark:
     """A mark of no image."""
     return Mark("", np.zeros((0, 4)), (), 1, why)
 
 
 def _clean(images: Sequence[LabelledImage]) -> list[LabelledImage]:
-    """As `clean`, without boxes that are no numbers."""
-    return clean(image.only(find_flaws(image) != "not_a_number") for image in images)[0]
+    """As `clean`, without boxes that are no numbers, or shares."""
+    return clean(image.only((find_flaws(image) != "not_a_number") & (not is_of_shares(image))) for image in images)[0]
 
 
 def _sized(

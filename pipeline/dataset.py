@@ -1,7 +1,8 @@
 """Labelled data at paths or URLs: which layout each folder has, and what a split of them holds."""
 
 import logging
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from pipeline import coco, storage, voc
@@ -11,9 +12,13 @@ from pipeline.urls import absolute
 
 logger = logging.getLogger(__name__)
 
+NUM_NAMED = 5
+"""Names of a folder that a message holds."""
+
 DEALT_WITH: dict[Flaw, str] = {
     "without_area": "without area left out",
     "outside": "outside of their picture left out",
+    "swapped": "with swapped corners mended",
     "clipped": "that reach over the border clipped",
 }
 
@@ -93,9 +98,47 @@ def find_folders(url: str) -> list[tuple[str, Layout]]:
     if years := [year for year in years if "ImageSets" in _names(year)]:
         return [(year, VOC) for year in years]
     raise DataError(
-        f"data {url!r} is no data set that can be read; looked for ImageSets (Pascal VOC), "
-        "annotations/instances_….json (COCO) and VOC…/ImageSets (a VOCdevkit)"
+        f"data {url!r} is no data set that can be read: {describe_folder(names)}; looked for ImageSets (Pascal VOC), "
+        "annotations/instances_….json (COCO) and VOC…/ImageSets (a VOCdevkit). docs/data.md shows each as a tree"
     )
+
+
+OTHERS: tuple[tuple[str, str, str], ...] = (
+    (
+        r"_annotations\.coco\.json$",
+        "an export of Roboflow",
+        "move each split's file to annotations/instances_<split>.json",
+    ),
+    (r"instances_.*\.json$", "COCO's files beside the images", "move them into a folder annotations"),
+    (r"data\.ya?ml$|labels$|.*\.names$", "YOLO's layout", "export it as Pascal VOC or COCO"),
+    (r"annotations\.xml$", "CVAT's own format", "export it as Pascal VOC or COCO"),
+    (r"result\.json$", "an export of Label Studio", "move it to annotations/instances_<split>.json"),
+    (
+        r".*\.xml$",
+        "VOC's annotations without its folders",
+        "put them into Annotations, and list them in ImageSets/Main/<split>.txt",
+    ),
+    (r".*\.json$", "JSON, such as LabelMe's", "export it as COCO, to annotations/instances_<split>.json"),
+    (r".*\.csv$", "a table", "export it as Pascal VOC or COCO"),
+    (
+        r"Annotations$|JPEGImages$",
+        "VOC's folders without lists of splits",
+        "list the images' names in ImageSets/Main/<split>.txt",
+    ),
+    (r".*\.(jpe?g|png|webp|bmp|tiff?)$", "images alone", "name the folder that has their annotations, too"),
+    (r".*\.(zip|tar|gz|tgz)$", "an archive", "unpack it"),
+)
+"""Of a data set of another kind, a name as a regular expression; what it is, and what makes it one that is read."""
+
+
+def describe_folder(names: Collection[str]) -> str:
+    """Say what lies in a folder that has none of the layouts, and what to do."""
+    if not names:
+        return "the folder is empty"
+    for pattern, what, advice in OTHERS:
+        if found := sorted(name for name in names if re.fullmatch(pattern, name, re.IGNORECASE)):
+            return f"it looks like {what} ({found[0]}); {advice}"
+    return f"found {', '.join(sorted(names)[:NUM_NAMED])}{' and more' if len(names) > NUM_NAMED else ''}"
 
 
 def _names(folder: str) -> set[str]:

@@ -13,6 +13,8 @@ from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from model.torchvision_ops import decode_jpeg
+from pipeline.file_kinds import name_kind
+from pipeline.png import without_notes
 
 MAX_PIXELS = 200_000_000
 """Pictures of more pixels are refused before they are decoded.
@@ -35,6 +37,14 @@ BAND_PIXELS = 1 << 18
 PILLOWS_MEMORY_ERROR = "out of memory"
 """In the message of an OSError."""
 END_OF_IMAGE = b"\xff\xd9"
+UNUSUAL_PROCESSES = {
+    0xC3: "a lossless", 0xC5: "a hierarchical", 0xC6: "a hierarchical", 0xC7: "a lossless hierarchical",
+    0xC9: "an arithmetically coded", 0xCA: "an arithmetically coded", 0xCB: "a lossless, arithmetically coded",
+    0xCD: "a hierarchical", 0xCE: "a hierarchical", 0xCF: "a lossless hierarchical", 0xF7: "a lossless (JPEG-LS)",
+}  # fmt: skip
+"""By the marker of its frame."""
+XMP = ("xmp", "XML:com.adobe.xmp")
+"""Where Pillow keeps notes in which it would look for an orientation, too; viewers go by EXIF alone."""
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
 WHITE_IS_ZERO, UNSIGNED = 0, 1
 
@@ -69,15 +79,40 @@ def decode_stored(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Tensor, in
         raise DecodeError("the file is empty")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's of large and odd pictures, torch's of memory that is read only.
-        picture = _probe(data, max_pixels)
         try:
-            return _pixels(picture, data), _orientation(picture)
-        except MemoryError:
+            return _decode_stored(data, max_pixels)
+        except DecodeError:
+            # Megabytes of text, or a wrong checksum of one, do not make the picture worse.
+            if bare := without_notes(data):
+                return _decode_stored(bare, max_pixels)
             raise
-        except Exception as error:
-            if PILLOWS_MEMORY_ERROR in str(error):
-                raise MemoryError(str(error)) from error
-            raise DecodeError(f"{picture.format} can't be decoded: {type(error).__name__}: {error}") from error
+
+
+def _decode_stored(data: bytes, max_pixels: int) -> tuple[Tensor, int]:
+    picture = _probe(data, max_pixels)
+    try:
+        return _pixels(picture, data), _orientation(picture)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if PILLOWS_MEMORY_ERROR in str(error):
+            raise MemoryError(str(error)) from error
+        if picture.format in ("JPEG", "MPO") and (process := _process_of_jpeg(data)):
+            raise DecodeError(
+                f"{process} JPEG, which viewers can't show; convert it to an ordinary JPEG or PNG"
+            ) from error
+        raise DecodeError(f"{picture.format} can't be decoded: {type(error).__name__}: {error}") from error
+
+
+def _process_of_jpeg(data: bytes) -> str:
+    """What is unusual of a JPEG's coding process (ITU T.81, table B.1); "" where nothing is."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        if marker in UNUSUAL_PROCESSES:
+            return UNUSUAL_PROCESSES[marker]
+        at += 2 + length
+    return ""
 
 
 def turn(image: Tensor, orientation: int) -> Tensor:
@@ -96,6 +131,8 @@ def _probe(data: bytes, max_pixels: int) -> ImageFile:
     except Image.DecompressionBombError as error:
         raise DecodeError(f"more pixels than max_pixels = {max_pixels}: {error}") from error
     except UnidentifiedImageError as error:
+        if kind := name_kind(data):
+            raise DecodeError(f"this is {kind}") from error
         raise DecodeError("the bytes are of no known image format, or of a kind of it that is not read") from error
     except MemoryError:
         raise
@@ -109,6 +146,8 @@ def _probe(data: bytes, max_pixels: int) -> ImageFile:
 
 def _orientation(picture: ImageFile) -> int:
     """1, which is upright, where there is none, or none that exists."""
+    for name in XMP:
+        picture.info.pop(name, None)
     try:
         found = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except (SyntaxError, ValueError, struct.error):  # An EXIF block that can't be read does not make the picture worse.
@@ -140,6 +179,7 @@ def _decode_with_torchvision(data: bytes) -> Tensor:
 def _decode_with_pillow(picture: ImageFile) -> NDArray[np.uint8]:
     """(H, W, 3): the decoded frame on a white canvas, band by band."""
     _mend_transparency(picture)
+    has_alpha = not _is_alpha_unused(picture)
     frame = picture.tile[0][1] if picture.format == "GIF" and picture.tile else None  # It may be smaller than its GIF.
     picture.load()
     width_px, height_px = picture.size
@@ -152,8 +192,13 @@ def _decode_with_pillow(picture: ImageFile) -> NDArray[np.uint8]:
         band = picture.crop((left, start, right, end))
         if black_and_white:
             band = _to_eight_bits(band, *black_and_white)
-        canvas[start:end, left:right] = _to_rgb(band)
+        canvas[start:end, left:right] = _to_rgb(band if has_alpha else band.convert("RGB"))
     return canvas
+
+
+def _is_alpha_unused(picture: ImageFile) -> bool:
+    """In a BMP of 32 bits the fourth byte is alpha or nothing, and viewers take zeros all over for nothing."""
+    return picture.format == "BMP" and picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (0, 0)
 
 
 def _mend_transparency(picture: ImageFile) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import fields
 
 import numpy as np
@@ -10,8 +12,10 @@ import torch
 from model.example import Example, Truth
 from pipeline import storage
 from pipeline.decode import DecodeError, decode
-from pipeline.errors import reason
+from pipeline.errors import SsdBatchError, reason
 from pipeline.labelled import DataError, LabelledImage, truths
+from pipeline.progress import Progress
+from pipeline.stages.place import local_cores
 
 
 class LabelledExamples(Sequence[Example]):
@@ -33,6 +37,7 @@ class LabelledExamples(Sequence[Example]):
             raise DataError("the data has no images")
         each = list(truths(images, class_names))
         self._uris = np.array([image.uri for image in images])
+        self._sizes_px = np.array([image.size_px or (0, 0) for image in images], dtype=np.int64)
         self._ends = np.cumsum([len(truth.labels) for truth in each])
         self._objects = {
             field.name: np.concatenate([getattr(truth, field.name).numpy() for truth in each])
@@ -43,11 +48,44 @@ class LabelledExamples(Sequence[Example]):
         return len(self._uris)
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        """Read and decode one.
+
+        Raises:
+            DataError: it is not there, can't be decoded, or has another size than its annotation says; so it will be the next time.
+            SsdBatchError: it can't be read now.
+        """
         uri = self.uri(index)
         try:
-            return Example(decode(storage.read(uri)), self.truth(index), uri)
-        except (OSError, DecodeError) as error:
+            image = decode(storage.read(uri))
+        except (FileNotFoundError, PermissionError, DecodeError) as error:
             raise DataError(f"{uri}: {reason(error)}") from error
+        except OSError as error:
+            raise SsdBatchError(f"{uri} can't be read: {reason(error)}") from error
+        found, said = image.shape[:0:-1], tuple(self._sizes_px[index].tolist())
+        if any(said) and found != said:
+            turned = " before EXIF turns it" if found == said[::-1] else ""
+            raise DataError(
+                f"{uri}: the picture is {found[0]}×{found[1]} pixels, annotated{turned} as {said[0]}×{said[1]}; its boxes are "
+                "those of another picture, so mend its annotation (ssd-batch data check names all of this kind)"
+            )
+        return Example(image, self.truth(index), uri)
+
+    def check_images(self) -> None:
+        """Read and decode all, showing how it goes on standard error.
+
+        Raises:
+            DataError, SsdBatchError: one can't be used, see `__getitem__`.
+        """
+
+        def check(index: int) -> None:
+            self[index]
+
+        with ThreadPoolExecutor(local_cores()) as threads, closing(Progress(len(self))) as progress:
+            try:
+                for _ in threads.map(check, range(len(self))):
+                    progress.update(1, 0)
+            finally:
+                threads.shutdown(cancel_futures=True)
 
     @property
     def digest(self) -> str:

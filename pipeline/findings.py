@@ -1,8 +1,10 @@
 """What is wrong with labelled data before a training: one function a finding."""
 
-from collections import defaultdict
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal
 
 import numpy as np
@@ -10,22 +12,25 @@ from numpy.typing import NDArray
 
 from pipeline.box_sizes import MATCH_IOU
 from pipeline.image_facts import ImageFacts
-from pipeline.labelled import Flaw, LabelledImage, find_flaws
+from pipeline.labelled import Flaw, LabelledImage, find_flaws, is_of_shares
 
 Level = Literal["error", "note"]
 
 KINDS: dict[str, tuple[Level, str]] = {
     "broken_annotation": ("error", "annotations that can't be read"),
     "not_a_number": ("error", "boxes with a coordinate that is no number"),
+    "shares": ("error", "images whose boxes are shares of their sides, within 0 to 1, where pixels are expected"),
     "unknown_class": ("error", "objects of a class that the model, or the first split, does not have"),
     "missing_image": ("error", "images that can't be read"),
     "unreadable_image": ("error", "images that can't be decoded"),
     "size_differs": ("error", "images of another size than their annotation says"),
     "leaked_image": ("error", "images that are in an earlier split, too"),
-    "no_objects": ("error", "splits without any object to learn from"),
+    "no_objects": ("error", "splits with nothing to learn from: no object but crowds, or none at all"),
     "without_area": ("note", "boxes without area, left out"),
     "outside": ("note", "boxes outside of their picture, left out"),
+    "swapped": ("note", "boxes whose corners are swapped, mended"),
     "clipped": ("note", "boxes that reach over the border, clipped"),
+    "similar_classes": ("note", "classes whose names are nearly the same"),
     "duplicate_image": ("note", "images that are in their split more than once"),
     "duplicate_box": ("note", "boxes that stand twice, with the same class"),
     "turned_image": ("note", "images that EXIF turns, whose boxes must be those of the upright picture"),
@@ -95,9 +100,41 @@ def duplicate_boxes(images: Sequence[LabelledImage]) -> Iterator[Mark]:
 
 
 def unknown_classes(images: Sequence[LabelledImage], known: Collection[str]) -> Iterator[Mark]:
-    """Objects of other classes than these."""
+    """Objects of other classes than these; the reason names them, and the class that is meant, perhaps."""
+    spelled = {_folded(name): name for name in known}
     for image in images:
-        yield from some(image, np.array([name not in known for name in image.class_names], dtype=np.bool_))
+        unknown = [name not in known for name in image.class_names]
+        names = sorted({name for name, is_unknown in zip(image.class_names, unknown, strict=True) if is_unknown})
+        yield from some(
+            image, np.array(unknown, dtype=np.bool_), ", ".join(_with_nearest(name, spelled) for name in names)
+        )
+
+
+def _with_nearest(name: str, spelled: Mapping[str, str]) -> str:
+    nearest = get_close_matches(_folded(name), spelled, n=1)
+    return f"{name!r} (perhaps {spelled[nearest[0]]!r}?)" if nearest else repr(name)
+
+
+def _folded(name: str) -> str:
+    """A class's name without what people take for no difference: capitals, blanks, hyphens, underscores, the form of letters."""
+    return "".join(letter for letter in unicodedata.normalize("NFKC", name).casefold() if letter.isalnum())
+
+
+def similar_classes(images: Sequence[LabelledImage], known: Collection[str]) -> Iterator[Mark]:
+    """Classes that differ by capitals, blanks, hyphens or underscores, or by an s at the end: one class, spelled twice, perhaps."""
+    counts = Counter(name for image in images for name in image.class_names)
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for name in sorted({*counts, *known}):
+        spellings[_folded(name).removesuffix("s") or name].append(name)
+    for names in spellings.values():
+        if len(names) > 1:
+            why = ", ".join(f"{name!r} ({counts[name]:,})" for name in names)
+            yield Mark("", np.zeros((0, 4)), (), len(names), why)
+
+
+def images_of_shares(images: Sequence[LabelledImage]) -> Iterator[Mark]:
+    """Images whose boxes are shares of their sides."""
+    return (whole(image) for image in images if is_of_shares(image))
 
 
 def empty_images(images: Sequence[LabelledImage]) -> Iterator[Mark]:

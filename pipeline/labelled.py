@@ -12,8 +12,13 @@ from numpy.typing import NDArray
 from model.example import Truth
 from pipeline.errors import SettingError
 
-Flaw = Literal["not_a_number", "without_area", "outside", "clipped"]
-"""What is wrong with a box: it is left out, and when it only reaches over the border, clipped."""
+Flaw = Literal["not_a_number", "without_area", "outside", "swapped", "clipped"]
+"""What is wrong with a box: it is left out; where its corners are swapped, or it only reaches over the border, it is mended."""
+ROUNDING_PX = 0.01
+"""A border that is crossed by less is no flaw: shares of a side, written with few digits, become such pixels."""
+SMALL_PX = 2
+"""Sides of images in which a box within 0 to 1 may be of pixels."""
+SHARES = "its boxes are within 0 to 1: shares of the picture's sides; multiply them by its width and height, for pixels are expected"
 
 
 class DataError(SettingError):
@@ -49,14 +54,22 @@ def find_flaws(image: LabelledImage) -> NDArray[np.str_]:
 
     The annotated size tells "outside" and "clipped"; where there is none, the left and upper border do.
     """
-    low, high, sides = image.boxes_xyxy[:, :2], image.boxes_xyxy[:, 2:], _sides(image)
+    boxes, sides = _in_order(image.boxes_xyxy), _sides(image)
+    low, high = boxes[:, :2], boxes[:, 2:]
     is_sound = {
-        "not_a_number": np.isfinite(image.boxes_xyxy),
+        "not_a_number": np.isfinite(boxes),
         "without_area": high > low,
         "outside": (high > 0) & (low < sides),
-        "clipped": (low >= 0) & (high <= sides),
+        "swapped": boxes == image.boxes_xyxy,
+        "clipped": (low >= -ROUNDING_PX) & (high <= sides + ROUNDING_PX),
     }
     return np.select([~sound.all(axis=1) for sound in is_sound.values()], list(is_sound), default="")
+
+
+def _in_order(boxes_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Boxes (N, 4) with the lower corner first."""
+    corners = boxes_xyxy.reshape(-1, 2, 2)
+    return np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
 
 
 def _sides(image: LabelledImage) -> NDArray[np.float64]:
@@ -67,7 +80,7 @@ def clean(images: Iterable[LabelledImage]) -> tuple[list[LabelledImage], Counter
     """The images with only boxes that can be learned from, clipped to the picture; and how many had which flaw.
 
     Raises:
-        DataError: a coordinate is no number.
+        DataError: a coordinate is no number, or they are shares of the picture.
     """
     cleaned, counts = [], Counter[Flaw]()
     for image in images:
@@ -75,10 +88,28 @@ def clean(images: Iterable[LabelledImage]) -> tuple[list[LabelledImage], Counter
         if (flaws == "not_a_number").any():
             name = image.class_names[flaws.tolist().index("not_a_number")]
             raise DataError(f"{image.uri}: a box of class {name!r} has a coordinate that is no number")
+        if is_of_shares(image):
+            raise DataError(f"{image.uri}: {SHARES}")
         counts.update(flaws[flaws != ""].tolist())
-        inside = image.only((flaws == "") | (flaws == "clipped"))
-        cleaned.append(replace(inside, boxes_xyxy=inside.boxes_xyxy.clip(0, np.tile(_sides(image), 2))))
+        inside = image.only(np.isin(flaws, ("", "swapped", "clipped")))
+        cleaned.append(replace(inside, boxes_xyxy=_in_order(inside.boxes_xyxy).clip(0, np.tile(_sides(image), 2))))
     return cleaned, counts
+
+
+def is_of_shares(image: LabelledImage) -> bool:
+    """Are an image's boxes shares of its sides, not pixels? So it is where all of them that have an area are within 0 to 1."""
+    boxes = _in_order(image.boxes_xyxy)
+    boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+    return len(boxes) > 0 and bool((boxes <= 1).all()) and min(_sides(image)) > SMALL_PX
+
+
+def num_to_learn_from(images: Iterable[LabelledImage]) -> int:
+    """Return the number of objects that a training learns from; crowds are none.
+
+    Args:
+        images: cleaned.
+    """
+    return sum(int((~image.is_crowd).sum()) for image in images)
 
 
 def class_names(images: Iterable[LabelledImage]) -> tuple[str, ...]:

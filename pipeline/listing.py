@@ -1,6 +1,8 @@
 """What there is to detect: folders, prefixes, globs and manifests, written to one Parquet file."""
 
+import logging
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -12,11 +14,16 @@ from fsspec.utils import glob_translate
 
 from pipeline import storage
 from pipeline.errors import SettingError, reason
+from pipeline.inventory import find_inventory
 from pipeline.manifest import LISTING, is_manifest, read_manifest
 from pipeline.query import bounded
+from pipeline.redaction import redacted
 from pipeline.sql import literal
 from pipeline.storage import StoredObject
+from pipeline.table import DATA_FILE, LOG_FOLDER, WORK_FOLDER
 from pipeline.urls import absolute
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
@@ -24,6 +31,12 @@ IMAGE_SUFFIXES = (
 GLOB = re.compile(r"[*?\[]")
 
 
+HIDDEN = re.compile(
+    r"/(\.[^/]|(@eaDir|@Recycle|#recycle|#snapshot|__MACOSX|\$RECYCLE\.BIN|System Volume Information|lost\+found)/)"
+)
+"""What systems and tools keep among people's files: names that begin with a dot, and folders with thumbnails, or with what was deleted."""
+OF_A_TABLE = re.compile(rf"/({LOG_FOLDER}|{WORK_FOLDER})/|/{DATA_FILE}$")
+"""Files of a table of results, which lies among the images perhaps."""
 ROW_GROUP_ROWS = 131_072
 
 
@@ -57,10 +70,8 @@ def list_inputs(
                     num_listed += page.num_rows
                     for batch in page.filter(_is_between(page["last_modified"], since, until)).to_batches():
                         writer.write_batch(batch, ROW_GROUP_ROWS)
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, pa.ArrowException, ValueError) as error:
                 raise SettingError(f"input {given!r} can't be listed: {reason(error)}") from error
-            except UnicodeEncodeError as error:
-                raise SettingError(f"input {given!r}: the name {error.object!r} is not UTF-8; rename it") from error
     if not num_listed:
         skipped = f"; {num_skipped} files with other suffixes are there (--all-files takes them)" if num_skipped else ""
         raise SettingError(f"input {', '.join(map(repr, inputs))}: no images{skipped}")
@@ -90,11 +101,34 @@ def take_sample(path: Path, num_images: int) -> None:
 def _pages(url: str, all_files: bool) -> Iterator[tuple[pa.Table, int]]:
     """Images as `LISTING`, and how many other names stood between them."""
     if is_manifest(url):
-        yield from ((rows, 0) for rows in read_manifest(url))
-        return
-    for page in _walk(url):
-        taken = [entry for entry in page if all_files or entry.uri.lower().endswith(IMAGE_SUFFIXES)]
+        inventory = find_inventory(url)
+        if inventory is None:
+            yield from ((rows, 0) for rows in read_manifest(url))
+            return
+        root, pages = f"s3://{inventory.bucket}", inventory.pages()
+    else:
+        root, pages = _walk(url)
+    unusable: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for page in pages:
+        taken = []
+        for entry in page:
+            if entry.unusable:
+                unusable[entry.unusable] += 1
+                examples.setdefault(entry.unusable, entry.uri)
+            elif _is_taken(entry.uri, root, all_files):
+                taken.append(entry)
         yield pa.Table.from_pylist([vars(entry) for entry in taken], schema=LISTING), len(page) - len(taken)
+    for why, count in unusable.items():
+        logger.warning(
+            "%s of %s are not part of this run, such as %r: %s", f"{count:,}", redacted(url), examples[why], why
+        )
+
+
+def _is_taken(uri: str, root: str, all_files: bool) -> bool:
+    if HIDDEN.search(uri, len(root.rstrip("/"))):
+        return False
+    return (all_files and not OF_A_TABLE.search(uri)) or uri.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _is_between(times: pa.ChunkedArray, since: datetime | None, until: datetime | None) -> pa.ChunkedArray:
@@ -119,14 +153,14 @@ def _drop_repeated(path: Path) -> None:
     distinct.replace(path)
 
 
-def _walk(url: str) -> Iterator[list[StoredObject]]:
+def _walk(url: str) -> tuple[str, Iterator[list[StoredObject]]]:
+    """The folder or prefix that is walked, and what is in it; of one file, its own URL."""
     if not GLOB.search(url) or _is_there(url):
-        yield from storage.walk(url)
-        return
+        return url, storage.walk(url)
     folder = url[: GLOB.search(url).start()].rpartition("/")[0]  # type: ignore[union-attr]
     matches = re.compile(glob_translate(url)).match
-    for page in storage.walk(f"{folder}/"):
-        yield [e for e in page if matches(e.uri)]
+    pages = storage.walk(f"{folder}/")
+    return folder, ([entry for entry in page if entry.unusable or matches(entry.uri)] for page in pages)
 
 
 def _is_there(url: str) -> bool:

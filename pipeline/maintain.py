@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,7 @@ from pipeline.rewrite import DataFile, StaleError, data_files, rewrite, swap, un
 from pipeline.runs import delete_records, fold_records
 from pipeline.settings import MaintainSettings
 from pipeline.sql import literal
-from pipeline.table import KEY, WORK_FOLDER, ResultTable
+from pipeline.table import DATA_FILE, KEY, WORK_FOLDER, ResultTable
 from pipeline.urls import absolute
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ ATTEMPTS = 10
 """Of a rewrite that others keep getting ahead of."""
 DELETION_INTERVAL_S = 60.0
 """Seconds between heartbeats of a deletion."""
+NUM_DELETE_THREADS = 16
+OWN_FILE = re.compile(DATA_FILE)
 WORKING_FILE = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}\.parquet")
 
 
@@ -245,16 +248,31 @@ def _compact(table: ResultTable, settings: MaintainSettings, done: Maintained) -
 
 def _tidy(table: ResultTable, settings: MaintainSettings, done: Maintained) -> None:
     """The past: records, files that no version within the retention needs, and the log."""
-    delta = table.refreshed()
+    done.vacuumed_files += _vacuum(table, settings)
     if settings.dry_run:
-        done.vacuumed_files = len(delta.vacuum(settings.retention_hours, dry_run=True, full=True))
         return
     done.folded_runs = fold_records(table)
-    done.vacuumed_files += len(delta.vacuum(settings.retention_hours, dry_run=False, full=True))
     _delete_working_files(table, datetime.now(UTC) - timedelta(hours=settings.retention_hours))
     delta = table.refreshed()
     delta.create_checkpoint()
     delta.cleanup_metadata()
+
+
+def _vacuum(table: ResultTable, settings: MaintainSettings) -> int:
+    """Delete old data files that no version within the retention has, and return how many they are, or would be.
+
+    Those that no log names, as a killed writer leaves them, are known by their names: whatever else people keep below a table stays.
+    """
+    delta = table.refreshed()
+    removed = set(delta.vacuum(settings.retention_hours, dry_run=True, full=False))
+    left = {
+        name for name in delta.vacuum(settings.retention_hours, dry_run=True, full=True) if OWN_FILE.fullmatch(name)
+    }
+    if not settings.dry_run:
+        delta.vacuum(settings.retention_hours, dry_run=False, full=False)
+        with ThreadPoolExecutor(NUM_DELETE_THREADS) as threads:
+            list(threads.map(lambda name: storage.delete(f"{table.url}/{name}"), left - removed))
+    return len(removed | left)
 
 
 def _delete_working_files(table: ResultTable, before: datetime) -> None:

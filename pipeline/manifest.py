@@ -1,8 +1,12 @@
-"""Manifests: tables of images as Parquet, CSV or JSON lines, read in batches."""
+"""Manifests: tables of images as Parquet, CSV, JSON or a list of names, read in batches."""
 
-from collections.abc import Iterator
+import codecs
+import io
+import json
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -17,11 +21,17 @@ from pipeline.redaction import has_secret, redacted
 from pipeline.storage import NUM_STAT_THREADS, StoredObject
 from pipeline.urls import absolute
 
-SUFFIXES = (".parquet", ".csv", ".jsonl", ".ndjson", ".json")
+TEXT_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json", ".txt")
+SUFFIXES = (".parquet", *TEXT_SUFFIXES, *(f"{suffix}.gz" for suffix in TEXT_SUFFIXES))
 BATCH_ROWS = 65_536
 TEXTS = {name: pa.string() for name in ("uri", "etag", "last_modified")}
 """Read as they stand, however much they look like numbers or dates."""
 CSV = pa.csv.ParseOptions(newlines_in_values=True)
+INVENTORY_HINT = " (an S3 Inventory is named by its manifest.json)"
+HEAD_BYTES = 64
+"""Of a text that are looked at."""
+ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16", b"": "utf-8"}
+"""By the byte order mark that a text begins with."""
 
 LISTING = pa.schema(
     [
@@ -50,7 +60,7 @@ def read_manifest(url: str) -> Iterator[pa.Table]:
     it fails, and that is recorded.
 
     Raises:
-        SettingError: it has no column uri, a row without one or with a secret in it, or a value of another type.
+        SettingError: it has no column uri, a row without one or with a secret in it, or a value of another type; or it is no text.
         OSError, pyarrow.ArrowException: it can't be read.
     """
     folder = url.rpartition("/")[0]
@@ -96,31 +106,67 @@ def _absolute(name: str, folder: str) -> str:
 
 
 def _batches(url: str) -> Iterator[pa.RecordBatch]:
-    fs, path = storage.filesystem(url)
-    known = _csv_columns(fs, path, url) if url.lower().endswith(".csv") else []
-    with fs.open(path) as file:
-        if url.lower().endswith(".parquet"):
+    suffix = url.lower().removesuffix(".gz").rpartition(".")[2]
+    if suffix == "parquet":
+        with _opened(url) as file:
             parquet = pq.ParquetFile(file)
             yield from parquet.iter_batches(BATCH_ROWS, columns=_known(parquet.schema_arrow, url))
-        elif known:
-            options = pa.csv.ConvertOptions(column_types=TEXTS, include_columns=known)
-            yield from pa.csv.open_csv(file, parse_options=CSV, convert_options=options)
-        else:
-            fields = [(name, TEXTS.get(name, type_)) for name, type_ in zip(LISTING.names, LISTING.types, strict=True)]
-            options = pa.json.ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="ignore")
+        return
+    with _opened(url) as file:
+        head = file.read(HEAD_BYTES)
+    mark = next((mark for mark in ENCODINGS if head.startswith(mark)), b"")
+    if suffix == "csv":
+        yield from _csv_batches(url, ENCODINGS[mark])
+    elif suffix == "txt":
+        with _opened(url) as file, io.TextIOWrapper(file, ENCODINGS[mark]) as lines:
+            names = (line.strip() for line in lines)
+            yield from _of_rows({"uri": name} for name in names if name)
+    elif mark.startswith((b"\xff", b"\xfe")) or head.removeprefix(mark).lstrip().startswith(b"["):
+        with _opened(url) as file:
+            yield from _of_rows(_entries(file.read().decode(ENCODINGS[mark]), url))
+    else:
+        fields = [(name, TEXTS.get(name, type_)) for name, type_ in zip(LISTING.names, LISTING.types, strict=True)]
+        options = pa.json.ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="ignore")
+        with _opened(url) as file:
+            file.read(len(mark))
             yield from pa.json.open_json(file, parse_options=options)
 
 
-def _csv_columns(fs: Any, path: str, url: str) -> list[str]:
-    """Those that matter. pyarrow reads ahead in a thread, even once it is closed: the file is this reader's alone."""
-    with fs.open(path) as file, pa.csv.open_csv(file, parse_options=CSV) as header:
-        return _known(header.schema, url)
+def _opened(url: str) -> Any:
+    fs, path = storage.filesystem(url)
+    return fs.open(path, compression="gzip" if url.lower().endswith(".gz") else None)
+
+
+def _csv_batches(url: str, encoding: str) -> Iterator[pa.RecordBatch]:
+    reading = pa.csv.ReadOptions(encoding=encoding)
+    # pyarrow reads ahead in a thread, even once it is closed: the file is this reader's alone.
+    with _opened(url) as file, pa.csv.open_csv(file, reading, parse_options=CSV) as header:
+        known = _known(header.schema, url)
+    options = pa.csv.ConvertOptions(column_types=TEXTS, include_columns=known)
+    with _opened(url) as file:
+        yield from pa.csv.open_csv(file, reading, parse_options=CSV, convert_options=options)
+
+
+def _entries(text: str, url: str) -> list[dict[str, Any]]:
+    """The entries of a JSON array, or of JSON lines: names, or objects."""
+    found = json.loads(text) if text.lstrip("\ufeff").lstrip().startswith("[") else map(json.loads, text.splitlines())
+    entries = [{"uri": entry} if isinstance(entry, str) else entry for entry in found]
+    if wrong := next((entry for entry in entries if not isinstance(entry, dict)), None):
+        raise SettingError(f"manifest {url!r} has the entry {wrong!r}; give names, or objects with a uri")
+    return entries
+
+
+def _of_rows(rows: Iterable[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
+    schema = pa.schema([(name, pa.string()) for name in LISTING.names])
+    kept = ({name: str(row[name]) for name in LISTING.names if row.get(name) is not None} for row in rows)
+    while some := list(islice(kept, BATCH_ROWS)):
+        yield from pa.Table.from_pylist(some, schema=schema).to_batches()
 
 
 def _known(schema: pa.Schema, url: str) -> list[str]:
     """The columns that matter, of those it has."""
     if "uri" not in schema.names:
-        raise SettingError(f"manifest {url!r} has the columns {schema.names}; it needs one named uri")
+        raise SettingError(f"manifest {url!r} has the columns {schema.names}; it needs one named uri{INVENTORY_HINT}")
     return [name for name in LISTING.names if name in schema.names]
 
 

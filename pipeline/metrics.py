@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from ray.util.metrics import Counter, Gauge, Histogram, Metric
 
 from pipeline.stages.runner import RunObserver
+from pipeline.urls import as_label
 
 IMAGE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 COMMIT_BUCKETS_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -47,7 +48,7 @@ class RunMetrics(RunObserver):
     """
 
     def __init__(self, table: str, batch_size: int) -> None:
-        self._labels, self._batch_size = {"table": table}, batch_size
+        self._labels, self._batch_size = {"table": as_label(table)}, batch_size
         self._gauges: dict[Gauge, float | None] = {}
 
     def begin(self, num_planned: int, num_detectors: int, lag_s: float | None) -> None:

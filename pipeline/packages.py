@@ -1,13 +1,14 @@
 """Model packages by URL."""
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from model.package_files import RECORD_FILE, WEIGHTS_FILE, PackageError, PackageFiles
 from pipeline import storage
 from pipeline.aliases import DIGEST, look_up
 from pipeline.errors import SettingError, reason
-from pipeline.urls import absolute
+from pipeline.urls import absolute, is_local
 
 if TYPE_CHECKING:
     from model.package import ModelPackage
@@ -97,10 +98,18 @@ def check_free(url: str) -> None:
         fs, path = storage.filesystem(f"{folder}/{RECORD_FILE}")
         if fs.exists(path):
             raise SettingError(f"output {url!r} holds a model package already; name another folder")
-        storage.write(f"{folder}/.probe", b"probe")
-        storage.delete(f"{folder}/.probe")
+        probe = f"{_nearest(folder)}/.probe"
+        storage.write(probe, b"probe")
+        storage.delete(probe)
     except OSError as error:
         raise SettingError(f"output {url!r} can't be written: {reason(error)}") from error
+
+
+def _nearest(folder: str) -> str:
+    """The folder, or what is there of it: a probe makes none that a failure would leave empty."""
+    while is_local(folder) and not os.path.lexists(folder):
+        folder = folder.rpartition("/")[0] or "/"
+    return folder.rstrip("/")
 
 
 def write_package(package: "ModelPackage", url: str) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from pipeline.read_only import ReadOnlyFiles, name_below
 from pipeline.runs import RUNS, run_files
 from pipeline.schema import SCHEMA
 from pipeline.sql import literal, no_rows
-from pipeline.table import ResultTable
+from pipeline.table import ResultTable, enclosing_table
 from pipeline.urls import absolute
 
 IS_PERMANENT = "error_stage = 'decode'"
@@ -32,15 +33,17 @@ RESULTS = "results"
 LATEST_ETAG = "max_by(etag, (run_id, processed_at))"
 """Of the rows of one URI and model, the version that a run saw last. Runs are in order by their ids, which begin with the time at
 which the driver began to list; the clocks of workers order only what one run found."""
+LATEST_OK = f"{LATEST_ETAG} FILTER (status = 'ok')"
+"""The same of those that were ok: a failure, of a list that lags or of a file that was cut short since, hides none of them."""
 
 VIEWS = {
     "history": "SELECT * FROM results",
     "images": f"""
         SELECT results.* FROM results LEFT JOIN (
-            SELECT uri, model_digest, {LATEST_ETAG} AS latest FROM results
+            SELECT uri, model_digest, {LATEST_ETAG} AS latest, {LATEST_OK} AS latest_ok FROM results
             GROUP BY uri, model_digest HAVING count(*) > 1
-        ) AS changed ON results.uri = changed.uri AND results.model_digest = changed.model_digest AND results.etag <> changed.latest
-        WHERE changed.latest IS NULL
+        ) AS changed ON results.uri = changed.uri AND results.model_digest = changed.model_digest
+        WHERE changed.latest IS NULL OR results.etag IN (changed.latest, changed.latest_ok)
     """,
     "detections": """
         SELECT uri, etag, {path_columns} model_name, model_digest, run_id, run_date, width_px, height_px,
@@ -54,7 +57,7 @@ VIEWS = {
     """,
     "runs": "SELECT * FROM run_records",
 }
-"""`images` has the latest version of each image, failed ones too; `history` all versions; `detections` a row a box;
+"""`images` has the latest version of each image, and where that failed, the latest that was ok beside it; `history` all versions; `detections` a row a box;
 `failures` what went wrong; `runs` a row a run."""
 
 
@@ -65,6 +68,13 @@ BATCH_ROWS, MAX_FILE_ROWS = 65_536, 5_000_000
 
 READING = {"SELECT_NODE", "SET_OPERATION_NODE", "CTE_NODE", "RECURSIVE_CTE_NODE"}
 """Nodes of a parse tree that only read. Others are the bodies that a CTE may have beside: COPY, INSERT, UPDATE and DELETE."""
+WRITING = {
+    "copy", "insert", "update", "delete", "merge", "create", "alter", "drop", "truncate", "attach", "detach", "install", "load",
+    "export", "import", "call", "pragma", "set", "reset", "execute", "prepare",
+}  # fmt: skip
+"""Keywords that begin statements which do more than read."""
+EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
+WORD = re.compile(r"\w+")
 SQL_FROM_TEXT = {"query", "json_execute_serialized_sql"}
 """Functions whose argument is SQL, which no parse tree shows."""
 
@@ -152,24 +162,47 @@ def query(table: ResultTable, sql: str) -> Iterator[duckdb.DuckDBPyRelation]:
 
 
 def _one_select(db: duckdb.DuckDBPyConnection, sql: str) -> str:
-    """Return the one SELECT that this is; raises `SettingError` where it is another statement, or holds one."""
+    """Return the one SELECT that this is, or the EXPLAIN of one; raises `SettingError` where it is another statement, or holds one."""
     statements = db.extract_statements(sql)
-    if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+    types = [statement.type for statement in statements]
+    if types == [duckdb.StatementType.EXPLAIN] and (explain := EXPLAIN.match(sql)):
+        return explain[0] + _one_select(db, sql[explain.end() :])
+    if types not in ([duckdb.StatementType.SELECT], [duckdb.StatementType.MULTI]):
         raise SettingError("query takes one SELECT statement: tables are only read here")
     select = statements[0].query
-    (tree,) = db.execute("SELECT json_serialize_sql(?)", [select]).fetchall()[0]
-    found: set[str] = set()
-    json.loads(tree, object_hook=lambda node: found.update(map(str, (node.get("type"), node.get("function_name")))))
-    if writing := {name for name in found if name.endswith("_NODE")} - READING:
-        names = ", ".join(name.partition("_")[0] for name in sorted(writing))
+    if types == [duckdb.StatementType.SELECT]:
+        writing, functions = _parts_of_tree(db, select)
+    else:  # a PIVOT whose columns come from the data, of which DuckDB shows no tree
+        writing, functions = _parts_of_text(select)
+    if writing:
         raise SettingError(
-            f"query takes one SELECT statement, and this holds another ({names}): tables are only read here"
+            f"query takes one SELECT statement, and this holds another ({', '.join(sorted(writing))}): tables are only read here"
         )
-    if from_text := found & SQL_FROM_TEXT:
+    if from_text := functions & SQL_FROM_TEXT:
         raise SettingError(
             f"query takes no SQL as text, as {', '.join(sorted(from_text))} does; write it as a subquery"
         )
     return select
+
+
+def _parts_of_tree(db: duckdb.DuckDBPyConnection, select: str) -> tuple[set[str], set[str]]:
+    """Statements within a SELECT that are none, and functions, by its parse tree."""
+    (tree,) = db.execute("SELECT json_serialize_sql(?)", [select]).fetchall()[0]
+    found: set[str] = set()
+    json.loads(tree, object_hook=lambda node: found.update(map(str, (node.get("type"), node.get("function_name")))))
+    nodes = {name for name in found if name.endswith("_NODE")} - READING
+    return {name.partition("_")[0] for name in nodes}, found
+
+
+def _parts_of_text(select: str) -> tuple[set[str], set[str]]:
+    """The same by its words."""
+    words = {
+        (kind, match[0].lower())
+        for start, kind in duckdb.tokenize(select)
+        if (match := WORD.match(select.encode()[start:].decode(errors="ignore")))
+    }
+    keywords = {word for kind, word in words if kind == duckdb.token_type.keyword}
+    return {word.upper() for word in keywords & WRITING}, {word for _, word in words}
 
 
 def export_parquet(table: ResultTable, url: str) -> int:
@@ -187,6 +220,8 @@ def export_parquet(table: ResultTable, url: str) -> int:
     try:
         if fs.exists(path) and fs.find(path):
             raise SettingError(f"output {url!r} is not empty; name a new folder")
+        if outer := enclosing_table(url):
+            raise SettingError(f"output {url!r} would lie inside of the table {outer!r}; name a place beside it")
         with query(table, "SELECT * FROM detections") as relation, tempfile.TemporaryDirectory() as folder:
             batches, local = relation.to_arrow_reader(BATCH_ROWS), Path(folder, "part.parquet")
             for number in itertools.count():

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from deltalake.exceptions import DeltaError
 
 from model.package_files import PackageError, PackageFiles
 from pipeline import log_lines
 from pipeline.commit import Committer
 from pipeline.cost import Cost
-from pipeline.errors import SettingError, TargetMissedError
+from pipeline.errors import SettingError, SsdBatchError, TargetMissedError, reason
 from pipeline.estimate import Estimate, Throughput, estimates, last_throughput
 from pipeline.failures import Failures
 from pipeline.fence import Fence
@@ -92,7 +93,12 @@ class Run:
     def execute(self) -> Summary:
         """From listing to reconciliation; raises as `infer`."""
         with log_lines.of_run(self._fence.run_id), ExitStack() as self._at_end:
-            return self._execute()
+            try:
+                return self._execute()
+            except (OSError, DeltaError) as error:  # a full disk, say
+                raise SsdBatchError(
+                    f"the run ended: {reason(error)}; what was committed to {self._table.url!r} stays"
+                ) from error
 
     def _execute(self) -> Summary:
         settings = self._settings

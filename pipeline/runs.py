@@ -1,7 +1,9 @@
 """The record of each run: a small file beside the table, written when it starts and when it ends, however it ends."""
 
+import errno
 import io
 import json
+import logging
 import socket
 import uuid
 from collections.abc import Iterable, Iterator
@@ -17,6 +19,8 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.errors import OvertakenError, reason
 from pipeline.table import WORK_FOLDER, ResultTable
+
+logger = logging.getLogger(__name__)
 
 RUNS = pa.schema(
     [
@@ -105,7 +109,9 @@ def recorded(table: ResultTable, is_whole: bool = True, **known: Any) -> Iterato
             if isinstance(error, Exception)
             else "stopped"
         )
-        _write(table, record | {"outcome": outcome, "error": reason(error), "ended_at": datetime.now(UTC)})
+        _write_in_little_room(
+            table, record | {"outcome": outcome, "error": reason(error), "ended_at": datetime.now(UTC)}
+        )
         raise
     done = record | {"outcome": "done", "ended_at": datetime.now(UTC)}
     _write(table, done)
@@ -115,6 +121,19 @@ def recorded(table: ResultTable, is_whole: bool = True, **known: Any) -> Iterato
 
 def _write(table: ResultTable, record: dict[str, Any]) -> None:
     _write_file(table, record["run_id"], pa.Table.from_pylist([record], schema=RUNS))
+
+
+def _write_in_little_room(table: ResultTable, record: dict[str, Any]) -> None:
+    """Write the end of a run that failed, on a full disk in the room of its beginning; what ended it matters more than its record."""
+    try:
+        _write(table, record)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            with suppress(OSError):
+                storage.delete(f"{_folder(table)}{record['run_id']}.parquet")
+                _write(table, record)
+        else:
+            logger.warning("the end of run %s can't be recorded: %s", record["run_id"], reason(error))
 
 
 def _write_file(table: ResultTable, name: str, records: pa.Table) -> None:

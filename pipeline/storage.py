@@ -6,6 +6,7 @@ S3 takes a quarter of a second to import, and is imported where an URL needs it.
 
 import logging
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +28,25 @@ logger = logging.getLogger(__name__)
 
 PAGE = 1000
 NUM_STAT_THREADS = 32
+ARCHIVE_CLASSES = ("GLACIER", "DEEP_ARCHIVE")
+"""Of S3: what can't be read before somebody has restored it, which takes hours."""
+ARCHIVED = "they are archived in Glacier; restore them into another storage class"
+ARCHIVES = re.compile(r"^(zip|tar|libarchive|rar|7z|asar|squashfs)://|::")
+"""URLs of files within a file."""
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One entry of a listing. `etag` names the version; for a local file it is `mtime_ns-size`."""
+    """One entry of a listing. `etag` names the version; for a local file it is `mtime_ns-size`.
+
+    unusable: why it can't be taken for an image, or be listed at all; "" of all others.
+    """
 
     uri: str
     etag: str
     size_bytes: int | None
     last_modified: datetime | None
+    unusable: str = ""
 
 
 def table_options(url: str) -> dict[str, str]:
@@ -183,6 +194,8 @@ def walk(url: str) -> Iterator[list[StoredObject]]:
     Raises:
         FileNotFoundError, PermissionError: no such folder or bucket, or it may not be listed.
     """
+    if ARCHIVES.search(url):
+        raise SettingError(f"{redacted(url)!r}: files within an archive are not read; unpack it, and name the folder")
     if is_local(url):
         return _walk_local(url)
     return _walk_s3(url) if is_s3(url) else _walk_fsspec(url)
@@ -216,26 +229,59 @@ def _walk_local(url: str) -> Iterator[list[StoredObject]]:
     if not os.path.isdir(url):
         yield [stat(url)]
         return
-    page = []
-    for folder, _, names in os.walk(url, onerror=_raise):
-        for name in names:
-            path = os.path.join(folder, name)
-            with suppress(FileNotFoundError):  # It may vanish between the two looks.
+    os.scandir(url).close()  # raises where it may not be listed
+    entries = _local_files(url, (os.path.realpath(url),))
+    while page := list(islice(entries, PAGE)):
+        yield page
+
+
+def _local_files(folder: str, roots: tuple[str, ...]) -> Iterator[StoredObject]:
+    """All files below a folder; links to folders are followed, but for those to what is walked anyway.
+
+    Args:
+        folder: it is there.
+        roots: where the walks that led here began, without links.
+    """
+    unlisted: list[OSError] = []
+    for above, folders, files in os.walk(folder, onerror=unlisted.append):
+        for name in files:
+            path = os.path.join(above, name)
+            if not _is_utf_8(path):
+                yield StoredObject(path, "", None, None, unusable="their names are not UTF-8; rename them")
+                continue
+            with suppress(FileNotFoundError):  # It may vanish between the two looks; so may what a link names.
                 if os.path.isfile(path):
-                    page.append(_local_object(path, os.stat(path)))
-            if len(page) == PAGE:
-                yield page
-                page = []
-    yield page
+                    yield _local_object(path, os.stat(path))
+        for name in folders:
+            path = os.path.join(above, name)
+            if os.path.islink(path):
+                target = os.path.realpath(path)
+                if not any(_is_in(target, root) or _is_in(root, target) for root in roots):
+                    yield from _local_files(path, (*roots, target))
+        while unlisted:
+            error = unlisted.pop()
+            yield StoredObject(
+                str(error.filename), "", None, None, unusable=f"folders that can't be listed ({error.strerror})"
+            )
 
 
-def _raise(error: OSError) -> None:
-    """os.walk by itself passes in silence over a folder that it may not read."""
-    raise error
+def _is_utf_8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_in(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _local_object(path: str, status: os.stat_result) -> StoredObject:
-    modified = datetime.fromtimestamp(status.st_mtime, UTC)
+    try:
+        modified = datetime.fromtimestamp(status.st_mtime, UTC)
+    except (ValueError, OverflowError):  # after the year 9999: a time that is not known
+        modified = None
     return StoredObject(path, local_etag(status), status.st_size, modified)
 
 
@@ -260,6 +306,7 @@ def _walk_s3(url: str) -> Iterator[list[StoredObject]]:
                     entry["ETag"].strip('"'),
                     entry["Size"],
                     _to_second(entry["LastModified"]),
+                    ARCHIVED if entry.get("StorageClass") in ARCHIVE_CLASSES else "",
                 )
                 for entry in entries
             ]

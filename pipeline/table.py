@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -34,6 +34,11 @@ WORK_FOLDER = "_ssd_batch"
 """Beside the table's own folders; Delta passes over names that start with `_`."""
 MISREAD = re.compile(r"[%\\\[\]]")
 """What delta-rs takes for something else in a name, or panics at."""
+DATA_FILE = rf"{PARTITION}=[^/]+/part-\d+-[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}[-.]c\d+(\.\w+)?\.parquet"
+"""How writers of Delta tables name data files, below the table's own URL."""
+LOG_FOLDER, LAST_CHECKPOINT = "_delta_log", "_last_checkpoint"
+DAMAGED_CHECKPOINT = re.compile(r"Invalid Checkpoint|Parquet error", re.IGNORECASE)
+"""As delta-rs tells that it can't read its log's checkpoint."""
 
 
 @dataclass
@@ -54,6 +59,8 @@ class ResultTable:
             self._check_columns()
         elif self._holds_other_files():
             raise SettingError(f"table {self.url!r} is a place with other files in it; name an empty one")
+        elif outer := enclosing_table(self.url):
+            raise SettingError(f"table {self.url!r} would lie inside of the table {outer!r}; name a place beside it")
 
     @cached_property
     def exists(self) -> bool:
@@ -69,7 +76,21 @@ class ResultTable:
         try:
             return DeltaTable(self.url, storage_options=self._options)
         except (OSError, DeltaError) as error:
-            raise SettingError(f"table {self.url!r} can't be opened: {reason(error)}") from error
+            raise SettingError(f"table {self.url!r} can't be opened: {reason(error)}{self._way_out(error)}") from error
+
+    def _way_out(self, error: Exception) -> str:
+        """What to do where the log's checkpoint is damaged: it only repeats commits, which are files of their own."""
+        if not DAMAGED_CHECKPOINT.search(str(error)):
+            return ""
+        log = f"{self.url}/{LOG_FOLDER}"
+        if not storage.exists(f"{log}/{0:020}.json"):
+            return (
+                f". A checkpoint in {log} is damaged, and the commits before it are gone: bring it back from a backup"
+            )
+        return (
+            f". A checkpoint in {log} is damaged. All commits are there beside it: move {LAST_CHECKPOINT} and the damaged *.checkpoint.parquet "
+            "out of that folder, and ssd-batch maintain writes a new one"
+        )
 
     def _check_features(self) -> None:
         """Make sure that the table's files mean what they say: no rows deleted beside them, no columns under other names."""
@@ -244,3 +265,13 @@ class ResultTable:
         following = Transaction(REWRITES, (self.delta.transaction_version(REWRITES) or 0) + 1)
         transactions = [*(properties.app_transactions or []), following]
         return CommitProperties(properties.custom_metadata, properties.max_commit_retries, transactions)
+
+
+def enclosing_table(url: str) -> str | None:
+    """Return the Delta table that a path or URL lies inside of, if any: each of the two would take the other's files for its own."""
+    folder = absolute(url).rstrip("/")
+    while (folder := folder.rpartition("/")[0]) and not folder.endswith("/"):
+        with suppress(OSError):  # who may not look there can't have a table there
+            if storage.exists(f"{folder}/{LOG_FOLDER}"):
+                return folder
+    return None

@@ -1,6 +1,7 @@
 """Training on the cluster: Ray Train keeps the workers and their checkpoints, Ray Data brings the examples."""
 
 import json
+import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -31,9 +32,13 @@ from pipeline.training_progress import Told, TrainingProgress, heard
 from pipeline.training_settings import RESUMABLE, ClusterTraining
 from pipeline.urls import absolute, is_local
 
+logger = logging.getLogger(__name__)
+
 SETTINGS_FILE = "settings.json"
 OUR_ERROR = re.compile(r"^pipeline\.\S+Error: (.+)$", re.MULTILINE)
 """A line of a traceback, as Ray hands on those of its tasks: as text."""
+OF_THE_DATA = re.compile(r"^pipeline\.labelled\.DataError: ", re.MULTILINE)
+"""Such a line of an error that comes again, however often it is tried."""
 
 
 @dataclass(frozen=True)
@@ -81,15 +86,25 @@ def train(
     with heard([progress.show, *listeners]) as told:
         task = Task(settings, feed, [ray.put(start)], [ray.put(held_out)], url, told)
         trainer = _Trainer(partial(learn, task), scaling_config=scaling, run_config=run_config(url, settings))
+        result = _fitted(trainer, settings.max_failures)
+    if result.return_value:
+        raise SsdBatchError(f"{result.return_value}; a lower learning rate or a longer warm-up may help")
+    return what_came_out(result, settings)
+
+
+def _fitted(trainer: TorchTrainer, max_failures: int) -> Result:
+    """Train to the end, from the last checkpoint after each failure. Ray Train would itself also try again what can't get better."""
+    for num_left in reversed(range(max_failures + 1)):
         try:
             # Ray Train 2.60 asks for a worker's error, then whether it still runs: an error in between is lost, and all seems well.
             while (result := cast(Result, trainer.fit())).return_value is None:
                 continue
+            return result
         except TrainingFailedError as error:
-            raise SsdBatchError(f"the training failed: {why(error)}; what was checkpointed stays") from error
-    if result.return_value:
-        raise SsdBatchError(f"{result.return_value}; a lower learning rate or a longer warm-up may help")
-    return what_came_out(result, settings)
+            if not num_left or OF_THE_DATA.search(_text(error)):
+                raise SsdBatchError(f"the training failed: {why(error)}; what was checkpointed stays") from error
+            logger.warning("the training failed: %s; it is tried again from its last checkpoint", why(error))
+    raise AssertionError("max_failures is 0 or more")
 
 
 class _Trainer(TorchTrainer):
@@ -190,7 +205,7 @@ def check_batch_norm(settings: ClusterTraining, num_workers: int) -> None:
 
 
 def run_config(url: str, settings: ClusterTraining) -> RunConfig:
-    """Where checkpoints go, which are kept, and how often a failure is forgiven."""
+    """Where checkpoints go, and which are kept."""
     parent, _, name = url.rpartition("/")
     return RunConfig(
         name=name,
@@ -199,7 +214,7 @@ def run_config(url: str, settings: ClusterTraining) -> RunConfig:
             num_to_keep=settings.keep_checkpoints,
             checkpoint_score_attribute=SCORE if settings.validate_every_steps else None,
         ),
-        failure_config=FailureConfig(max_failures=settings.max_failures),
+        failure_config=FailureConfig(max_failures=0),  # see `_fitted`
     )
 
 
@@ -230,7 +245,11 @@ def chosen(result: Result, settings: ClusterTraining) -> ray.train.Checkpoint:
 
 def why(error: TrainingFailedError) -> str:
     """Our own error, where a worker's traceback holds one; else the last line."""
-    failures = getattr(error, "worker_failures", None)
-    text = str(next(iter(failures.values()))) if failures else str(error)
+    text = _text(error)
     lines = OUR_ERROR.findall(text) or text.strip().splitlines()
     return reason(Exception(lines[-1] if lines else type(error).__name__))
+
+
+def _text(error: TrainingFailedError) -> str:
+    failures = getattr(error, "worker_failures", None)
+    return str(next(iter(failures.values()))) if failures else str(error)

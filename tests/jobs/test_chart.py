@@ -36,9 +36,18 @@ def test_on_a_log_axis_the_same_factor_is_the_same_way() -> None:
 
 
 def test_points_are_where_they_are() -> None:
-    """The frame is 486 by 190 pixels, its upper left corner at (54, 10)."""
+    """The frame is 490.5 by 190 pixels: on its left the longest number, 0.2, has room beside the title."""
     svg = line_chart("chart", [Line("a", [(0, 0), (0.5, 1), (1, 0.5)])], UNIT, UNIT)
-    assert re.findall(r'polyline points="([^"]+)"', svg) == ["54.0,200.0 297.0,10.0 540.0,105.0"]
+    assert re.findall(r'polyline points="([^"]+)"', svg) == ["49.5,200.0 294.8,10.0 540.0,105.0"]
+
+
+@pytest.mark.parametrize("high", [1e-5, 0.00025, 1, 12_000, 3.5e9])
+def test_numbers_have_room_beside_the_title(high: float) -> None:
+    svg = line_chart("", [Line("a", [(0, 0), (1, high)])], UNIT, Axis("a long title", 0, top_of([high])))
+    numbers = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="end">([^<]+)</text>', svg)
+    title_px = 12 + 6  # its middle, and half of a letter's height
+    assert numbers
+    assert min(float(end) - 6.5 * len(text) for end, text in numbers) > title_px
 
 
 def test_it_is_well_formed_and_names_its_lines() -> None:
@@ -54,4 +63,4 @@ def test_it_is_well_formed_and_names_its_lines() -> None:
 
 def test_what_is_outside_is_not_drawn() -> None:
     svg = line_chart("", [Line("a", [(0, 0), (0.5, 9), (0.75, float("nan")), (1, 1)])], UNIT, UNIT)
-    assert re.findall(r'polyline points="([^"]+)"', svg) == ["54.0,200.0 540.0,10.0"]
+    assert re.findall(r'polyline points="([^"]+)"', svg) == ["49.5,200.0 540.0,10.0"]

@@ -144,23 +144,22 @@ def test_one_line_and_exit_code_2(files: Path, tmp_path: Path, run, weights: str
     assert (code, out) == (2, "")
     assert err.startswith(f"Error: {message}")
     assert err.count("\n") == 1
-    assert not (tmp_path / "model" / "model.json").exists()
+    assert list(tmp_path.iterdir()) == [], "no empty folder is left"
 
 
-def test_class_names_with_a_gap(files: Path, tmp_path: Path, run) -> None:
-    (tmp_path / "names.txt").write_text("disc\n\nstar\n")
-    code, _, err = run(
-        "--weights",
-        files / "ssd.pth",
-        "--output",
-        tmp_path / "m",
-        "--name",
-        "s",
-        "--class-names",
-        tmp_path / "names.txt",
-    )
-    assert code == 2
-    assert "has an empty line; give one name a line" in err
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("disc\n\nstar\n", "has an empty line; give one name a line"),
+        ("disc\nstar\n disc\n", "has 'disc' more than once"),
+        ("\ufeffdisc\nsquare\nstar\n", "has a byte order mark"),
+    ],
+)
+def test_class_names_that_are_none(files: Path, tmp_path: Path, run, content: str, message: str) -> None:
+    (tmp_path / "names.txt").write_text(content)
+    arguments = ("--weights", files / "ssd.pth", "--output", tmp_path / "m", "--name", "s")
+    code, _, err = run(*arguments, "--class-names", tmp_path / "names.txt")
+    assert (code, message in err) == (2, True), err
 
 
 def test_an_output_that_is_taken(files: Path, tmp_path: Path, run) -> None:

@@ -256,3 +256,19 @@ def test_scales_that_do_not_fit_the_architecture():
     path = JOBS / "voc_ssd300.yaml"
     with pytest.raises(SettingError, match="scales has 7 entries; give 8"):
         load_settings(TrainSettings, path, {"architecture": "ssd512_vgg16"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["batch_size: 4\nbatch_size: 8\n", "job:\n  name: a\n  name: b\n", "job: {alerts: {late_s: 1, late_s: 2}}\n"],
+)
+def test_a_key_that_stands_twice_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(text)
+    with pytest.raises(SettingError, match=r"can't be read: \S+ stands there twice; give it once"):
+        read_spec(tmp_path / "spec.yaml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_spec_as_editors_write_it(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_bytes("table: /tmp/é\n".encode(encoding))
+    assert read_spec(tmp_path / "spec.yaml").settings == {"table": "/tmp/é"}

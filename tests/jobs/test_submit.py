@@ -1,21 +1,28 @@
 """What is submitted, without a cluster."""
 
+import json
+import os
 import random
 import shlex
+import threading
 import zipfile
 from datetime import date, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+import ray
 from click.testing import CliRunner
+from ray.job_submission import JobDetails, JobStatus, JobType
 
 from jobs.__main__ import cli
 from jobs.demo import PACKAGE
-from jobs.job import Job, load_job
+from jobs.job import Job, load_job, night_of
 from jobs.job_environment import pack
-from jobs.job_server import Ended, Log, is_final
+from jobs.job_server import Ended, JobServer, Log, is_final
 from jobs.job_settings import KINDS, JobSettings
 from jobs.spec import check_settings, given, kind_of, load_settings, read_spec
 from pipeline.errors import SettingError
@@ -92,6 +99,27 @@ def test_each_hour_of_an_hourly_schedule_is_a_job_of_its_own(
     path.write_text(INFER + "job: {schedule: '0 * * * *'}")
     made = load_job(read_spec(path), None, {}, {})
     assert (made.submission_id(1), flags_of(made)["due_at"]) == (submission_id, due_at)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "now", "day", "due"),
+    [
+        ("0 23 * * *", "2026-11-25T23:05", 25, "25 23:00"),
+        ("0 23 * * *", "2026-11-26T00:30", 25, "25 23:00"),
+        ("0 23 * * *", "2026-11-26T22:59", 26, "26 23:00"),
+        ("0 2 * * *", "2026-11-26T01:59", 26, "26 02:00"),
+        ("0 2 * * *", "2026-11-26T14:00", 26, "26 02:00"),
+        ("0 22,23 * * *", "2026-11-26T00:30", 25, "25 23:00"),
+        ("0 23 * * 3", "2026-11-26T09:00", 25, "25 23:00"),
+        ("0 23 * * 3", "2026-11-26T12:00", 26, None),
+    ],
+)
+def test_a_night_that_is_made_up_after_midnight_keeps_its_name(
+    schedule: str, now: str, day: int, due: str | None
+) -> None:
+    job = JobSettings(schedule=schedule, time_zone="Europe/Berlin")
+    found, times = night_of(job, datetime.fromisoformat(now).replace(tzinfo=ZoneInfo("Europe/Berlin")))
+    assert (found.day, f"{times[0]:%d %H:%M}" if times else None) == (day, due)
 
 
 @pytest.mark.parametrize("path", sorted(Path("jobs").glob("*.yaml")), ids=lambda path: path.name)
@@ -235,3 +263,84 @@ def test_nothing_answers(tmp_path: Path, free_port: Any) -> None:
 def test_settings_are_checked_once_more() -> None:
     with pytest.raises(SettingError, match=r"^max_attempts: .*greater than or equal to 1, not '0'$"):
         check_settings(JobSettings, {"max_attempts": "0"})
+
+
+class Server:
+    """Ray's job server, as far as it tells where it is."""
+
+    def __init__(self) -> None:
+        outer = self
+        self.was_asked = False
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.was_asked = True
+                content = json.dumps(
+                    {"version": "4", "ray_version": ray.__version__} if "version" in self.path else []
+                ).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+@pytest.mark.parametrize("variable", ["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"])
+@pytest.mark.parametrize("is_typed", [True, False])
+def test_what_was_typed_goes_before_the_environment(
+    variable: str, is_typed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own client goes by the environment, whatever it is told: a job for one cluster would start on the other."""
+    typed, other = Server(), Server()
+    monkeypatch.setenv(variable, other.address)
+    arguments = ["status", "--address", typed.address] if is_typed else ["status"]
+    result = CliRunner().invoke(cli, arguments)
+    goes_by_environment = not is_typed and variable == "RAY_API_SERVER_ADDRESS"
+    assert (typed.was_asked, other.was_asked) == (is_typed, goes_by_environment)
+    assert (result.exit_code == 0) == (is_typed or goes_by_environment)
+    assert os.environ[variable] == other.address
+    for server in (typed, other):
+        server.http.shutdown()
+        server.http.server_close()
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "expected"),
+    [
+        (INFER, [], "http://env:1"),
+        (INFER + "job: {address: 'http://spec:1'}\n", [], "http://spec:1"),
+        (INFER + "job: {address: 'http://spec:1'}\n", ["--address", "http://flag:1"], "http://flag:1"),
+    ],
+)
+def test_where_a_job_is_submitted(
+    text: str, flags: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def server(address: str) -> None:
+        asked.append(address)
+        raise SettingError("far enough")
+
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://env:1")
+    monkeypatch.setattr("jobs.job_server.JobServer", server)
+    (tmp_path / "spec.yaml").write_text(text)
+    CliRunner().invoke(cli, ["submit", str(tmp_path / "spec.yaml"), *flags])
+    assert asked == [expected]
+
+
+def test_a_cluster_without_python_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    details = JobDetails(
+        type=JobType.SUBMISSION, submission_id="night-1", status=JobStatus.FAILED, driver_exit_code=127, entrypoint="python",
+    )  # fmt: skip
+    server = JobServer.__new__(JobServer)
+    monkeypatch.setattr(server, "_patiently", lambda _: details)
+    monkeypatch.setattr(server, "logs", lambda _: "sh: 1: python: not found\n")
+    with pytest.raises(SettingError, match="night-1: the head node has no python on its PATH"):
+        server.follow("night-1", lambda _: None)

@@ -132,6 +132,18 @@ def test_a_training_stops_before_it_starts(voc: Path, tmp_path: Path) -> None:
         train_on_data(settings(voc, tmp_path / "model", train_split="other"))
     with pytest.raises(SettingError, match=r"class_weights: no class is named klass 1; there are "):
         train_on_data(settings(voc, tmp_path / "model", class_weights={"klass 1": 3}))
+    picture = voc / "JPEGImages/10.jpg"
+    content = picture.read_bytes()
+    picture.write_bytes(content[:200])
+    with pytest.raises(SettingError, match=r"JPEGImages/10\.jpg: "):
+        train_on_data(settings(voc, tmp_path / "model"))  # it would be measured on at the end
+    picture.write_bytes(content)
+    (voc / "ImageSets/Main/empty.txt").write_text("empty\n")
+    (voc / "Annotations/empty.xml").write_text("<annotation/>")
+    (voc / "JPEGImages/empty.jpg").write_bytes(content)
+    with pytest.raises(SettingError, match=r"train_split 'empty': nothing to learn from in 1 images"):
+        train_on_data(settings(voc, tmp_path / "model", train_split="empty"))
+    assert not (tmp_path / "model").exists()
     begun = tmp_path / "model/_runs/shapes/settings.json"
     begun.parent.mkdir(parents=True)
     begun.write_text("{}")

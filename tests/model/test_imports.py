@@ -3,11 +3,17 @@
 import argparse
 import io
 import math
+import os
 import pickle
+import subprocess
 from collections import OrderedDict
+from pathlib import PurePosixPath
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor
 from torchvision.models import vgg16
 from torchvision.models.detection import ssd300_vgg16
@@ -108,11 +114,88 @@ def test_a_file_of_tensors(zipped):
     assert torch.equal(tensors["a"], torch.ones(2, 3))
 
 
+class Marks:
+    """Leaves a mark where its code is run."""
+
+    are_made: ClassVar[list[object]] = []
+
+    def __init__(self, *args: object) -> None:
+        self.are_made.append(args)
+
+    def __reduce__(self):
+        return Marks, ("made",)
+
+
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_that_needs_code_is_refused(zipped):
-    content = {"model": {"a": torch.ones(1)}, "args": argparse.Namespace(lr=0.1)}
-    with pytest.raises(WeightsError, match=r"it holds Python objects \(argparse\.Namespace\).* would run code"):
-        read_weights(saved(content, zipped))
+@pytest.mark.parametrize("entry", ["state_dict", "model_state_dict", "model", "net"])
+def test_an_entry_of_a_checkpoint_beside_objects_whose_code_is_not_run(zipped, entry, monkeypatch):
+    content = {
+        "epoch": 3,
+        "optimizer": {"state": {0: {"momentum_buffer": torch.ones(1)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
+        "args": argparse.Namespace(lr=0.1, path=PurePosixPath("/x")),
+        "best": np.float64(0.5),
+        entry: OrderedDict(a=torch.ones(2)),
+        "mark": Marks(),
+    }
+    data = saved(content, zipped)
+    monkeypatch.setattr(Marks, "are_made", [])
+    tensors = read_weights(data)
+    assert (list(tensors), tensors["a"].tolist(), Marks.are_made) == (["a"], [1, 1], [])
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_of_objects_alone_is_refused(zipped):
+    for content in ({"args": argparse.Namespace(lr=0.1)}, Marks(), {"a": torch.ones(1), "mark": Marks()}):
+        with pytest.raises(WeightsError, match=r"it holds Python objects \(\S+\).* would run code"):
+            read_weights(saved(content, zipped))
+
+
+class Runs:
+    """What a hostile file does."""
+
+    def __init__(self, function, argument: str) -> None:
+        self._function, self._argument = function, argument
+
+    def __reduce__(self):
+        return self._function, (self._argument,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("function", [os.system, eval, exec, getattr, subprocess.check_output])
+def test_nothing_that_a_file_would_do_is_done(function, zipped, tmp_path):
+    """What every Python has is refused by name; another's function is one more object that is passed over."""
+    data = saved({"model": {"a": torch.ones(1)}, "x": Runs(function, f"touch {tmp_path}/done")}, zipped)
+    if function is subprocess.check_output:
+        assert list(read_weights(data)) == ["a"]
+    else:
+        with pytest.raises(WeightsError, match="would run code"):
+            read_weights(data)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_safetensors():
+    tensors = {"a": torch.ones(2, 3), "b": torch.zeros(1)}
+    assert {name: t.tolist() for name, t in read_weights(save(tensors)).items()} == {
+        n: t.tolist() for n, t in tensors.items()
+    }
+    with pytest.raises(WeightsError, match="safetensors file that is damaged or cut short"):
+        read_weights(save(tensors)[:-3])
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "model.", "ssd.net."])
+def test_names_with_what_a_wrapper_puts_before_them(prefix, small_ssd):
+    for theirs in (small_ssd, as_ssd_pytorch(small_ssd)):
+        plain = import_weights(theirs, "x", THREE)
+        wrapped = import_weights({f"{prefix}{name}": tensor for name, tensor in theirs.items()}, "x", THREE)
+        assert wrapped.digest == plain.digest
+
+
+def test_ssd_pytorchs_default_boxes_are_passed_over(small_ssd):
+    theirs = as_ssd_pytorch(small_ssd)
+    assert (
+        import_weights(theirs | {"priors": torch.ones(8732, 4)}, "x", THREE).digest
+        == import_weights(theirs, "x", THREE).digest
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,7 +221,8 @@ def test_files_that_are_no_weights(data):
         ([torch.ones(1)], "it holds a list"),
         (torch.ones(1), "it holds a Tensor"),
         ({}, "it holds nothing"),
-        ({"model": {"a": torch.ones(1)}, "epoch": 3}, "it holds model, epoch, not tensors by name"),
+        ({"head": {"a": torch.ones(1)}, "epoch": 3}, "it holds head, epoch, not tensors by name"),
+        ({"model": {"a": 1}, "epoch": 3}, "it holds model, epoch, not tensors by name"),
     ],
 )
 def test_files_of_something_else(content, message):

@@ -70,6 +70,19 @@ def test_known_classes_may_be_given(sound):
     assert found(report) == {("train", "unknown_class"): 1}
 
 
+def test_a_split_of_crowds_can_not_be_learned_from(labelled, tmp_path):
+    root = labelled.coco(tmp_path, {"image_id": 1, "category_id": 3, "bbox": [3, 3, 6, 6], "iscrowd": 1})
+    report = check_data([str(root)], ["train"], None, SSD300)
+    assert found(report) == {("train", "no_objects"): 1}
+    assert report.findings[0].marks[0].why == "1 images, 1 objects as annotated, 1 of them crowds"
+
+
+def test_shares_are_told(labelled, tmp_path):
+    root = labelled.coco(tmp_path, {"image_id": 1, "category_id": 3, "bbox": [0.3, 0.3, 0.4, 0.4]})
+    report = check_data([str(root)], ["train"], None, SSD300)
+    assert found(report) == {("train", "shares"): 1, ("train", "no_objects"): 1}
+
+
 def test_a_split_without_objects_can_not_be_learned_from(labelled, tmp_path):
     report = check_data([str(labelled.coco(tmp_path))], ["train"], None, SSD300)
     assert found(report) == {("train", "no_objects"): 1, ("train", "empty_image"): 1}

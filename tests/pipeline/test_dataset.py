@@ -65,8 +65,32 @@ def test_what_is_no_data_set_says_what_was_looked_for(content, tmp_path):
     (tmp_path / content).mkdir(exist_ok=True)
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(
-        DataError, match=r"is no data set that can be read; looked for ImageSets .*instances_.*VOCdevkit"
+        DataError,
+        match=r"is no data set that can be read: .*; looked for ImageSets .*instances_.*VOCdevkit.*docs/data\.md",
     ):
+        find_folders(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((), "the folder is empty"),
+        (("a.txt", "b"), "found a.txt, b"),
+        (("a.jpg", "b.png"), r"images alone \(a.jpg\); name the folder"),
+        (("data.yaml", "images", "labels"), r"YOLO's layout \(data.yaml\); export"),
+        (("instances_train.json", "train"), r"COCO's files beside the images \(instances_train.json\); move them"),
+        (("_annotations.coco.json", "1.jpg"), r"an export of Roboflow"),
+        (("1.json", "1.jpg"), "LabelMe's"),
+        (("1.xml", "1.jpg"), "VOC's annotations without its folders"),
+        (("annotations.xml", "images"), "CVAT's own format"),
+        (("Annotations", "JPEGImages"), "VOC's folders without lists of splits"),
+        (("data.zip",), r"an archive \(data.zip\); unpack it"),
+    ],
+)
+def test_what_is_no_data_set_says_what_was_found_and_what_to_do(names, message, tmp_path):
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=message):
         find_folders(str(tmp_path))
 
 

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
+from pipeline import storage
 from pipeline.dataset import read_labelled
+from pipeline.errors import SsdBatchError
 from pipeline.examples import LabelledExamples
 from pipeline.labelled import DataError
 
@@ -32,6 +34,26 @@ def test_an_image_that_is_missing_or_broken_is_named(images, tmp_path):
     (tmp_path / "JPEGImages/a.jpg").unlink()
     with pytest.raises(DataError, match=r"a\.jpg"):
         examples[0]
+
+
+@pytest.mark.parametrize(("size_px", "turned"), [((30, 10), ""), ((10, 20), "before EXIF turns it ")])
+def test_a_picture_of_another_size_than_its_annotation_says_is_named(size_px, turned, labelled, tmp_path):
+    root = labelled.voc(tmp_path, size_px=size_px, a=labelled.thing("cat", 2, 2, 4, 4))
+    examples = LabelledExamples(read_labelled([str(root)], "train"), ("cat",))
+    said = f"{size_px[0]}×{size_px[1]}"
+    for look in (lambda: examples[0], examples.check_images):
+        with pytest.raises(DataError, match=rf"a\.jpg: the picture is 20×10 pixels, annotated {turned}as {said}"):
+            look()
+
+
+def test_what_can_not_be_read_now_may_be_read_later(images, monkeypatch):
+    def fail(url: str) -> bytes:
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(storage, "read", fail)
+    with pytest.raises(SsdBatchError, match=r"a\.jpg can't be read: no answer") as found:
+        LabelledExamples(images, ("cat", "dog"))[0]
+    assert not isinstance(found.value, DataError)
 
 
 @pytest.mark.s3

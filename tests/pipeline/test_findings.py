@@ -37,7 +37,22 @@ def test_duplicate_boxes_are_of_one_class():
 
 def test_unknown_classes():
     (mark,) = findings.unknown_classes([image("a", CAT, DOG), image("b", CAT)], ("cat", "bird"))
-    assert (mark.uri, mark.texts) == ("a", ("dog",))
+    assert (mark.uri, mark.texts, mark.why) == ("a", ("dog",), "'dog'")
+
+
+@pytest.mark.parametrize("name", ["Cat", "cats", " cat", "ca-t", "ＣＡＴ"])
+def test_an_unknown_class_is_named_with_the_nearest(name):
+    (mark,) = findings.unknown_classes([image("a", (name, [1, 1, 5, 5]))], ("bird", "cat"))
+    assert mark.why == f"{name!r} (perhaps 'cat'?)"
+
+
+def test_classes_that_are_nearly_the_same():
+    images = [
+        image("a", CAT, ("Cats", [1, 1, 2, 2]), ("traffic light", [1, 1, 2, 2])),
+        image("b", CAT, ("bus", [1, 1, 2, 2])),
+    ]
+    found = told(findings.similar_classes(images, ("traffic_light", "bird")))
+    assert found == [("", 2, "'Cats' (1), 'cat' (2)"), ("", 2, "'traffic light' (1), 'traffic_light' (0)")]
 
 
 def test_empty_images():

@@ -1,6 +1,8 @@
 import os
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow.parquet as pq
 import pytest
@@ -105,11 +107,91 @@ def test_inputs_that_give_nothing(tmp_path, listed):
         listed(tmp_path / "none.csv")
 
 
-def test_a_name_that_is_no_text_is_named(tmp_path, listed):
-    with open(os.fsencode(tmp_path) + b"/\xff.jpg", "wb"):
-        pass
-    with pytest.raises(SettingError, match="is not UTF-8; rename it"):
-        listed(tmp_path)
+def test_a_name_that_is_no_text_is_told_and_counted(tmp_path, listed, caplog):
+    make(tmp_path, "a.jpg")
+    for name in (b"/\xff.jpg", b"/\xfe.jpg"):
+        with open(os.fsencode(tmp_path) + name, "wb"):
+            pass
+    rows, skipped = listed(tmp_path)
+    assert (names(rows, tmp_path), skipped) == (["a.jpg"], 2)
+    assert "2 of " in caplog.text
+    assert "their names are not UTF-8; rename them" in caplog.text
+
+
+def test_what_systems_keep_beside_images_is_skipped(tmp_path, listed):
+    make(
+        tmp_path, "a.jpg", "deep/b.jpg", "._a.jpg", "deep/._b.jpg", ".hidden/c.jpg", ".ipynb_checkpoints/a-checkpoint.jpg",
+        ".Trash-1000/files/d.jpg", "@eaDir/a.jpg/SYNOPHOTO_THUMB_B.jpg", "__MACOSX/deep/._b.jpg", "$RECYCLE.BIN/e.jpg",
+    )  # fmt: skip
+    rows, skipped = listed(tmp_path)
+    assert (names(rows, tmp_path), skipped) == (["a.jpg", "deep/b.jpg"], 8)
+    assert names(listed(tmp_path / "**/*.jpg")[0], tmp_path) == ["a.jpg", "deep/b.jpg"]
+    assert names(listed(tmp_path / ".hidden")[0], tmp_path) == [".hidden/c.jpg"], "what is named is taken"
+    assert names(listed(tmp_path / ".hidden/*.jpg")[0], tmp_path) == [".hidden/c.jpg"]
+    assert names(listed(tmp_path / "._a.jpg")[0], tmp_path) == ["._a.jpg"]
+
+
+def test_a_tables_own_files_are_no_images(tmp_path, listed):
+    part = "part-00000-e1fb707b-f273-4b34-94ef-cce1188468d8-c000.snappy.parquet"
+    make(
+        tmp_path, "a.jpg", "data.bin", "run_date=x/other.bin", f"t/run_date=2026-01-02/{part}", "t/_delta_log/0.json",
+        "t/_ssd_batch/runs/r.parquet",
+    )  # fmt: skip
+    rows, skipped = listed(tmp_path, all_files=True)
+    assert (names(rows, tmp_path), skipped) == (["a.jpg", "data.bin", "run_date=x/other.bin"], 3)
+
+
+def test_linked_folders_are_followed_once(tmp_path, listed):
+    make(tmp_path, "in/a.jpg", "in/deep/b.jpg", "elsewhere/c.jpg", "elsewhere/more/d.jpg")
+    links = {
+        "in/link": "elsewhere", "in/again": "in/deep", "in/up": ".", "in/self": "in", "elsewhere/back": "in",
+        "in/gone": "nowhere", "in/file.jpg": "elsewhere/c.jpg",
+    }  # fmt: skip
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(tmp_path / target)
+    rows, _ = listed(tmp_path / "in")
+    expected = ["a.jpg", "deep/b.jpg", "file.jpg", "link/c.jpg", "link/more/d.jpg"]
+    assert names(rows, tmp_path / "in") == expected
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="no file system that takes such times")
+def test_a_time_that_no_calendar_has(listed):
+    with TemporaryDirectory(dir="/dev/shm") as folder:
+        make(Path(folder), "a.jpg")
+        os.utime(Path(folder, "a.jpg"), (2.6e11, 2.6e11))  # the year 10,209
+        ((row,), _) = listed(folder)
+    assert (row["last_modified"], row["etag"]) == (None, "260000000000000000000-5")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list all folders")
+def test_a_folder_that_may_not_be_listed_is_told(tmp_path, listed, caplog):
+    make(tmp_path, "a.jpg", "locked/b.jpg")
+    (tmp_path / "locked").chmod(0)
+    rows, skipped = listed(tmp_path)
+    (tmp_path / "locked").chmod(0o700)
+    assert (names(rows, tmp_path), skipped) == (["a.jpg"], 1)
+    assert "folders that can't be listed (Permission denied)" in caplog.text
+
+
+def test_archives_are_refused(tmp_path, listed):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.jpg", b"x")
+    for url in (f"zip://a.jpg::{tmp_path}/a.zip", f"zip://*.jpg::{tmp_path}/a.zip", f"zip://::{tmp_path}/a.zip"):
+        with pytest.raises(SettingError, match="files within an archive are not read; unpack it"):
+            listed(url)
+
+
+@pytest.mark.s3
+def test_what_glacier_has_is_told_and_counted(s3, listed, caplog):
+    bucket = s3.bucket()
+    s3.put(bucket, {"a.jpg": b"x"})
+    s3.client.put_object(
+        Bucket=bucket, Key="b.jpg", Body=b"x", StorageClass="GLACIER" if s3.name == "moto" else "STANDARD"
+    )
+    rows, skipped = listed(f"s3://{bucket}")
+    if s3.name == "moto":
+        assert (names(rows, f"s3://{bucket}"), skipped) == (["a.jpg"], 1)
+        assert "they are archived in Glacier; restore them" in caplog.text
 
 
 @pytest.mark.s3

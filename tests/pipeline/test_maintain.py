@@ -203,17 +203,24 @@ def test_erasing_leaves_no_file_that_held_the_rows(table):
     assert uris(table) == ["1", "2", "3", "4", "5"]
 
 
-def test_vacuum_keeps_what_is_young_and_what_is_ours(table):
+def test_vacuum_deletes_only_what_a_writer_of_tables_has_left(table):
     with recorded(table, run_id="r1"):
         pass
+    part = "part-00000-e1fb707b-f273-4b34-94ef-cce1188468d8-c000"
     ours = {"_ssd_batch/runs/r1.parquet", "_LAST_COMPLETE", "_ssd_batch/of-a-newer-version.parquet"}
+    theirs = {
+        "flat/part-0.parquet", "photos/a.jpg", "run_date=2026-01-02/notes.txt", "run_date=2026-01-02/mine.parquet",
+        f"inner/run_date=2026-01-02/{part}.snappy.parquet", "inner/_delta_log/00000000000000000000.json", f"{part}.parquet",
+    }  # fmt: skip
     left = "_ssd_batch/20260102T030000Z-0123abcd.parquet"
-    young, orphan = "run_date=2026-01-02/young.parquet", "run_date=2026-01-02/orphan.parquet"
-    for name in (*ours, left, young, orphan):
+    young, orphan = f"run_date=2026-01-02/{part}.zstd.parquet", f"run_date=2026-01-02/{part}.snappy.parquet"
+    for name in (*ours, *theirs, left, young, orphan):
+        Path(table.url, name).parent.mkdir(parents=True, exist_ok=True)
         Path(table.url, name).touch()
         if name != young:
             os.utime(Path(table.url, name), LONG_AGO)
     before = files(table.url)
+    assert care(table, dry_run=True).vacuumed_files == 1
     done = care(table)
     assert done.vacuumed_files == 1
     new = {file.path for file in data_files(table)}

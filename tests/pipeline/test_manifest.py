@@ -1,3 +1,4 @@
+import gzip
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,3 +168,39 @@ def test_a_uri_with_a_secret_is_refused_and_not_repeated(uri: str, tmp_path: Pat
     with pytest.raises(SettingError, match=r"manifest .* has a password, a token or a signature") as found:
         list(read_manifest(str(tmp_path / "m.csv")))
     assert "hush" not in str(found.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.csv", "uri,size_bytes\né.jpg,\ngone.jpg,\n"),
+        ("list.txt", "é.jpg\n\ngone.jpg  \n"),
+        ("list.jsonl", '{"uri": "é.jpg"}\n{"uri": "gone.jpg"}\n'),
+        ("list.json", '{"uri": "é.jpg"}\n{"uri": "gone.jpg"}\n'),
+        ("array.json", '[\n  "é.jpg",\n  "gone.jpg"\n]'),
+        ("objects.json", '[{"uri": "é.jpg", "size_bytes": null, "label": 3}, {"uri": "gone.jpg"}]'),
+    ],
+)
+def test_a_list_as_editors_and_tools_write_it(name, content, suffix, encoding, tmp_path):
+    make(tmp_path, "é.jpg")
+    written = content.encode(encoding)
+    (tmp_path / (name + suffix)).write_bytes(gzip.compress(written) if suffix else written)
+    rows = read(tmp_path / (name + suffix))
+    assert [(row["uri"], row["size_bytes"]) for row in rows] == [
+        (f"{tmp_path}/é.jpg", 6),
+        (f"{tmp_path}/gone.jpg", None),
+    ]
+
+
+def test_an_array_of_something_else(tmp_path):
+    (tmp_path / "list.json").write_text("[1, 2]")
+    with pytest.raises(SettingError, match=r"list\.json' has the entry 1; give names, or objects with a uri"):
+        read(tmp_path / "list.json")
+
+
+def test_what_is_no_text_of_a_known_encoding(tmp_path):
+    (tmp_path / "list.txt").write_bytes("é.jpg\n".encode("latin-1"))
+    with pytest.raises(SettingError, match=r"list\.txt' can't be listed: .*utf-8"):
+        list_inputs((str(tmp_path / "list.txt"),), False, tmp_path / "listing.parquet")

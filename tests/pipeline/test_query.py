@@ -1,5 +1,6 @@
 import os
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import duckdb
 import pyarrow.dataset
@@ -86,17 +87,40 @@ def test_of_a_changed_image_the_views_have_the_latest_version(tmp_path, new_tabl
         rows.ok("broken", processed_at=earlier, **cat),
     )
     assert select(table, "SELECT uri, etag, model_digest FROM images ORDER BY ALL") == [
+        ("broken", "v1", "m1"),
         ("broken", "v2", "m1"),
         ("changed", "v1", "m2"),
         ("changed", "v2", "m1"),
         ("mended", "v2", "m1"),
     ]
     assert select(table, "SELECT uri, model_digest, label FROM detections ORDER BY ALL") == [
+        ("broken", "m1", "cat"),
         ("changed", "m1", "dog"),
         ("changed", "m2", "cat"),
     ]
     assert select(table, "SELECT uri FROM failures") == [("broken",)]
     assert select(table, "SELECT count(*) FROM history") == [(7,)]
+
+
+def test_a_failure_hides_no_older_success(tmp_path, new_table, rows):
+    """A manifest that lags names a version that is gone: that failed row stands beside the detections, until a later success."""
+    cat = rows.boxes((1, "cat", 0.5, 1, 2, 3, 4))
+    stale = {"error_type": "ChangedError", "etag": "v0"}
+    table = new_table(
+        tmp_path / "table",
+        rows.ok("a", run_id="r1", **cat),
+        rows.failed("a", "fetch", run_id="r2", **stale),
+        rows.ok("b", run_id="r1"),
+    )
+    assert select(table, "SELECT uri, etag, status FROM images ORDER BY ALL") == [
+        ("a", "v0", "failed"), ("a", "v1", "ok"), ("b", "v1", "ok"),
+    ]  # fmt: skip
+    assert select(table, "SELECT uri, label FROM detections") == [("a", "cat")]
+    assert select(table, "SELECT uri, etag FROM failures") == [("a", "v0")]
+    assert export_parquet(table, str(tmp_path / "out")) == 1
+    table.append(rows.table(rows.ok("a", run_id="r3", etag="v2")))
+    assert select(table, "SELECT uri, etag, status FROM images ORDER BY ALL") == [("a", "v2", "ok"), ("b", "v1", "ok")]
+    assert select(table, "FROM failures") == []
 
 
 def test_an_empty_table_has_the_same_views(tmp_path, new_table):
@@ -109,6 +133,27 @@ def test_an_empty_table_has_the_same_views(tmp_path, new_table):
 def test_no_table_is_a_wrong_setting(tmp_path):
     with pytest.raises(SettingError, match="no table is there"):
         select(ResultTable(str(tmp_path / "table")), "FROM images")
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("PIVOT detections ON label USING count(*) GROUP BY uri ORDER BY uri", [("a", 1, 1), ("b", 1, 0)]),
+        ("FROM (PIVOT detections ON label IN ('cat') USING count(*) GROUP BY uri) ORDER BY uri", [("a", 1), ("b", 1)]),
+        ("SELECT column_name FROM (DESCRIBE failures) LIMIT 2", [("uri",), ("etag",)]),
+        ("SELECT column_name, count FROM (SUMMARIZE SELECT score FROM detections)", [("score", 3)]),
+    ],
+)
+def test_questions_about_the_data(sql, expected, table):
+    assert select(table, sql) == expected
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["DESCRIBE images", "SUMMARIZE detections", "EXPLAIN SELECT uri FROM images", "explain analyze FROM failures"],
+)
+def test_statements_that_only_tell(sql, table):
+    assert select(table, sql)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +184,7 @@ HIDDEN = [
         "SELECT 1 UNION ALL SELECT 2 FROM (WITH a AS (BODY) SELECT * FROM a)",
         "DESCRIBE WITH a AS (BODY) SELECT * FROM a",
         "EXPLAIN ANALYZE WITH a AS (BODY) SELECT * FROM a",
+        "SELECT * FROM (PIVOT (WITH a AS (BODY) SELECT * FROM a) ON x USING count(*))",
         "CREATE MACRO f() AS TABLE WITH a AS (BODY) SELECT * FROM a",
         "CREATE TEMP VIEW v AS WITH a AS (BODY) SELECT * FROM a",
     )
@@ -164,7 +210,12 @@ HIDDEN = [
         "RESET enable_external_access",
         "PRAGMA database_list",
         "EXPORT DATABASE '{out}'",
-        "EXPLAIN ANALYZE SELECT 1",
+        "EXPLAIN COPY (SELECT 1) TO '{out}'",
+        "EXPLAIN INSERT INTO images SELECT * FROM images",
+        "EXPLAIN EXPLAIN COPY (SELECT 1) TO '{out}'",
+        "PIVOT detections ON label USING count(*); SELECT 1",
+        "SELECT * FROM (PIVOT (SELECT * FROM query('SELECT 1 AS a')) ON a USING count(*))",
+        "SELECT * FROM (PIVOT (SELECT * FROM read_csv('/etc/passwd')) ON column0 USING count(*))",
         "CALL pragma_version()",
         "BEGIN",
         "SELECT 1; COPY (SELECT 1) TO '{out}'",
@@ -303,6 +354,14 @@ def test_export_writes_only_into_a_new_folder(table, tmp_path):
         export_parquet(table, str(tmp_path / "full/x/deep"))
 
 
+@pytest.mark.parametrize("place", ["flat", "run_date=2026-01-02/flat", "deep/er/flat"])
+def test_nothing_is_exported_into_a_table(place, table, tmp_path):
+    """Maintenance would take it for its own."""
+    with pytest.raises(SettingError, match=f"would lie inside of the table '{table.url}'; name a place beside it"):
+        export_parquet(table, f"{table.url}/{place}")
+    assert not Path(table.url, place).exists()
+
+
 @pytest.mark.s3
 def test_tables_of_s3_are_queried_and_exported(s3, fill):
     bucket = s3.bucket()
@@ -315,6 +374,8 @@ def test_tables_of_s3_are_queried_and_exported(s3, fill):
         with pytest.raises(SettingError, match="query"):
             select(table, sql)
 
+    with pytest.raises(SettingError, match="would lie inside of the table"):
+        export_parquet(table, f"{table.url}/out")
     assert export_parquet(table, f"s3://{bucket}/out") == 3
     keys = [entry["Key"] for entry in s3.client.list_objects_v2(Bucket=bucket, Prefix="out")["Contents"]]
     assert [key.rpartition(".")[2] for key in keys] == ["parquet"]

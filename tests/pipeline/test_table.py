@@ -203,12 +203,39 @@ def test_a_place_with_other_files_is_refused(tmp_path):
             ResultTable(str(tmp_path / name))
 
 
+@pytest.mark.parametrize("place", ["inner", "run_date=2026-01-02/inner", "_ssd_batch/inner"])
+def test_a_table_inside_of_a_table_is_refused(place, tmp_path, new_table, rows):
+    outer = new_table(tmp_path / "outer", rows.ok("a"))
+    with pytest.raises(SettingError, match=f"would lie inside of the table '{outer.url}'; name a place beside it"):
+        ResultTable(f"{outer.url}/{place}")
+    assert not ResultTable(f"{outer.url}-beside").exists
+
+
 def test_a_broken_log_is_a_wrong_setting(tmp_path, new_table):
     table = new_table(tmp_path / "table")
     log = tmp_path / "table" / "_delta_log" / f"{0:020}.json"
     actions = [json.loads(line) for line in log.read_text().splitlines()]
     log.write_text("\n".join(json.dumps(action) for action in actions if "metaData" not in action))
     with pytest.raises(SettingError, match="can't be opened"):
+        ResultTable(table.url)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 cut short"])
+def test_a_torn_checkpoint_is_told_with_the_way_out(content, tmp_path, new_table, rows):
+    table = new_table(tmp_path / "table", rows.ok("a"), rows.ok("b"))
+    DeltaTable(table.url).create_checkpoint()
+    log = tmp_path / "table/_delta_log"
+    (checkpoint,) = log.glob("*.checkpoint.parquet")
+    checkpoint.write_bytes(content)
+    with pytest.raises(SettingError, match=r"All commits are there beside it: move _last_checkpoint and the damaged"):
+        ResultTable(table.url)
+    for file in (checkpoint, log / "_last_checkpoint"):
+        file.rename(tmp_path / file.name)
+    assert select(ResultTable(table.url), "SELECT uri FROM images ORDER BY 1") == [("a",), ("b",)]
+    for file in (checkpoint, log / "_last_checkpoint"):
+        (tmp_path / file.name).rename(file)
+    (log / f"{0:020}.json").unlink()
+    with pytest.raises(SettingError, match=r"the commits before it are gone: bring it back from a backup"):
         ResultTable(table.url)
 
 

@@ -121,17 +121,21 @@ def test_the_best_checkpoint_comes_out(runs: Path, capsys: pytest.CaptureFixture
 def test_an_image_that_can_not_be_read_ends_it_in_one_line(
     labelled: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also after a run in this process, which allows lost blocks: Ray Train hands that on to its workers."""
+    """And is tried once, however often failures are forgiven. Also after a run in this process, which allows lost blocks: Ray Train
+    hands that on to its workers."""
+    fit, fits = TorchTrainer.fit, []
+    monkeypatch.setattr(TorchTrainer, "fit", lambda trainer: fits.append(1) or fit(trainer))
     monkeypatch.setattr(DataContext.get_current(), "max_errored_blocks", 5)
     labelled.voc(tmp_path / "voc", a=labelled.thing("circle", 1, 1, 9, 9), b=labelled.thing("ring", 1, 1, 9, 9))
     examples = LabelledExamples(read_clean([str(tmp_path / "voc")], "train"), RECORD.class_names)
     (tmp_path / "voc/JPEGImages/b.jpg").write_bytes(b"\xff\xd8")
-    settings = SETTINGS.model_copy(update={"max_failures": 0})
+    settings = SETTINGS.model_copy(update={"max_failures": 3})
     with pytest.raises(
         SsdBatchError, match=r"^the training failed: .*b\.jpg: .*; what was checkpointed stays$"
     ) as found:
         train(ModelPackage(RECORD, {}), examples, examples, settings, str(tmp_path / "run"))
     assert "\n" not in str(found.value)
+    assert len(fits) == 1
 
 
 def test_batch_norm_needs_two_images_a_pass() -> None:
