@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from dataclasses import asdict
 from io import TextIOWrapper
@@ -288,6 +289,9 @@ for command in (model, submit, status, logs, stop, spec):
 
 def main() -> None:
     """Run the command line; errors of the user's making are one line, without a traceback."""
+    if sys.getfilesystemencoding() != "utf-8":  # a locale in which names of files would be misread
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 the same command again
     log_lines.set_up()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # of what a terminal's encoding does not have

@@ -26,6 +26,10 @@ NO_ANSWER = re.compile(
     re.I,
 )
 """Outages as libraries tell them: botocore, s3fs, aiohttp, delta-rs, obstore, urllib."""
+NOT_ALLOWED = re.compile(
+    r"read-only file system|permission denied|access ?denied|\bforbidden\b|operation not permitted", re.I
+)
+"""What may not be written, in the words of the same."""
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 """Colours that delta-rs puts into its messages; obstore adds pages of `Debug source`."""
 
@@ -86,6 +90,17 @@ class StoppedError(SsdBatchError):
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}; run again for what is left")
         self.exit_code = 128 + number
+
+
+def ended_by(what: str, error: Exception) -> SsdBatchError:
+    """Return the error that ends a command whose store failed: a wrong setting, where it may not be written at all.
+
+    Args:
+        what: happened, with the URL.
+        error: of the store, or of the library that speaks to it.
+    """
+    kind = SettingError if isinstance(error, PermissionError) or NOT_ALLOWED.search(str(error)) else SsdBatchError
+    return kind(f"{what}: {reason(error)}")
 
 
 def reason(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from deltalake.exceptions import DeltaError
 
 from pipeline import storage
 from pipeline.commit import Committer
-from pipeline.errors import SettingError, SsdBatchError, reason
+from pipeline.errors import SettingError, SsdBatchError, ended_by, reason
 from pipeline.fence import Fence
 from pipeline.manifest import read_uris
 from pipeline.query import connect
@@ -85,7 +85,7 @@ def maintain(settings: MaintainSettings) -> Maintained:
         _compact(table, settings, done)
         _tidy(table, settings, done)
     except (OSError, DeltaError, duckdb.Error) as error:
-        raise SsdBatchError(f"table {table.url!r}: {reason(error)}") from error
+        raise ended_by(f"table {table.url!r}", error) from error
     files = data_files(table)
     done.num_files, done.size_bytes = len(files), sum(file.size_bytes for file in files)
     done.wall_s = round(time.monotonic() - started, 3)

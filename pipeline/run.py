@@ -20,7 +20,7 @@ from model.package_files import PackageError, PackageFiles
 from pipeline import log_lines
 from pipeline.commit import Committer
 from pipeline.cost import Cost
-from pipeline.errors import SettingError, SsdBatchError, TargetMissedError, reason
+from pipeline.errors import SettingError, TargetMissedError, ended_by
 from pipeline.estimate import Estimate, Throughput, estimates, last_throughput
 from pipeline.failures import Failures
 from pipeline.fence import Fence
@@ -96,8 +96,8 @@ class Run:
             try:
                 return self._execute()
             except (OSError, DeltaError) as error:  # a full disk, say
-                raise SsdBatchError(
-                    f"the run ended: {reason(error)}; what was committed to {self._table.url!r} stays"
+                raise ended_by(
+                    f"table {self._table.url!r}: what was committed stays, and the run ended", error
                 ) from error
 
     def _execute(self) -> Summary:

@@ -73,8 +73,9 @@ class DetectionSettings(ClusterSettings):
 class InputSettings(DetectionSettings):
     """What to detect in."""
 
-    input: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Folder, glob, s3://bucket/prefix, any fsspec URL, or a manifest (.parquet, .csv, .jsonl with a column uri); may be given several times."""
+    input: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+    """Folder, glob, s3://bucket/prefix, any fsspec URL, or a list: .parquet, .csv, .jsonl or .json with a column uri, .txt with a name a line (these
+    also as .gz), or an S3 Inventory's manifest.json; may be given several times."""
     all_files: bool = False
     """Take all files of folders and prefixes, not only those with an image's suffix."""
     sample: Annotated[int, Field(ge=1)] | None = None

@@ -24,7 +24,7 @@ from pipeline.settings import DetectionSettings
 from pipeline.stages.isolate import NotStartedError, ProcessDiedError
 from pipeline.stages.place import local_cores
 from pipeline.stages.runner import RunObserver, Spread, Stages, spread_over
-from pipeline.stages.server import CONTEXT, ignore_stops
+from pipeline.stages.server import CONTEXT, ensure_running, ignore_stops
 
 if TYPE_CHECKING:
     from pipeline.stages.detect import Block, Worker
@@ -147,6 +147,7 @@ class LocalProcesses:
 
     def start(self) -> None:
         """Start the processes of the pass, and wait for the first."""
+        ensure_running()
         self._pass = [self.new_process() for _ in range(self._num_processes)]
         self._pass[0].opened()
 

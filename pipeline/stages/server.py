@@ -3,8 +3,10 @@
 import signal
 import sys
 from multiprocessing import forkserver, get_context
+from tempfile import gettempdir
 from typing import Any
 
+from pipeline.errors import SettingError, reason
 from pipeline.settings import ClusterSettings
 from pipeline.stages.place import works_here
 
@@ -24,5 +26,20 @@ def ignore_stops() -> None:
 
 def start_early(settings: ClusterSettings) -> None:
     """Start the server where it will be needed, without waiting for it: it imports while the caller lists and plans."""
-    if HAS_SERVER and works_here(settings):
-        forkserver.ensure_running()
+    if works_here(settings):
+        ensure_running()
+
+
+def ensure_running() -> None:
+    """Start the server, unless it runs.
+
+    Raises:
+        SettingError: its socket can't be made in the folder for temporary files.
+    """
+    try:
+        if HAS_SERVER:
+            forkserver.ensure_running()
+    except OSError as error:
+        raise SettingError(
+            f"TMPDIR {gettempdir()!r} can't be used ({reason(error)}): the path of a socket in it may have 107 bytes; name a shorter one"
+        ) from error

@@ -38,13 +38,13 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-NAMES = ["ünï 図 😀", "what?", "a#b&c=d", 'quote\'s "x"', "-dash", "new\nline", "~"]
+NAMES = ["ünï 図 😀", "what?", "a#b&c=d", 'quote\'s "x"', "-dash", "~"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_odd_names(name: str, model: Path, pictures: Path, tmp_path: Path) -> None:
     """Of the table, and of an image."""
-    (pictures / f"{name}.jpg").write_bytes(jpeg(5))
+    (pictures / f"{name}\n.jpg").write_bytes(jpeg(5))
     table = tmp_path / name / "table"
     code, out, err = told("infer", "--input", pictures, "--table", table, "--model", model, "--json")
     assert code == 0, err
@@ -90,7 +90,7 @@ def test_a_folder_for_temporary_files_with_a_long_path(
         "infer", "--input", pictures, "--table", tmp_path / "table", "--model", model, "--address", address, TMPDIR=str(folder),
         RAY_TMPDIR=str(folder),
     )  # fmt: skip
-    assert (code, "RAY_TMPDIR" in err) == ((0, False) if address == "local" else (2, True)), err
+    assert (code, "TMPDIR" in err) == (2, True), err
 
 
 @contextmanager
@@ -171,7 +171,7 @@ def test_images_of_a_web_server(server: str, model: Path, tmp_path: Path, pictur
 
 
 def test_odd_inputs(model: Path, pictures: Path, tmp_path: Path) -> None:
-    os.utime(pictures / "0.jpg", (2.6e11, 2.6e11))  # after the year 9999
+    os.utime(pictures / "0.jpg", (-1e9, -1e9))  # before 1970
     (tmp_path / "utf16.csv").write_bytes(f"uri\n{pictures}/1.jpg\n".encode("utf-16"))
     arguments = ("--table", tmp_path / "table", "--model", model, "--json")
     code, out, err = told("infer", "--input", pictures, *arguments)
