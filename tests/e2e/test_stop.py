@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.appended_code import appended
-from tests.chaos.processes import below, kill_tree, wait_until_gone
+from tests.chaos.processes import SERVER, below, kill_tree, wait_until_gone
+from tests.conftest import wait_until
 from tests.e2e.command import ask, infer, jpeg, start
 
 pytestmark = pytest.mark.slow
@@ -111,3 +112,30 @@ def test_a_signal_commits_what_is_finished(
     assert record == {"outcome": "stopped", "planned": NUM_IMAGES, "ok": None, "has_cost": True}
     rest_of_it = infer(*arguments, "--address", "local")
     assert [rest_of_it[name] for name in ("already_done", "ok")] == [committed["n"], NUM_IMAGES - committed["n"]]
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_all_while_processes_start(
+    number: signal.Signals, exit_code: int, pictures: Path, model: Path, tmp_path: Path
+) -> None:
+    """The server that forks them is amid its imports: it leaves it to the driver to end, and tells nothing of its own."""
+    run = start("infer", "--input", pictures, "--table", tmp_path / "table", "--model", model)
+    try:
+        wait_until(lambda: any(_is_importing(pid) for pid, name in below(run.pid).items() if SERVER in name))
+        started = below(run.pid)
+        os.killpg(run.pid, number)
+        out, err = run.communicate(timeout=60)
+    finally:
+        kill_tree(run.pid)
+    assert (run.returncode, out) == (exit_code, ""), err
+    assert err.splitlines()[-1] == f"Error: stopped by {number.name}; run again for what is left"
+    assert "Traceback" not in err
+    assert not wait_until_gone(started, seconds=60)
+
+
+def _is_importing(pid: int) -> bool:
+    """Has it more memory than Python alone, and less than with all of torch?"""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > 60 * 2**20
+    except (FileNotFoundError, ProcessLookupError):
+        return False
