@@ -97,12 +97,15 @@ def find_folders(url: str) -> list[tuple[str, Layout]]:
     years = [f"{folder}/{name}" for name in sorted(names) if name.startswith("VOC")]
     if years := [year for year in years if "ImageSets" in _names(year)]:
         return [(year, VOC) for year in years]
+    within = {name for split in SPLIT_FOLDERS & names for name in _names(f"{folder}/{split}")}
     raise DataError(
-        f"data {url!r} is no data set that can be read: {describe_folder(names)}; looked for ImageSets (Pascal VOC), "
+        f"data {url!r} is no data set that can be read: {describe_folder(names | within)}; looked for ImageSets (Pascal VOC), "
         "annotations/instances_….json (COCO) and VOC…/ImageSets (a VOCdevkit). docs/data.md shows each as a tree"
     )
 
 
+SPLIT_FOLDERS = {"train", "valid", "val", "test"}
+"""In which other layouts have a split's files; looked into for what they are."""
 OTHERS: tuple[tuple[str, str, str], ...] = (
     (
         r"_annotations\.coco\.json$",

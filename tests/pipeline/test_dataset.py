@@ -84,11 +84,14 @@ def test_what_is_no_data_set_says_what_was_looked_for(content, tmp_path):
         (("1.xml", "1.jpg"), "VOC's annotations without its folders"),
         (("annotations.xml", "images"), "CVAT's own format"),
         (("Annotations", "JPEGImages"), "VOC's folders without lists of splits"),
+        (("train/_annotations.coco.json", "train/1.jpg", "README.txt"), r"an export of Roboflow"),
+        (("valid/1.xml", "valid/1.jpg"), "VOC's annotations without its folders"),
         (("data.zip",), r"an archive \(data.zip\); unpack it"),
     ],
 )
 def test_what_is_no_data_set_says_what_was_found_and_what_to_do(names, message, tmp_path):
     for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     with pytest.raises(DataError, match=message):
         find_folders(str(tmp_path))
