@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.appended_code import appended
-from tests.chaos.processes import SERVER, below, kill_tree, wait_until_gone
+from tests.chaos.processes import SERVER, below, kill, kill_tree, wait_until_gone
 from tests.conftest import wait_until
 from tests.e2e.command import ask, infer, jpeg, start
 
@@ -131,6 +131,22 @@ def test_a_signal_to_all_while_processes_start(
     assert err.splitlines()[-1] == f"Error: stopped by {number.name}; run again for what is left"
     assert "Traceback" not in err
     assert not wait_until_gone(started, seconds=60)
+
+
+def test_processes_end_with_a_driver_that_is_killed_alone(pictures: Path, model: Path, tmp_path: Path) -> None:
+    """One of them sleeps in its work for longer than anybody waits."""
+    arguments = ("--input", pictures, "--table", tmp_path / "table", "--model", model)
+    killed = start("infer", *arguments, environment=appended({"pipeline.decode": SLOW}))
+    started: dict[int, str] = {}
+    try:
+        with killed:
+            wait_for_results(killed)
+            started = below(killed.pid)
+            killed.kill()
+        assert any(SERVER in name for name in started.values())
+        assert not wait_until_gone(started, seconds=60)
+    finally:
+        kill(*started)
 
 
 def _is_importing(pid: int) -> bool:
