@@ -21,6 +21,8 @@ from pipeline.urls import is_local
 
 MANIFEST = "manifest.json"
 BATCH_ROWS = 8192
+LINE_BYTES = 1 << 16
+"""Of a CSV's first line that are looked at."""
 CSV_NAMES = {
     "Bucket": "bucket", "Key": "key", "IsLatest": "is_latest", "IsDeleteMarker": "is_delete_marker", "Size": "size",
     "LastModifiedDate": "last_modified_date", "ETag": "e_tag", "StorageClass": "storage_class",
@@ -135,7 +137,7 @@ def _guessed(url: str) -> Inventory | None:
     """A CSV whose first row is no header, and begins with a bucket and a key."""
     fs, path = storage.filesystem(url)
     with fs.open(path, compression="gzip" if url.lower().endswith(".gz") else None) as opened:
-        line = opened.readline(1 << 16)
+        line = opened.read(LINE_BYTES).partition(b"\n")[0]
     try:
         row = next(csv.reader([decode_text(line)]), [])
     except (UnicodeDecodeError, csv.Error):

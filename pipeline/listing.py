@@ -32,7 +32,7 @@ GLOB = re.compile(r"[*?\[]")
 
 
 HIDDEN = re.compile(
-    r"/(\.[^/]|(@eaDir|@Recycle|#recycle|#snapshot|__MACOSX|\$RECYCLE\.BIN|System Volume Information|lost\+found)/)"
+    r"/(\.(?!\.?/)[^/]|(@eaDir|@Recycle|#recycle|#snapshot|__MACOSX|\$RECYCLE\.BIN|System Volume Information|lost\+found)/)"
 )
 """What systems and tools keep among people's files: names that begin with a dot, and folders with thumbnails, or with what was deleted."""
 OF_A_TABLE = re.compile(rf"/({LOG_FOLDER}|{WORK_FOLDER})/|/{DATA_FILE}$")

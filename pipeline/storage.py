@@ -258,11 +258,9 @@ def _local_files(folder: str, roots: tuple[str, ...]) -> Iterator[StoredObject]:
                 target = os.path.realpath(path)
                 if not any(_is_in(target, root) or _is_in(root, target) for root in roots):
                     yield from _local_files(path, (*roots, target))
-        while unlisted:
-            error = unlisted.pop()
-            yield StoredObject(
-                str(error.filename), "", None, None, unusable=f"folders that can't be listed ({error.strerror})"
-            )
+    for error in unlisted:
+        why = f"folders that can't be listed ({error.strerror})"
+        yield StoredObject(str(error.filename), "", None, None, unusable=why)
 
 
 def _is_utf_8(path: str) -> bool:

@@ -30,6 +30,24 @@ def decode_stored(data, max_pixels):
 """
 
 
+SWALLOWING = """
+import time
+
+update_at_once = Progress.update
+
+
+def update(self, done, failed):
+    update_at_once(self, done, failed)
+    try:
+        time.sleep(5)
+    except KeyboardInterrupt:
+        pass
+
+
+Progress.update = update
+"""
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     folder = tmp_path / "pictures"
@@ -112,6 +130,24 @@ def test_a_signal_commits_what_is_finished(
     assert record == {"outcome": "stopped", "planned": NUM_IMAGES, "ok": None, "has_cost": True}
     rest_of_it = infer(*arguments, "--address", "local")
     assert [rest_of_it[name] for name in ("already_done", "ok")] == [committed["n"], NUM_IMAGES - committed["n"]]
+
+
+def test_a_signal_whose_interrupt_is_lost_ends_the_run_with_its_next_rows(
+    pictures: Path, model: Path, tmp_path: Path
+) -> None:
+    """Python throws away what is raised while it collects garbage, say; the committer has been told all the same."""
+    table = tmp_path / "table"
+    code = appended({"pipeline.decode": SLOW, "pipeline.progress": SWALLOWING})
+    run = start("infer", "--input", pictures, "--table", table, "--model", model, environment=code)
+    try:
+        wait_for_results(run)
+        os.kill(run.pid, signal.SIGTERM)
+        out, err = run.communicate(timeout=60)
+    finally:
+        kill_tree(run.pid)
+    assert (run.returncode, out) == (143, ""), err
+    (committed,) = ask(table, "SELECT count(*) AS n FROM images")
+    assert 0 < committed["n"] < NUM_IMAGES
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

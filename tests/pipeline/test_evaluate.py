@@ -68,7 +68,7 @@ def test_an_image_that_can_not_be_read_is_named(labelled: Any, tmp_path: Path) -
     names = ("a.jpg", "b.jpg", "c.jpg")
     examples = LabelledExamples(read_clean([str(labelled.coco(tmp_path, names=names))], "train"), ())
     (tmp_path / "train/b.jpg").write_bytes(b"no picture")
-    with pytest.raises(SsdBatchError, match=r"^image 1 can't be measured: .*/train/b\.jpg: the bytes are of no known"):
+    with pytest.raises(SsdBatchError, match=r"^image 1 can't be measured: .*/train/b\.jpg: this is text, of no known"):
         detect_all(MODEL, examples, DetectionSettings())
 
 

@@ -163,14 +163,21 @@ def test_a_time_that_no_calendar_has(listed):
     assert (row["last_modified"], row["etag"]) == (None, "260000000000000000000-5")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may list all folders")
-def test_a_folder_that_may_not_be_listed_is_told(tmp_path, listed, caplog):
+def test_a_folder_that_may_not_be_listed_is_told(tmp_path, listed, caplog, monkeypatch):
     make(tmp_path, "a.jpg", "locked/b.jpg")
-    (tmp_path / "locked").chmod(0)
+    look = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
     rows, skipped = listed(tmp_path)
-    (tmp_path / "locked").chmod(0o700)
     assert (names(rows, tmp_path), skipped) == (["a.jpg"], 1)
     assert "folders that can't be listed (Permission denied)" in caplog.text
+    with pytest.raises(SettingError, match=r"can't be listed: .*Permission denied"):
+        listed(tmp_path / "locked")
 
 
 def test_archives_are_refused(tmp_path, listed):
