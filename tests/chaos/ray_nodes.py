@@ -64,7 +64,9 @@ class RayNodes:
         self._folder = folder
         (folder / "token").write_text("c" * 32)
         self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
-        self._surroundings = environment | self.environment | {"RAY_USAGE_STATS_ENABLED": "0"}
+        # As our own clusters: after a second without work Ray would end processes that the next task costs anew.
+        patience = {"RAY_idle_worker_killing_time_threshold_ms": "600000"}
+        self._surroundings = environment | self.environment | patience | {"RAY_USAGE_STATS_ENABLED": "0"}
         self._num_started, port = 0, free_port()
         self.address = f"127.0.0.1:{port}"
         self.nodes: list[subprocess.Popen[bytes]] = []

@@ -38,19 +38,21 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-NAMES = ["ünï 図 😀", "what?", "a#b&c=d", 'quote\'s "x"', "-dash", "~"]
+NAMES = ("ünï 図 😀", "what?", "a#b&c=d", 'quote\'s "x"', "-dash", "~")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_odd_names(name: str, model: Path, pictures: Path, tmp_path: Path) -> None:
-    """Of the table, and of an image."""
-    (pictures / f"{name}\n.jpg").write_bytes(jpeg(5))
-    table = tmp_path / name / "table"
+def test_odd_names(model: Path, pictures: Path, tmp_path: Path) -> None:
+    """Of images, and of the folders above the table."""
+    for name in (*NAMES, "new\nline"):
+        (pictures / f"{name}.jpg").write_bytes(jpeg(5))
+    table = tmp_path.joinpath(*NAMES, "table")
     code, out, err = told("infer", "--input", pictures, "--table", table, "--model", model, "--json")
     assert code == 0, err
-    assert (json.loads(out)["ok"], table.is_dir()) == (3, True)
+    assert (json.loads(out)["ok"], table.is_dir()) == (2 + 7, True)
     for more in (("query", "--format", "json", "SELECT uri FROM images"), ("maintain",), ("runs",)):
         assert told(*more, "--table", table)[0] == 0
+    code, _, err = told("infer", "--input", pictures, "--table", tmp_path / "new\nline/table", "--model", model)
+    assert (code, "can't be written" in err) == (2, True), err
 
 
 def test_odd_names_on_a_cluster_of_its_own(model: Path, pictures: Path, tmp_path: Path) -> None:
