@@ -101,6 +101,11 @@ class RayNodes:
         logs = [self._folder / f"n{number}.log" for number in range(1, self._num_started + 1)]
         wait_until(lambda: all("Ray runtime started." in log.read_text() for log in logs))
 
+    def num_registered(self) -> int:
+        """Nodes that the head has taken in so far, itself and those that are gone too, as its log tells."""
+        log = self._folder / "n1/session_latest/logs/gcs_server.out"
+        return log.read_text().count("Registering new node") if log.exists() else 0
+
     def pids(self) -> list[int]:
         return [node.pid for node in (self._head, *self.nodes)]
 

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.appended_code import appended
-from tests.chaos.processes import below, kill_tree
+from tests.chaos.processes import kill_tree
 from tests.chaos.ray_nodes import RayNodes
 from tests.e2e.command import ask, jpeg, start
 
@@ -41,21 +41,16 @@ def nodes(tmp_path: Path) -> Iterator[RayNodes]:
             nodes.stop()
 
 
-def num_nodes(nodes: RayNodes) -> int:
-    (head,) = nodes.pids()
-    return sum("/raylet/raylet " in command for command in below(head).values())
-
-
 def test_a_pool_of_detectors_grows_and_the_cluster_with_it(nodes: RayNodes, model: Path, tmp_path: Path) -> None:
     pictures, table, content = tmp_path / "pictures", tmp_path / "table", jpeg()
     pictures.mkdir()
     for index in range(NUM_IMAGES):
         (pictures / f"{index}.jpg").write_bytes(content)
     arguments = ("--input", pictures, "--table", table, "--model", model, "--address", nodes.address)
-    pool = ("--min-detectors", 1, "--num-detectors", 4, "--node-wait-s", 300)
+    pool = ("--min-detectors", 1, "--num-detectors", 4, "--node-wait-s", 300, "--commit-interval-s", 1)
     run = start("infer", *arguments, *pool, environment=nodes.environment)
     try:
-        while run.poll() is None and num_nodes(nodes) < 3:
+        while run.poll() is None and nodes.num_registered() < 3:
             time.sleep(1)
         (tmp_path / "hurry").touch()
         _, err = run.communicate()
