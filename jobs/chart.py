@@ -21,7 +21,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Line:
-    """What one colour shows; points from left to right."""
+    """Holds what one colour shows; points go from left to right."""
 
     name: str
     points: Sequence[Point]
@@ -29,14 +29,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """What numbers stand along a side, from where to where."""
+    """Says which numbers stand along a side, from where to where."""
 
     label: str
     low: float
     high: float
 
     def share(self, value: float) -> float:
-        """How far along the side a value stands, 0 to 1."""
+        """Return how far along the side a value stands, 0 to 1."""
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
@@ -50,7 +50,7 @@ class LogAxis(Axis):
     """An axis on which the same factor is the same way, from above 0: for what begins large and ends small."""
 
     def share(self, value: float) -> float:
-        """How far along the side a value stands, 0 to 1; what is not above 0 stands before its start."""
+        """Return how far along the side a value stands, 0 to 1; what is not above 0 stands before its start."""
         return math.log(value / self.low) / math.log(self.high / self.low) if value > 0 else -math.inf
 
     def ticks(self) -> list[float]:
@@ -79,12 +79,12 @@ def line_chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
 
 
 def colour(number: int) -> str:
-    """Of the line at an index; a chart of more lines than colours begins again."""
+    """Return the colour of the line at an index; a chart of more lines than colours begins again."""
     return COLOURS[number % len(COLOURS)]
 
 
 def top_of(values: Sequence[float]) -> float:
-    """Where an axis from 0 that shows all values may end: a round number."""
+    """Return a round number at which an axis from 0 that shows all values may end."""
     highest = max((value for value in values if math.isfinite(value)), default=0.0)
     if highest <= 0:
         return 1.0
@@ -99,12 +99,12 @@ def _round_step(rough: float) -> float:
 
 
 def _left_px(y: Axis) -> float:
-    """Where the frame begins: the longest number of the left side has room beside the title."""
+    """Return where the frame begins: the longest number of the left side has room beside the title."""
     return TITLE_PX + CHARACTER_PX * max((len(f"{tick:g}") for tick in y.ticks()), default=0)
 
 
 def _place(point: Point, x: Axis, y: Axis) -> Point:
-    """In pixels of the SVG."""
+    """Return where a point lies, in pixels of the SVG."""
     left = _left_px(y)
     width, height = WIDTH_PX - left - RIGHT_PX, HEIGHT_PX - TOP_PX - BOTTOM_PX
     return left + width * x.share(point[0]), TOP_PX + height * (1 - y.share(point[1]))

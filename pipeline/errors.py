@@ -95,11 +95,14 @@ class StoppedError(SsdBatchError):
 def ended_by(what: str, error: Exception) -> SsdBatchError:
     """Return the error that ends a command whose store failed: a wrong setting, where it may not be written at all.
 
+    Credentials that have expired are none: another attempt gets new ones.
+
     Args:
         what: happened, with the URL.
         error: of the store, or of the library that speaks to it.
     """
-    kind = SettingError if isinstance(error, PermissionError) or NOT_ALLOWED.search(str(error)) else SsdBatchError
+    is_refused = isinstance(error, PermissionError) or NOT_ALLOWED.search(str(error))
+    kind = SettingError if is_refused and "expired" not in str(error).lower() else SsdBatchError
     return kind(f"{what}: {reason(error)}")
 
 

@@ -194,11 +194,13 @@ def walk(url: str) -> Iterator[list[StoredObject]]:
     Raises:
         FileNotFoundError, PermissionError: no such folder or bucket, or it may not be listed.
     """
-    if ARCHIVES.search(url):
-        raise SettingError(f"{redacted(url)!r}: files within an archive are not read; unpack it, and name the folder")
     if is_local(url):
         return _walk_local(url)
-    return _walk_s3(url) if is_s3(url) else _walk_fsspec(url)
+    if is_s3(url):
+        return _walk_s3(url)
+    if ARCHIVES.search(url):
+        raise SettingError(f"{redacted(url)!r}: files within an archive are not read; unpack it, and name the folder")
+    return _walk_fsspec(url)
 
 
 @_as_os_error()

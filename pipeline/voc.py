@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.errors import reason
 from pipeline.labelled import DataError, LabelledImage
+from pipeline.listing import IMAGE_SUFFIXES
 from pipeline.texts import decode_text
 
 NUM_READ_THREADS = 32
@@ -103,10 +104,12 @@ class Images:
     def __init__(self, folder: str, files: Iterable[str], image_ids: Sequence[str]) -> None:
         self._folder, self._files = folder, frozenset(files)
         self._listed = frozenset(image_ids)
-        of_id: dict[str, list[str]] = defaultdict(list)
+        self._of_id: Mapping[str, list[str]] = defaultdict(list)
+        self._of_folded: Mapping[str, list[str]] = defaultdict(list)
         for file in sorted(self._files):
-            of_id[file.rpartition(".")[0] or file].append(file)
-        self._of_id: Mapping[str, list[str]] = of_id
+            image_id = file.rpartition(".")[0] or file
+            self._of_id[image_id].append(file)
+            self._of_folded[image_id.casefold()].append(file)
 
     def uri(self, image_id: str, filename: str) -> str:
         """Return the image of an ID. One that is not there keeps the name that it should have.
@@ -124,7 +127,9 @@ class Images:
             raise ValueError(
                 f"<filename> is {named!r}, the image of {other!r}, which is listed, too; that of {image_id!r} is expected"
             )
-        found = self._of_id.get(image_id, [])
+        found = self._of_id.get(image_id) or self._of_folded.get(image_id.casefold(), [])
+        if len(found) > 1:  # others are labels, which lie beside their images perhaps
+            found = [file for file in found if file.lower().endswith(IMAGE_SUFFIXES)] or found
         if len(found) > 1 and named not in found:
             raise ValueError(f"several images have this name: {', '.join(found)}; <filename> must be one of them")
         if named in found or (not found and named in self._files):

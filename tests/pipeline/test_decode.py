@@ -446,11 +446,12 @@ def test_the_bound_is_the_callers():
         decode(png(20_000, 10_000, 8, 3, b"", png_chunk(b"PLTE", bytes(3))))
 
 
-def test_a_bomb_in_what_is_not_shown_is_passed_over():
+def test_a_bomb_in_a_note_is_passed_over_and_one_in_a_profile_refused():
     text = png_chunk(b"zTXt", b"name\0\0" + zlib.compress(bytes(100_000_000), 9))
     profile = png_chunk(b"iCCP", b"name\0\0" + zlib.compress(bytes(100_000_000), 9))
-    for chunk in (text, profile):
-        assert decode(png(1, 1, 8, 0, b"\0\0", chunk)).tolist() == [[[0]]] * 3
+    assert decode(png(1, 1, 8, 0, b"\0\0", text)).tolist() == [[[0]]] * 3
+    with pytest.raises(DecodeError, match="too large"):
+        decode(png(1, 1, 8, 0, b"\0\0", profile))
 
 
 @pytest.mark.parametrize("kind", ["TGA", "PPM", "ICO", "PCX", "SGI", "JPEG2000", "DDS", "XBM"])

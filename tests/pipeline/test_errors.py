@@ -7,7 +7,15 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from deltalake.exceptions import DeltaError
 
-from pipeline.errors import NOT_AGAIN, HeldError, OvertakenError, SettingError, SsdBatchError, TargetMissedError
+from pipeline.errors import (
+    NOT_AGAIN,
+    HeldError,
+    OvertakenError,
+    SettingError,
+    SsdBatchError,
+    TargetMissedError,
+    ended_by,
+)
 
 URL = "http://store"
 
@@ -52,3 +60,20 @@ def test_what_is_not_tried_again() -> None:
     codes = {error("x").exit_code for error in (SettingError, TargetMissedError, HeldError, OvertakenError)}
     assert codes == set(NOT_AGAIN)
     assert SsdBatchError("x").exit_code not in NOT_AGAIN
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (PermissionError(13, "Permission denied"), 2),
+        (OSError("Read-only file system (os error 30)"), 2),
+        (OSError("Client error with status 403 Forbidden: AccessDenied"), 2),
+        (OSError("Client error with status 403 Forbidden: ExpiredToken"), 1),
+        (OSError(28, "No space left on device"), 1),
+        (OSError("error sending request: connection refused"), 1),
+    ],
+)
+def test_a_store_that_may_not_be_written_is_a_wrong_setting(error: Exception, exit_code: int) -> None:
+    found = ended_by("table 't'", error)
+    found.__cause__ = error
+    assert (found.exit_code, str(found).startswith("table 't': ")) == (exit_code, True)

@@ -180,6 +180,11 @@ def test_a_folder_that_may_not_be_listed_is_told(tmp_path, listed, caplog, monke
         listed(tmp_path / "locked")
 
 
+def test_colons_in_names_are_no_archives(tmp_path, listed):
+    make(tmp_path, "cam::7/a::b.jpg")
+    assert names(listed(tmp_path / "cam::7")[0], tmp_path) == ["cam::7/a::b.jpg"]
+
+
 def test_archives_are_refused(tmp_path, listed):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.jpg", b"x")

@@ -66,7 +66,15 @@ def test_the_annotated_size_may_be_missing(size_px, expected, labelled, tmp_path
     assert found.size_px == expected
 
 
-@pytest.mark.parametrize("file", ["a.jpg", "a.JPG", "a.png", "a.jpeg"])
+def test_labels_beside_an_image_are_no_images(read, tmp_path):
+    read(a="")
+    for name in ("a.txt", "a.json", "a.xml"):
+        (tmp_path / "JPEGImages" / name).touch()
+    (found,) = read_voc(str(tmp_path), "train", pytest.fail)
+    assert found.uri == str(tmp_path / "JPEGImages/a.jpg")
+
+
+@pytest.mark.parametrize("file", ["a.jpg", "a.JPG", "a.png", "a.jpeg", "A.JPG"])
 @pytest.mark.parametrize("filename", ["", "gone.jpg", r"C:\Users\me\a.jpg", "/home/me/A.jpg"])
 def test_an_id_has_the_image_of_its_name(file, filename, read, tmp_path):
     read(a=f"<filename>{filename}</filename>", b="")
