@@ -15,12 +15,12 @@ from prometheus_client import CollectorRegistry, Metric, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from jobs.job_settings import AlertSettings
-from jobs.run_report import Record, list_runs
+from jobs.specs.settings import AlertSettings
+from jobs.text.runs import Record, list_runs
 from pipeline.errors import SettingError, SsdBatchError, reason
-from pipeline.estimate import LONG_S
-from pipeline.runs import last_complete
-from pipeline.table import ResultTable
+from pipeline.inference.estimate import LONG_S
+from pipeline.table.delta import ResultTable
+from pipeline.table.run_records import last_complete
 from pipeline.urls import as_label
 
 logger = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from model.evaluate import AveragePrecision, Curve, average_precisions
-from model.evaluate_coco import CocoPrecision, coco_precision
+from model.average_precision import AveragePrecision, Curve, average_precisions
+from model.coco_precision import CocoPrecision, coco_precision
 from model.example import Truth
 from model.postprocess import Detections
 

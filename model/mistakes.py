@@ -6,8 +6,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from model.average_precision import Curve, match_label
 from model.boxes import pairwise_iou
-from model.evaluate import Curve, match_label
 from model.example import Truth
 from model.postprocess import Detections
 

@@ -4,7 +4,7 @@ import sys
 import time
 from typing import TextIO
 
-from pipeline.log_lines import can_rewrite, write_line
+from pipeline.logs import can_rewrite, write_line
 
 LINE_INTERVAL_S = 10.0
 REDRAW_INTERVAL_S = 0.2

@@ -1,6 +1,14 @@
-"""SQL as text."""
+"""Write SQL as text, and open a DuckDB whose memory is bounded."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
 import pyarrow as pa
+
+MEMORY_LIMIT = "1500MB"
+"""Planning 10 million images against as many rows took as much CPU with it as with 2 GB, and a process of 1.8 GB without torch."""
 
 SQL_TYPES = {
     "bool": "BOOLEAN", "int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT", "float": "FLOAT",
@@ -34,3 +42,13 @@ def _sql_type(arrow: pa.DataType) -> str:
     if pa.types.is_decimal(arrow):
         return f"DECIMAL({arrow.precision}, {arrow.scale})"
     return SQL_TYPES[str(arrow)]
+
+
+@contextmanager
+def bounded() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB in memory that takes no more than `MEMORY_LIMIT`; what does not fit goes to a folder that is for it alone."""
+    with tempfile.TemporaryDirectory(prefix="ssd-batch-duckdb-") as spilled, duckdb.connect() as db:
+        db.execute("SET TimeZone = 'UTC'")
+        db.execute("SET memory_limit = ?", [MEMORY_LIMIT])
+        db.execute("SET temp_directory = ?", [spilled])
+        yield db

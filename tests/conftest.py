@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from s3fs import S3FileSystem
 
-from pipeline.s3 import access, data_filesystem, filesystem, image_store
+from pipeline.storage.s3 import access, data_filesystem, filesystem, image_store
 
 STARTUP_S = 60
 CEPH = Path(__file__).parents[1] / "infra/dev/ceph.sh"
@@ -292,7 +292,7 @@ def upload(s3: S3) -> Callable[[Path], str]:
 @pytest.fixture(scope="module")
 def local_cluster() -> Iterator[None]:
     """Ray on this machine, for the tests of a file: what they call uses it instead of starting its own."""
-    from pipeline.cluster import cluster
+    from pipeline.cluster.connect import cluster
 
     with cluster("local"):
         yield

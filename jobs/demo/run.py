@@ -9,14 +9,14 @@ from PIL import Image
 from jobs.demo import PACKAGE
 from jobs.demo.examples import to_example
 from jobs.demo.pictures import CLASS_NAMES, LabelledPicture, draw_picture
-from jobs.draw import draw_detections
-from model.evaluate import average_precisions
+from jobs.pages.draw import draw_detections
+from model.average_precision import average_precisions
 from model.postprocess import Detections
-from pipeline.query import query
-from pipeline.run import infer
-from pipeline.settings import InferSettings
-from pipeline.summary import Summary
-from pipeline.table import ResultTable
+from pipeline.inference.run import infer
+from pipeline.inference.settings import InferSettings
+from pipeline.inference.summary import Summary
+from pipeline.table.delta import ResultTable
+from pipeline.table.query import query
 
 NUM_PICTURES = 200
 FIRST_SEED = 2_000_000

@@ -3,11 +3,11 @@
 from jobs.demo import PACKAGE
 from jobs.demo.examples import DrawnExamples
 from jobs.demo.pictures import CLASS_NAMES
-from jobs.train import Run, begin, finish, from_scratch, train_from
-from pipeline.cluster import cluster
-from pipeline.training_settings import ClusterTraining
+from pipeline.cluster.connect import cluster
+from pipeline.training.run import TrainingRun, begin, finish, from_scratch, train_from
+from pipeline.training.settings import ClusterTraining
 
-RUN = "demo-out/_runs/demo-shapes"
+RUN_FOLDER = "demo-out/_runs/demo-shapes"
 WIDTH = 0.25
 NUM_PICTURES = 20_000
 HELD_OUT_SEED = 1_000_000
@@ -19,13 +19,13 @@ def main() -> None:
     """Train, measure on pictures that training never drew, and write the package; started again, it goes on."""
     data = f"jobs.demo.pictures, seeds 0 to {NUM_PICTURES - 1}"
     held_out = DrawnExamples(HELD_OUT_SEED, NUM_HELD_OUT)
-    run = Run("demo-shapes", SETTINGS, RUN, {"data": data})
+    run = TrainingRun("demo-shapes", SETTINGS, RUN_FOLDER, {"data": data})
     provenance = {"command": "python -m jobs.demo.train", "data": data}
     begun = begin(from_scratch(WIDTH), CLASS_NAMES, run)
     with cluster(SETTINGS.address):
         package, _ = train_from(begun, DrawnExamples(0, NUM_PICTURES), held_out, run, provenance)
         measured_on = f"jobs.demo.pictures, {NUM_HELD_OUT} seeds from {HELD_OUT_SEED}"
-        _, evaluation = finish(package, held_out, str(PACKAGE), measured_on)
+        evaluation = finish(package, held_out, str(PACKAGE), measured_on)
     print(evaluation.metrics.summary())
 
 

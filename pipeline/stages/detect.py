@@ -16,9 +16,9 @@ from model.detector import Detector
 from model.memory import keep_freed_memory
 from model.package import ModelPackage
 from model.postprocess import Detections
-from pipeline.schema import DETECTION
 from pipeline.stages.rows import PIXELS, ROW, failure, finish, numbered
 from pipeline.stages.runner import Decoded, Stages
+from pipeline.table.schema import DETECTION
 
 FOUND = ".found"
 """What was found in an image, among its columns."""

@@ -10,8 +10,8 @@ import pyarrow as pa
 import torch
 
 from model.preprocess import resize
-from pipeline.decode import DecodeError, decode_stored, turn
-from pipeline.read import NUM_REQUESTS, Content, read_version
+from pipeline.images.decode import DecodeError, decode_stored, turn
+from pipeline.images.read import NUM_REQUESTS, Content, read_version
 from pipeline.stages.rows import PIXELS, failure
 from pipeline.stages.runner import Decoded
 

@@ -20,9 +20,9 @@ import pyarrow as pa
 
 from model.package_files import PackageError
 from pipeline.errors import SettingError, SsdBatchError, reason
+from pipeline.machine import local_cores
 from pipeline.settings import DetectionSettings
 from pipeline.stages.isolate import NotStartedError, ProcessDiedError
-from pipeline.stages.place import local_cores
 from pipeline.stages.runner import RunObserver, Spread, Stages, spread_over
 from pipeline.stages.server import CONTEXT, ensure_running, ignore_stops
 

@@ -18,7 +18,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError
 from ray.util.annotations import RayDeprecationWarning
 
-from pipeline.capacity import (
+from pipeline.cluster.capacity import (
     ALONE_CPUS,
     DETECTOR_CPUS,
     WORKER_CPUS,
@@ -89,7 +89,7 @@ class RayCluster:
 
     def observer(self, table: str, batch_size: int) -> RunObserver:
         """Return one that publishes metrics: Ray's agent on this node serves them."""
-        from pipeline.metrics import RunMetrics
+        from pipeline.stages.prometheus import RunMetrics
 
         return RunMetrics(table, batch_size)
 

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import storage
 from pipeline.errors import reason
 from pipeline.stages.timings import READ_METERS
+from pipeline.storage import store
 
 ROW = ".row"
 """The column with a row's number in the plan, while it is worked on. Columns that are not the table's begin with a dot, which no name from a
@@ -23,9 +23,6 @@ PIXELS = ".pixels"
 
 IS_FIRST = ".is_first"
 """The column that says whether no attempt of a planned image has counted so far."""
-
-IS_RETRY = ".is_retry"
-"""The column that says whether the table had a row of a planned image, which its new row replaces."""
 
 ERROR = ("error_stage", "error_type", "error_message")
 
@@ -69,7 +66,7 @@ class PlanRows:
         """Return the rows [start, stop)."""
         with self._lock:
             if self._file is None:
-                fs, path = storage.filesystem(self._url)
+                fs, path = store.filesystem(self._url)
                 self._file = pq.ParquetFile(fs.open(path))
                 sizes = (self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups))
                 self._starts = list(accumulate(sizes, initial=0))

@@ -85,7 +85,7 @@ class Spread:
 
 
 class RunObserver:
-    """Is told how a run goes, and keeps it to itself; `pipeline.metrics.RunMetrics` publishes it."""
+    """Is told how a run goes, and keeps it to itself; `pipeline.stages.prometheus.RunMetrics` publishes it."""
 
     def begin(self, num_planned: int, num_detectors: int, lag_s: float | None) -> None:
         """Note what is known when a run starts to detect."""

@@ -16,9 +16,9 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 
-from pipeline.packages import read_package
-from pipeline.schema import SCHEMA
-from pipeline.table import ResultTable
+from pipeline.registry.packages import read_package
+from pipeline.table.delta import ResultTable
+from pipeline.table.schema import SCHEMA
 
 MODEL = Path("jobs/demo/model")
 ROWS_A_COMMIT = 500_000

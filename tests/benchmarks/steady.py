@@ -14,7 +14,7 @@ from model.config import Architecture, Thresholds
 from model.package import ModelPackage
 from model.package_files import PackageRecord
 from model.ssd import SSD
-from pipeline.packages import write_package
+from pipeline.registry.packages import write_package
 from tests.benchmarks.sides import ADDRESSES, draw, infer, measure, report, sides_of, spread
 
 MEMORY_EVERY_S = 5.0

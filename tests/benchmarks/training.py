@@ -32,21 +32,21 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from jobs.settings import TrainSettings
-from jobs.spec import load_settings
-from jobs.train import Start, from_scratch
+from jobs.specs.load import load_settings
 from model.example import Examples
 from model.memory import keep_freed_memory
 from model.package import ModelPackage
 from model.package_files import PackageRecord
 from model.ssd import SSD
 from model.train import Preparation, TrainingStep, pad_targets
-from pipeline import training
-from pipeline.cluster import cluster
-from pipeline.dataset import read_clean
-from pipeline.examples import LabelledExamples
-from pipeline.labelled import class_names
-from pipeline.training_progress import Begun, Measured, Stepped, TrainingProgress
+from pipeline.cluster.connect import cluster
+from pipeline.labelled.dataset import read_clean
+from pipeline.labelled.examples import LabelledExamples
+from pipeline.labelled.record import class_names
+from pipeline.training import driver
+from pipeline.training.events import Begun, Measured, Stepped, TrainingProgress
+from pipeline.training.run import Start, from_scratch
+from pipeline.training.settings import TrainSettings
 
 RECIPE = Path(__file__).parents[2] / "jobs/bccd.yaml"
 BATCH_SIZE = 16
@@ -133,7 +133,7 @@ def _one_of_pair(data: str, width: float, meeting: str, rank: int) -> float:
 
 def loop_images_per_s(data: str, width: float, num_workers: int) -> float:
     """A real training, of a few steps."""
-    training.TrainingProgress = Watched
+    driver.TrainingProgress = Watched
     examples, names = labelled(data)
     start = from_scratch(width)
     with (
@@ -141,7 +141,7 @@ def loop_images_per_s(data: str, width: float, num_workers: int) -> float:
         suppress(KeyboardInterrupt, SystemExit),
         cluster("local"),
     ):
-        training.train(
+        driver.train(
             ModelPackage(record_of(start, names), {}), examples, examples, settings_of(num_workers), f"{folder}/run"
         )
     heard_s = seen[-1].heard_s

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import duckdb
 from deltalake import DeltaTable
 
-from pipeline import storage
+from pipeline.storage import store
 from pipeline.urls import is_s3
 
 COLUMNS = "uri, etag, model_digest, run_id, processed_at::VARCHAR, status, error_type"
@@ -49,7 +49,7 @@ class Ledger:
         self._closed: Counter[str] = Counter()
 
     def _delta(self) -> DeltaTable | None:
-        options = storage.table_options(self._table)
+        options = store.table_options(self._table)
         there = DeltaTable.is_deltatable(self._table, storage_options=options)
         return DeltaTable(self._table, storage_options=options) if there else None
 
@@ -61,7 +61,7 @@ class Ledger:
             return []
         with duckdb.connect() as db:
             if is_s3(self._table):
-                db.register_filesystem(storage.filesystem(self._table)[0])
+                db.register_filesystem(store.filesystem(self._table)[0])
             found = db.execute(f"SELECT {COLUMNS} FROM read_parquet(?)", [files]).fetchall()
         return [Row(*values) for values in found]
 

@@ -7,7 +7,7 @@ import torch
 
 from model.package import ModelPackage
 from model.ssd import SSD
-from pipeline.packages import read_package, write_package
+from pipeline.registry.packages import read_package, write_package
 from tests.e2e.command import answer, ask, jpeg, run
 
 pytestmark = pytest.mark.slow

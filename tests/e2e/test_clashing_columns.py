@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.path_columns import MAX_COLUMNS, TAKEN
-from pipeline.plan import Plan
+from pipeline.inference.path_columns import MAX_COLUMNS, TAKEN
+from pipeline.inference.plan import Plan
 from pipeline.stages.detect import FOUND
 from pipeline.stages.rows import DECODED, PIXELS, ROW
 from pipeline.stages.timings import METERS

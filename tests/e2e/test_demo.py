@@ -8,8 +8,8 @@ import pytest
 
 from jobs.demo import PACKAGE
 from jobs.demo.run import NUM_ANNOTATED, NUM_PICTURES, demo
-from pipeline.query import query
-from pipeline.table import ResultTable
+from pipeline.table.delta import ResultTable
+from pipeline.table.query import query
 
 pytestmark = pytest.mark.slow
 

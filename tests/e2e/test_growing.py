@@ -32,7 +32,7 @@ def decode_stored(data, max_pixels):
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[RayNodes]:
     """A head without cores, and up to three others when there is work for them."""
-    environment = appended({"pipeline.decode": SLOW}) | {"HURRY_UP": str(tmp_path / "hurry")}
+    environment = appended({"pipeline.images.decode": SLOW}) | {"HURRY_UP": str(tmp_path / "hurry")}
     with TemporaryDirectory(prefix="n") as folder:  # Ray's sockets want a short path
         nodes = RayNodes(Path(folder), os.environ | environment, head_cpus=0, max_grown=3)
         try:

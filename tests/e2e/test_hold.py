@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from pipeline import run as run_module
 from pipeline.errors import HeldError
-from pipeline.fence import Fence
-from pipeline.run import infer
-from pipeline.settings import InferSettings
-from pipeline.table import ResultTable
+from pipeline.inference import run as run_module
+from pipeline.inference.run import infer
+from pipeline.inference.settings import InferSettings
+from pipeline.table.delta import ResultTable
+from pipeline.table.fence import Fence
 from tests.e2e.command import jpeg
 
 pytestmark = pytest.mark.slow

@@ -17,9 +17,9 @@ from deltalake import DeltaTable
 from PIL import Image
 
 from jobs.demo.pictures import draw_picture
-from pipeline.commit import Committer
-from pipeline.fence import Fence
-from pipeline.table import ResultTable
+from pipeline.table.commit import Committer
+from pipeline.table.delta import ResultTable
+from pipeline.table.fence import Fence
 from tests.e2e.command import answer, jpeg, run, start
 
 pytestmark = pytest.mark.slow

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from jobs.exporter import GAUGES
-from pipeline.metrics import METRICS
-from pipeline.runs import recorded
-from pipeline.table import ResultTable
+from pipeline.stages.prometheus import METRICS
+from pipeline.table.delta import ResultTable
+from pipeline.table.run_records import recorded
 from tests.chaos.places import SLOWLY
 from tests.chaos.processes import kill_tree
 from tests.chaos.ray_nodes import RayNodes

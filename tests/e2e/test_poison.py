@@ -43,7 +43,9 @@ if "EVERY_IMAGE_KILLS" in os.environ:
     MIN_LOST_BLOCKS = 1
 """
 
-ACCIDENTS = appended({"pipeline.decode": DECODE, "pipeline.stages.detect": DETECT, "pipeline.stages.runner": RUNNER})
+ACCIDENTS = appended(
+    {"pipeline.images.decode": DECODE, "pipeline.stages.detect": DETECT, "pipeline.stages.runner": RUNNER}
+)
 """The environment in which they happen."""
 
 

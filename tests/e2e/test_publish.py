@@ -5,8 +5,8 @@ import json
 import pytest
 
 from model.package import ModelPackage
-from pipeline import storage
-from pipeline.packages import write_package
+from pipeline.registry.packages import write_package
+from pipeline.storage import store
 from tests.e2e.command import ask, infer, jpeg, run
 
 pytestmark = pytest.mark.slow
@@ -94,7 +94,7 @@ def test_what_people_are_told(model, other, tmp_path):
 def test_wrong_settings(command, message, model, tmp_path):
     digest = "0" * 64
     content = {"number": 1, "digest": digest, "moved_at": "2026-01-02T03:04:05Z", "before": None}
-    storage.write(f"{tmp_path}/published/aliases/latest/00000001.json", json.dumps(content).encode())
+    store.write(f"{tmp_path}/published/aliases/latest/00000001.json", json.dumps(content).encode())
     (tmp_path / "file").touch()
     code, _, err = run("model", *command.format(tmp=tmp_path, model=model).split())
     assert (code, message in err, "Traceback" in err) == (2, True, False), err

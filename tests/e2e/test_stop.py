@@ -107,7 +107,9 @@ def test_a_signal_commits_what_is_finished(
         "--address",
         address,
     )
-    stopped = start("infer", *arguments, "--commit-interval-s", 3600, environment=appended({"pipeline.decode": SLOW}))
+    stopped = start(
+        "infer", *arguments, "--commit-interval-s", 3600, environment=appended({"pipeline.images.decode": SLOW})
+    )
     try:
         told = wait_for_results(stopped)
         started = below(stopped.pid)
@@ -137,7 +139,7 @@ def test_a_signal_whose_interrupt_is_lost_ends_the_run_with_its_next_rows(
 ) -> None:
     """Python throws away what is raised while it collects garbage, say; the committer has been told all the same."""
     table = tmp_path / "table"
-    code = appended({"pipeline.decode": SLOW, "pipeline.progress": SWALLOWING})
+    code = appended({"pipeline.images.decode": SLOW, "pipeline.progress": SWALLOWING})
     run = start("infer", "--input", pictures, "--table", table, "--model", model, environment=code)
     try:
         wait_for_results(run)
@@ -172,7 +174,7 @@ def test_a_signal_to_all_while_processes_start(
 def test_processes_end_with_a_driver_that_is_killed_alone(pictures: Path, model: Path, tmp_path: Path) -> None:
     """One of them sleeps in its work for longer than anybody waits."""
     arguments = ("--input", pictures, "--table", tmp_path / "table", "--model", model)
-    killed = start("infer", *arguments, environment=appended({"pipeline.decode": SLOW}))
+    killed = start("infer", *arguments, environment=appended({"pipeline.images.decode": SLOW}))
     started: dict[int, str] = {}
     try:
         with killed:

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 
 from jobs.demo import PACKAGE
 from jobs.demo.pictures import draw_picture
-from pipeline.storage import table_options
+from pipeline.storage.store import table_options
 from tests.conftest import FaultyProxy, faulty_proxy, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.s3]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from jobs.demo.pictures import draw_picture
-from pipeline import storage
+from pipeline.storage import store
 from tests.chaos.processes import below, wait_until_gone
 from tests.chaos.ray_nodes import RayNodes
 from tests.e2e import command
@@ -66,7 +66,7 @@ class Training:
     def _registered(self) -> bytes:
         """What Ray Train would resume from."""
         file = f"{self._output}/_runs/run/checkpoint_manager_snapshot.json"
-        return storage.read(file) if storage.exists(file) else b""
+        return store.read(file) if store.exists(file) else b""
 
     def wait_for_checkpoint(self) -> None:
         """Until there is one more than at the start, or at the last call."""
@@ -118,10 +118,10 @@ def test_a_driver_that_is_killed_on_s3(
     assert "the training begins: 1 workers" in first.end()[2]
     assert orphans
     assert not wait_until_gone(orphans, seconds=60)
-    assert not storage.exists(f"{url}/model/model.json")
+    assert not store.exists(f"{url}/model/model.json")
 
     assert RESUMED in start(url, f"{url}/model").finish()
-    assert storage.exists(f"{url}/model/model.json")
+    assert store.exists(f"{url}/model/model.json")
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from jobs import exporter
 from jobs.exporter import GAUGES, TableCollector, collect, limit_samples, samples
-from jobs.job_settings import AlertSettings
-from pipeline.runs import RUNS, recorded
-from pipeline.table import ResultTable
+from jobs.specs.settings import AlertSettings
+from pipeline.table.delta import ResultTable
+from pipeline.table.run_records import RUNS, recorded
 
 LIMIT = re.compile("_limit(_|$)")
 NOW = datetime(2026, 11, 25, 8, tzinfo=UTC)

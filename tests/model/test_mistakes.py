@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.evaluate import Curve
+from model.average_precision import Curve
 from model.example import Truth, plain_truth
 from model.mistakes import Mistake, best_score, find_mistakes
 from model.postprocess import Detections

@@ -18,7 +18,7 @@ from model.boxes import cxcywh_to_xyxy
 from model.config import Architecture, Preprocessing, Thresholds
 from model.default_boxes import default_boxes
 from model.detector import Detector
-from model.imports import import_weights
+from model.import_weights import import_weights
 from model.loss import Targets, count_matched, match, multibox_loss
 from model.package import ModelPackage
 from model.postprocess import Detections, postprocess

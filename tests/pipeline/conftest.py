@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.manifest import LISTING
-from pipeline.schema import SCHEMA
-from pipeline.table import ResultTable
+from pipeline.inputs.manifest import LISTING
+from pipeline.table.delta import ResultTable
+from pipeline.table.schema import SCHEMA
 
 
 def make_row(uri: str, **columns: object) -> dict[str, object]:

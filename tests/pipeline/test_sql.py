@@ -2,9 +2,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from pipeline.runs import RUNS
-from pipeline.schema import SCHEMA
 from pipeline.sql import literal, no_rows
+from pipeline.table.run_records import RUNS
+from pipeline.table.schema import SCHEMA
 
 OTHER = pa.schema(
     [

@@ -12,14 +12,14 @@ import torch
 from PIL import Image, ImageOps
 
 from model.preprocess import resize
-from pipeline import storage
-from pipeline.decode import decode
-from pipeline.listing import list_inputs
-from pipeline.manifest import LISTING
-from pipeline.read import read_version
+from pipeline.images.decode import decode
+from pipeline.images.read import read_version
+from pipeline.inputs.listing import list_inputs
+from pipeline.inputs.manifest import LISTING
 from pipeline.stages import fetch
 from pipeline.stages.fetch import ReadAhead, fetch_and_decode
 from pipeline.stages.rows import DECODED, failure
+from pipeline.storage import store
 from tests.conftest import wait_until
 
 SIZE_PX = 64
@@ -49,7 +49,7 @@ def scene(width_px: int, height_px: int) -> Image.Image:
 
 def listed(*uris: str, **columns: object) -> pa.Table:
     """As `list_inputs` lists them, unless columns say otherwise."""
-    return pa.Table.from_pylist([vars(storage.stat(uri)) | columns for uri in uris], schema=LISTING)
+    return pa.Table.from_pylist([vars(store.stat(uri)) | columns for uri in uris], schema=LISTING)
 
 
 def rows_of(batch: pa.Table, max_pixels: int = 10_000) -> list[dict[str, object]]:

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import SsdBatchError
-from pipeline.schema import SCHEMA
 from pipeline.stages.isolate import PROCESS_KILLED, Isolated, NotStartedError, ProcessDiedError, run_alone
 from pipeline.stages.rows import numbered
+from pipeline.table.schema import SCHEMA
 
 
 def planned(start: int, stop: int) -> pa.Table:

@@ -15,14 +15,15 @@ from jobs.demo import PACKAGE
 from jobs.demo.pictures import draw_picture
 from model.package_files import RECORD_FILE, WEIGHTS_FILE, PackageError
 from pipeline.errors import SettingError, SsdBatchError
-from pipeline.schema import SCHEMA
+from pipeline.machine import local_cores
 from pipeline.settings import LOCAL, LOCAL_RAY, DetectionSettings
 from pipeline.stages import ray_data
 from pipeline.stages import runner as runners
-from pipeline.stages.place import local_cores, place
+from pipeline.stages.place import place
 from pipeline.stages.rows import DECODED
 from pipeline.stages.runner import Spread, Stages, results, spread_over, started
 from pipeline.stages.timings import METERS
+from pipeline.table.schema import SCHEMA
 from tests.pipeline.stages.drawn import SIDE_PX, Drawn, indexes
 
 FILES = {name: (PACKAGE / name).read_bytes() for name in (RECORD_FILE, WEIGHTS_FILE)}
@@ -168,7 +169,7 @@ def test_how_many_start() -> None:
 @slow
 def test_a_run_on_processes_of_this_machine_imports_neither_ray_nor_torch_here(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom pipeline.run import infer\nfrom pipeline.settings import InferSettings\n"
+        "import sys\nfrom pipeline.inference.run import infer\nfrom pipeline.inference.settings import InferSettings\n"
         "if __name__ == '__main__':\n"
         f"    infer(InferSettings(input=(sys.argv[1],), table=sys.argv[2], model={str(PACKAGE)!r}))\n"
         "    print([name for name in ('ray', 'torch') if name in sys.modules])\n"

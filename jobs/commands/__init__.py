@@ -1,0 +1,1 @@
+"""The commands, by subject. Each reads its settings, calls `pipeline`, and prints; modules that take long are imported when a command runs."""

@@ -1,0 +1,143 @@
+"""The commands for jobs on a cluster: `submit`, `status`, `logs` and `stop`."""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.commands.options import SPEC, json_option
+from jobs.specs.load import kind_of, read_spec, setting_options
+from jobs.specs.settings import KINDS, JobSettings
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails
+
+ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
+ADDRESS = click.option(
+    "--address",
+    envvar=ADDRESS_VARIABLE,
+    default=JobSettings.model_fields["address"].default,
+    show_default=True,
+    help="The cluster's job server: the head node's dashboard.",
+)
+
+
+@click.command()
+@SPEC
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--date", "day", type=click.DateTime(["%Y-%m-%d"]), help="Of the night; today where the schedule is, unless given."
+)
+@click.option(
+    "--wait", is_flag=True, help="Show what the job prints until it ends, and try again what may pass; exit as it does."
+)
+@setting_options(JobSettings)
+@json_option
+def submit(
+    spec: Path,
+    flags: tuple[str, ...],
+    day: datetime | None,
+    wait: bool,
+    as_json: bool,
+    **job_flags: Any,
+) -> None:
+    """Give a cluster the job of a SPEC, once a night; FLAGS after -- are the command's own, and override the spec."""
+    from jobs.submit.server import JobServer, submit_and_wait
+    from jobs.submit.submission import load_job
+
+    checked = read_spec(spec)
+    job = load_job(checked, day.date() if day else None, own_flags(kind_of(checked), flags), job_flags)
+    given = job.job.model_fields_set  # what was typed, here or in the spec, goes before the environment
+    server = JobServer(job.job.address if "address" in given else os.environ.get(ADDRESS_VARIABLE, job.job.address))
+    if not wait:
+        submission_id = server.submit(job)
+        click.echo(json.dumps({"submission_id": submission_id}) if as_json else submission_id)
+        return
+    end = submit_and_wait(server, job, announce=tell, show=lambda text: click.echo(text, nl=False, err=True))
+    click.echo(json.dumps(asdict(end)) if as_json else f"{end.submission_id} {end.status.lower()}")
+    sys.exit(end.exit_code)
+
+
+def own_flags(kind: str, flags: tuple[str, ...]) -> dict[str, Any]:
+    """Flags of another command, as it would understand them."""
+    group = click.get_current_context().find_root().command
+    assert isinstance(group, click.Group)
+    command = group.commands[kind]
+    given = command.make_context(kind, list(flags)).params
+    return {name: value for name, value in given.items() if name in KINDS[kind].model_fields}
+
+
+def tell(line: str) -> None:
+    """On standard error."""
+    click.echo(line, err=True)
+
+
+@click.command()
+@click.argument("submission_id", metavar="[ID]", required=False)
+@ADDRESS
+@json_option
+def status(submission_id: str | None, address: str, as_json: bool) -> None:
+    """Say how a job is, or list all that were submitted, the last first."""
+    from jobs.submit.server import JobServer
+
+    server = JobServer(address)
+    jobs = [server.details(submission_id)] if submission_id else server.jobs()
+    rows = [as_row(job) for job in jobs]
+    if as_json:
+        click.echo(json.dumps(rows[0] if submission_id else rows))
+    else:
+        click.echo("\n".join(describe(row) for row in rows) or "no jobs")
+
+
+def as_row(job: "JobDetails") -> dict[str, Any]:
+    """A job for programs; times in UTC."""
+    begun, done = (
+        datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="seconds") if time_ms else None
+        for time_ms in (job.start_time, job.end_time)
+    )
+    return {
+        "submission_id": job.submission_id,
+        "status": str(job.status),
+        "exit_code": job.driver_exit_code,
+        "started_at": begun,
+        "ended_at": done,
+        "message": job.message,
+        "entrypoint": job.entrypoint,
+    }
+
+
+def describe(row: dict[str, Any]) -> str:
+    """A job in a line."""
+    code = f" (exit code {row['exit_code']})" if row["exit_code"] else ""
+    return f"{row['submission_id']}  {row['status'].lower()}{code}  {row['started_at']} to {row['ended_at'] or 'now'}"
+
+
+@click.command()
+@click.argument("submission_id", metavar="ID")
+@click.option("--follow", is_flag=True, help="Until the job ends; exit as it does.")
+@ADDRESS
+def logs(submission_id: str, follow: bool, address: str) -> None:
+    """Show what a job prints."""
+    from jobs.submit.server import JobServer
+
+    server = JobServer(address)
+    if follow:
+        sys.exit(server.follow(submission_id, lambda text: click.echo(text, nl=False)).exit_code)
+    click.echo(server.logs(submission_id), nl=False)
+
+
+@click.command()
+@click.argument("submission_id", metavar="ID")
+@ADDRESS
+@json_option
+def stop(submission_id: str, address: str, as_json: bool) -> None:
+    """Stop a job; what is finished is committed first."""
+    from jobs.submit.server import JobServer
+
+    end = JobServer(address).stop(submission_id)
+    click.echo(json.dumps(asdict(end)) if as_json else f"{end.submission_id} {end.status.lower()}")

@@ -1,0 +1,78 @@
+"""The commands that detect: `infer` and `canary`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.commands.options import json_option
+from jobs.specs.load import load_settings, spec_options
+from pipeline.errors import TargetMissedError
+from pipeline.inference.settings import CanarySettings, InferSettings
+
+if TYPE_CHECKING:
+    from pipeline.inference.summary import Summary
+
+
+@click.command()
+@spec_options(InferSettings)
+@json_option
+def infer(spec: Path | None, as_json: bool, **flags: Any) -> None:
+    """Detect objects in all images that the table does not hold yet."""
+    from pipeline.stages.server import start_early
+
+    settings = load_settings(InferSettings, spec, flags)
+    if not settings.dry_run:
+        start_early(settings)
+    from pipeline.inference.backfill import backfill
+    from pipeline.inference.run import infer as run
+
+    def show(summary: Any) -> None:
+        click.echo(json.dumps(asdict(summary)) if as_json else describe(summary))
+
+    try:
+        show(backfill(settings) if settings.dates else run(settings))
+    except TargetMissedError as error:
+        if error.summary:
+            show(error.summary)
+        raise
+
+
+def describe(summary: "Summary") -> str:
+    """The summary for people; a backfill's has a line a day."""
+    from pipeline.inference.summary import DryRunSummary
+
+    if isinstance(summary, DryRunSummary):
+        from jobs.text.runs import describe_dry_run
+
+        return describe_dry_run(summary)
+    days = "".join(
+        f"{day}: {of_day.planned:,} planned, {of_day.ok:,} ok, {of_day.failed:,} failed, {of_day.already_done:,} done before\n"
+        for day, of_day in getattr(summary, "days", {}).items()
+    )
+    return days + (
+        f"run {summary.run_id}: {summary.ok:,} ok, {summary.failed:,} failed, {summary.already_done:,} done before, of "
+        f"{summary.listed:,} listed; {summary.wall_s:.1f} s, {summary.images_per_s:.1f} images/s\n"
+        f"table {summary.table}\nmodel {summary.model_digest}"
+    )
+
+
+@click.command()
+@spec_options(CanarySettings)
+@json_option
+def canary(spec: Path | None, as_json: bool, **flags: Any) -> None:
+    """Compare a model with the nightly one on a sample of images, before it is published."""
+    from jobs.pages.canary_page import render
+    from jobs.pages.document import page_at
+    from jobs.text.canary import describe_comparison
+    from pipeline.inference.canary import canary as run
+    from pipeline.inference.canary import check_agreement
+
+    settings = load_settings(CanarySettings, spec, flags)
+    page = page_at(settings.output, "output")
+    comparison = run(settings)
+    page.write(lambda: render(comparison))
+    click.echo(json.dumps(asdict(comparison)) if as_json else describe_comparison(comparison))
+    check_agreement(comparison, settings.min_agreement)

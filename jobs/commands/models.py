@@ -1,0 +1,67 @@
+"""Commands that make and manage model packages."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobs.commands.options import json_option
+from jobs.specs.load import load_settings, spec_options
+from pipeline.registry.settings import ImportSettings, PublishSettings
+
+
+@click.group()
+def model() -> None:
+    """Make and manage model packages."""
+
+
+@model.command("import")
+@spec_options(ImportSettings)
+@json_option
+def import_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
+    """Turn weights of torchvision or ssd.pytorch into a model package: SSD300, or VGG16 for `train --init`."""
+    from pipeline.registry.import_weights import import_model as run
+
+    made = run(load_settings(ImportSettings, spec, flags))
+    what = f"{made['num_classes']} classes" if made["num_classes"] else "a trunk, for train --init"
+    text = f"{made['source']}, {what}, written to {made['output']}\nmodel {made['model_digest']}"
+    click.echo(json.dumps(made) if as_json else text)
+
+
+@model.command("publish")
+@spec_options(PublishSettings)
+@json_option
+def publish_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
+    """Put a model package where the nightly run looks for it, under its digest, and move an alias to it."""
+    from jobs.text.models import describe_published
+    from pipeline.registry.publish import publish
+
+    settings = load_settings(PublishSettings, spec, flags)
+    done = publish(settings.model, settings.to, settings.alias)
+    click.echo(json.dumps(asdict(done)) if as_json else describe_published(done))
+
+
+@model.command("rollback")
+@click.argument("alias")
+@json_option
+def roll_back_model(alias: str, as_json: bool) -> None:
+    """Move an alias, such as s3://bucket/models/blood/latest, back to the model that it stood for before."""
+    from pipeline.registry.publish import roll_back
+
+    done = roll_back(alias)
+    text = f"{done.alias} moved back from {done.from_digest} to {done.to_digest}"
+    click.echo(json.dumps(asdict(done)) if as_json else text)
+
+
+@model.command("list")
+@click.argument("url")
+@json_option
+def list_models(url: str, as_json: bool) -> None:
+    """List the models published at a URL, and what their aliases stood for."""
+    from jobs.text.models import describe_models, models_as_json
+    from pipeline.registry.publish import list_published
+
+    models, moves = list_published(url)
+    click.echo(json.dumps(models_as_json(models, moves)) if as_json else describe_models(models, moves))

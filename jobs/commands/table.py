@@ -1,0 +1,116 @@
+"""The commands for a table of results: `query`, `export`, `runs` and `maintain`."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.commands.options import json_option, table_option
+from jobs.specs.load import load_settings, spec_options
+from pipeline.table.settings import MaintainSettings
+
+if TYPE_CHECKING:
+    from pipeline.table.maintain import Maintained
+
+
+@click.command()
+@click.argument("sql")
+@table_option
+@click.option("--format", "output", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+def query(sql: str, table: str, output: str) -> None:
+    """Answer one SELECT over the views images, detections, failures, runs and history."""
+    from jobs.text.values import write_csv, write_json
+    from pipeline.table.delta import ResultTable
+    from pipeline.table.query import query as run
+
+    with run(ResultTable(table), sql) as relation:
+        if output == "table":
+            relation.show(max_width=200, max_rows=1000)
+        else:
+            write = write_csv if output == "csv" else write_json
+            write(relation.to_arrow_reader(), sys.stdout)
+
+
+@click.command()
+@table_option
+@click.option("--output", required=True, help="Folder to make: a path or URL.")
+@click.option("--format", "kind", type=click.Choice(["parquet"]), default="parquet", show_default=True)
+@json_option
+def export(table: str, output: str, kind: str, as_json: bool) -> None:
+    """Write the detections as flat files, one row a box."""
+    from pipeline.table.delta import ResultTable
+    from pipeline.table.query import export_parquet
+
+    num_rows = export_parquet(ResultTable(table), output)
+    click.echo(
+        json.dumps({"output": output, "rows": num_rows}) if as_json else f"{num_rows:,} rows written to {output}"
+    )
+
+
+@click.group(invoke_without_command=True)
+@click.option("--table", help="Table of results: a path or s3:// URL.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Runs to list.")
+@json_option
+@click.pass_context
+def runs(context: click.Context, table: str | None, limit: int, as_json: bool) -> None:
+    """List the last runs of a table; `runs show ID` tells where the time of one went."""
+    from jobs.text.runs import describe_runs, list_runs
+    from jobs.text.values import plain
+    from pipeline.table.delta import ResultTable
+
+    if context.invoked_subcommand:
+        return
+    if not table:
+        raise click.UsageError("give --table")
+    records = list_runs(ResultTable(table), limit)
+    click.echo(json.dumps({"runs": plain(records)}) if as_json else describe_runs(records))
+
+
+@runs.command("show")
+@click.argument("run_id")
+@table_option
+@json_option
+def show_run(run_id: str, table: str, as_json: bool) -> None:
+    """Tell where the time of a run went, and what would change it; RUN_ID may be the beginning of one."""
+    from jobs.text.runs import bottleneck, describe_run, find_run
+    from jobs.text.values import plain
+    from pipeline.table.delta import ResultTable
+
+    record = find_run(ResultTable(table), run_id)
+    found = bottleneck(record)
+    told = {"run": plain(record), "bottleneck": asdict(found) if found else None}
+    click.echo(json.dumps(told) if as_json else describe_run(record))
+
+
+@click.command()
+@spec_options(MaintainSettings)
+@json_option
+def maintain(spec: Path | None, as_json: bool, **flags: Any) -> None:
+    """Compact the table, delete what is asked or no longer needed; beside a run too, unless rows are to be deleted."""
+    from pipeline.table.maintain import maintain as run
+
+    settings = load_settings(MaintainSettings, spec, flags)
+    done = run(settings)
+    click.echo(json.dumps(asdict(done)) if as_json else describe_care(done, settings.dry_run))
+
+
+def describe_care(done: "Maintained", is_dry_run: bool) -> str:
+    """Say what was done to a table, for people."""
+    left = (
+        f" ({done.left_files:,} more are left to the next time: a run kept replacing rows in them)"
+        if done.left_files
+        else ""
+    )
+    repaired = (
+        f"{done.repaired_rows:,} rows beyond one a key {'would be ' if is_dry_run else ''}removed; "
+        if done.repaired_rows
+        else ""
+    )
+    return (
+        f"{repaired}{'would be ' if is_dry_run else ''}deleted: {done.deleted_rows:,} rows, {done.deleted_runs:,} records of runs; compacted: "
+        f"{done.compacted_files:,} files{left}; vacuumed: {done.vacuumed_files:,} files\n"
+        f"table {done.table}: {done.num_files:,} files, {done.size_bytes:,} bytes; {done.wall_s:.1f} s"
+    )

@@ -1,0 +1,109 @@
+"""What `data check` found, as one HTML page with pictures and without a network."""
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.pages.document import document, picture, table
+from model.config import Architecture
+from pipeline.labelled.box_sizes import MATCH_IOU, QUANTILES
+from pipeline.labelled.check import DataReport, SplitReport
+from pipeline.labelled.findings import KINDS, Finding, Mark
+
+NUM_PICTURES, NUM_NAMED = 6, 50
+"""Of each finding."""
+NUM_BINS = 20
+
+
+def render(report: DataReport, data: Sequence[str], architecture: Architecture) -> str:
+    """The whole page; the pictures are read again, a few of each finding."""
+    verdict = (
+        ("sound", "Nothing here would spoil a training.")
+        if report.is_sound
+        else ("error", "The errors below would spoil a training.")
+    )
+    return document(
+        "Data check",
+        [
+            f"<p>{escape(', '.join(data))}</p>",
+            f'<p class="{verdict[0]}"><b>{verdict[1]}</b></p>',
+            _overview(report.findings),
+            *(_finding(finding, number) for number, finding in enumerate(report.findings)),
+            _classes(report.splits),
+            _sizes(report.splits, architecture),
+        ],
+    )
+
+
+def _overview(findings: Sequence[Finding]) -> str:
+    rows = [
+        (f'<a href="#f{number}" class="{f.level}">{f.level}: {escape(KINDS[f.kind][1])}</a>', escape(f.split), f"{f.count:,}")
+        for number, f in enumerate(findings)
+    ]  # fmt: skip
+    return table(("finding", "split", "how many"), rows) if rows else "<p>No findings.</p>"
+
+
+def _finding(finding: Finding, number: int) -> str:
+    level, title = KINDS[finding.kind]
+    shown = [figure for mark in finding.marks[:NUM_PICTURES] if (figure := _picture(mark))]
+    named = [": ".join(filter(None, (mark.uri, mark.why))) for mark in finding.marks[:NUM_NAMED]]
+    more = f"<br>… of {len(finding.marks):,}" if len(finding.marks) > NUM_NAMED else ""
+    return (
+        f'<h2 id="f{number}" class="{level}">{escape(finding.split)}: {escape(title)}: {finding.count:,}</h2>'
+        f'<div class="sheet">{"".join(shown)}</div>'
+        f"<details{'' if shown else ' open'}><summary>where</summary>{'<br>'.join(map(escape, named))}{more}</details>"
+    )
+
+
+def _picture(mark: Mark) -> str | None:
+    """A figure; None of what can't be shown."""
+    if not mark.uri:
+        return None
+    caption = ": ".join(filter(None, (mark.uri.rpartition("/")[2], mark.why)))
+    return picture(mark.uri, mark.boxes_xyxy, mark.texts, caption)
+
+
+def _classes(splits: dict[str, SplitReport]) -> str:
+    names = sorted({name for split in splits.values() for name in split.class_counts})
+    rows = [(escape(name), *(f"{split.class_counts.get(name, 0):,}" for split in splits.values())) for name in names]
+    rows += [("<b>objects</b>", *(f"{split.num_objects:,}" for split in splits.values()))]
+    rows += [("<b>images</b>", *(f"{split.num_images:,}" for split in splits.values()))]
+    return "<h2>Objects of each class</h2>" + table(("", *map(escape, splits)), rows)
+
+
+def _sizes(splits: dict[str, SplitReport], architecture: Architecture) -> str:
+    """Of each split a table of quantiles, and a histogram of the best overlaps."""
+    parts = [
+        f"<h2>Objects at the network's input</h2><p>{escape(architecture.kind)}: sides in pixels of its "
+        f"{architecture.image_size_px}×{architecture.image_size_px}; overlap (IoU) with the default box that fits best.</p>"
+    ]
+    rows = {"shorter side": "shorter_side_px", "longer side": "longer_side_px", "best overlap": "best_overlap"}
+    for name, split in splits.items():
+        if not split.sizes["num_objects"]:
+            continue
+        cells = [(label, *(f"{split.sizes[key][quantile]:g}" for quantile in QUANTILES)) for label, key in rows.items()]
+        share = split.sizes["share_below_half"]
+        parts.append(
+            table((escape(name), *QUANTILES), cells)
+            + f"<p>Without a default box that overlaps them by {MATCH_IOU}: {share:.1%} of the objects.</p>"
+            + f"<p><b>{escape(split.advice(architecture))}</b></p>"
+            + _histogram(split.overlaps)
+        )
+    return "".join(parts)
+
+
+def _histogram(overlaps: NDArray[np.float64]) -> str:
+    """Bars from 0 to 1; those below half are red."""
+    counts, _ = np.histogram(overlaps, bins=NUM_BINS, range=(0, 1))
+    bars = []
+    for number, height in enumerate(counts / counts.max() * 60):
+        colour = "#b3261e" if number < NUM_BINS * MATCH_IOU else "#4363d8"
+        bars.append(f'<rect x="{20 * number}" y="{60 - height:.1f}" width="18" height="{height:.1f}" fill="{colour}"/>')
+    ticks = "".join(
+        f'<text x="{x}" y="75" font-size="11">{text}</text>' for x, text in ((0, "0"), (195, "0.5"), (390, "1"))
+    )
+    return (
+        f'<svg width="400" height="80" role="img" aria-label="histogram of best overlaps">{"".join(bars)}{ticks}</svg>'
+    )

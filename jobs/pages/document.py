@@ -1,0 +1,119 @@
+"""What all pages share: one HTML file each, with pictures, without scripts and without a network."""
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from jobs.pages.draw import thumbnail
+from pipeline.errors import SettingError, reason
+from pipeline.images.decode import DecodeError, decode
+from pipeline.storage import store
+from pipeline.urls import absolute
+
+SIDE_PX = 280
+"""The longer side of a picture."""
+
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin: 2rem 0 .3rem; overflow-wrap: anywhere }
+h3 { font-size: .95rem; margin: 1.2rem 0 .4rem }
+table { border-collapse: collapse; margin: .6rem 0 } th, td { padding: .15rem .9rem .15rem 0; text-align: left; border-bottom: 1px solid #ddd }
+td { overflow-wrap: anywhere; vertical-align: top }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
+.error { color: #b3261e } .note { color: #666 } .sound { color: #1b7a3d }
+.sheet { display: flex; flex-wrap: wrap; gap: .8rem } figure { margin: 0; width: 280px } img { display: block; max-width: 100% }
+figcaption, details { font-size: 12px; color: #555; overflow-wrap: anywhere } svg { display: block; margin: .4rem 0 }
+svg text { font: 11px system-ui, sans-serif; fill: #555 }
+"""
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """The whole page.
+
+    Args:
+        title: text.
+        parts: HTML, one below the other.
+    """
+    head = (
+        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>',
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>',
+        f"<h1>{escape(title)}</h1>",
+    )
+    return "\n".join((*head, *parts, "</html>"))
+
+
+def write_page(url: str, page: str, setting: str) -> None:
+    """Put a page at a path or URL.
+
+    Raises:
+        SettingError: it can't be written; `setting` is what named the place.
+    """
+    try:
+        store.write(absolute(url), page.encode())
+    except OSError as error:
+        raise SettingError(f"{setting} {url!r} can't be written: {reason(error)}") from error
+
+
+class Page:
+    """A page to be written at a place; without a place nothing is.
+
+    Args:
+        url: the place.
+        setting: the one that names the place, for errors.
+    """
+
+    def __init__(self, url: str | None, setting: str) -> None:
+        self._url, self._setting = url, setting
+
+    def write(self, render: Callable[[], str]) -> None:
+        """Render and write; raises as `write_page`."""
+        if self._url:
+            write_page(self._url, render(), self._setting)
+
+
+def page_at(url: str | None, setting: str) -> Page:
+    """Return the page of a place, once it is sure that it can be written: the work for it may take hours.
+
+    Raises:
+        SettingError: it can't be written.
+    """
+    page = Page(url, setting)
+    page.write(lambda: "The command that writes this page has not ended.")
+    return page
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], are_numbers: bool = True) -> str:
+    """A table of escaped cells; all columns but the first are numbers, or as short, unless they are not."""
+    rest = ' class="number"' if are_numbers else ""
+
+    def cells(tag: str, row: Sequence[str]) -> str:
+        return f"<{tag}>{row[0]}</{tag}>" + "".join(f"<{tag}{rest}>{cell}</{tag}>" for cell in row[1:])
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    return f"<table><tr>{cells('th', header)}</tr>{body}</table>"
+
+
+def picture(
+    uri: str,
+    boxes_xyxy: NDArray[np.float64],
+    texts: Sequence[str],
+    caption: str,
+    colours: Sequence[str] | None = None,
+) -> str | None:
+    """A figure with a small picture of an image and its boxes, as `thumbnail`; None of what can't be read."""
+    try:
+        pixels = decode(store.read(uri))
+    except (OSError, DecodeError):
+        return None
+    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    encoded = io.BytesIO()
+    thumbnail(image, boxes_xyxy, texts, SIDE_PX, colours).save(encoded, "JPEG", quality=75)
+    source = base64.b64encode(encoded.getvalue()).decode()
+    return (
+        f'<figure><img src="data:image/jpeg;base64,{source}" alt=""><figcaption>{escape(caption)}</figcaption></figure>'
+    )

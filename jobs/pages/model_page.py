@@ -1,0 +1,203 @@
+"""How good a model is and how it came to be, as one HTML page: figures, curves, and its worst mistakes as pictures."""
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import Any, get_args
+
+import numpy as np
+import torch
+
+from jobs.pages.chart import Axis, Line, LogAxis, line_chart, top_of
+from jobs.pages.document import document, picture, table
+from model.boxes import pairwise_iou
+from model.metrics import Metrics
+from model.mistakes import Mistake, MistakeKind, best_score, find_mistakes
+from model.package_files import PackageRecord
+from model.postprocess import Detections
+from pipeline.evaluation.evaluate import Evaluation
+from pipeline.labelled.examples import LabelledExamples
+from pipeline.redaction import redacted
+from pipeline.training.history import TrainingHistory
+
+NUM_PICTURES = 6
+"""Of each kind of mistake."""
+NUM_CURVE_POINTS = 300
+FOUND, TRUTH = "#e6194b", "#007a33"
+"""Colours of what was found, and of what stands in the image."""
+KINDS: dict[MistakeKind, tuple[str, str]] = {
+    "false_positive": ("False positives", "Nothing of that class stands there, or it was found already."),
+    "wrong_class": ("Wrong class", "The box is right, the class is not."),
+    "poorly_placed": ("Poorly placed", "The class is right; the overlap (IoU) with the object is 0.5 or less."),
+    "missed": ("Missed", "Nothing was found there; the largest objects first."),
+}
+COCO_FIGURES = {
+    "map": "COCO mAP, IoU 0.5 to 0.95", "map50": "COCO mAP, IoU 0.5", "map75": "COCO mAP, IoU 0.75", "map_small": "small objects",
+    "map_medium": "medium", "map_large": "large", "voc_map_all": "VOC mAP, IoU 0.5, all points",
+    "voc_map_11pt": "VOC mAP, IoU 0.5, 11 points",
+}  # fmt: skip
+
+
+def render(evaluation: Evaluation, data: str, history: TrainingHistory | None = None) -> str:
+    """Return the whole page; images with mistakes are read again, a few of each kind.
+
+    Args:
+        evaluation: the package, and what was measured.
+        data: the name of the data that it was measured on, for people.
+        history: that of the training, where this is its end.
+    """
+    package, metrics, examples = evaluation.package, evaluation.metrics, evaluation.examples
+    assert isinstance(examples, LabelledExamples)
+    record, summary = package.record, metrics.summary()
+    return document(
+        f"Model {record.name}",
+        [
+            f'<p class="note">{escape(record.architecture.kind)}, width {record.architecture.width:g}, '
+            f"{len(record.class_names)} classes; digest {package.digest}<br>"
+            f"measured on {metrics.num_images:,} images: {escape(redacted(data))}</p>",
+            _figures(summary),
+            *(_training(history) if history else ()),
+            _precision_recall(metrics),
+            *_mistakes(record, metrics, evaluation.found, examples),
+            _origin(record),
+        ],
+    )
+
+
+def _figures(summary: dict[str, Any]) -> str:
+    return table(("", "value"), [(text, _number(summary[name])) for name, text in COCO_FIGURES.items()])
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _training(history: TrainingHistory) -> Iterator[str]:
+    """Losses, learning rate, and what was measured on the way."""
+    told = history.stepped
+    x = Axis("step", 0, told[-1].step)
+    losses = [
+        Line("localization", [(point.step, point.localization) for point in told]),
+        Line("classification", [(point.step, point.classification) for point in told]),
+    ]
+    yield "<h2>Training</h2>"
+    yield _chart("Loss", losses, x, _loss_axis([b for line in losses for _, b in line.points]))
+    rates = [(point.step, point.learning_rate) for point in told]
+    yield _chart("Learning rate", [Line("", rates)], x, Axis("learning rate", 0, top_of([rate for _, rate in rates])))
+    if history.measured:
+        lines = [
+            Line("mAP, IoU 0.5", [(point.step, point.map50) for point in history.measured]),
+            Line("mAP, IoU 0.5 to 0.95", [(point.step, point.map) for point in history.measured]),
+        ]
+        yield _chart("On the held-out images", lines, x, Axis("mAP", 0, 1))
+
+
+def _chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
+    return f"<h3>{title}</h3>" + line_chart(title, lines, x, y)
+
+
+def _loss_axis(values: Sequence[float]) -> LogAxis:
+    """From the least, but one to three powers of ten in all."""
+    high = top_of(values)
+    least = min((value for value in values if value > 0), default=high)
+    return LogAxis("loss", max(min(least, high / 10), high / 1000), high)
+
+
+def _precision_recall(metrics: Metrics) -> str:
+    """Curves, and for each class where it is best operated."""
+    lines = []
+    rows = []
+    for name, voc in metrics.voc.items():
+        curve, score = voc.curve, best_score(voc.curve)
+        lines.append(Line(f"{name} {voc.all_points:.3f}", _thinned(curve.recall, curve.precision)))
+        at = int((curve.scores >= score).sum()) - 1
+        there = (_number(float(curve.precision[at])), _number(float(curve.recall[at]))) if at >= 0 else ("–", "–")
+        coco = _number(metrics.coco_per_class.get(name))
+        rows.append((escape(name), f"{voc.num_objects:,}", _number(voc.all_points), coco, _number(score), *there))
+    if not lines:
+        return "<p>No objects stand in these images.</p>"
+    chart = line_chart("Precision over recall", lines, Axis("recall", 0, 1), Axis("precision", 0, 1))
+    header = ("class", "objects", "AP50", "AP50–95", "best score", "precision", "recall")
+    explained = "AP50 is Pascal VOC's over all points, AP50–95 COCO's. From the best score on, F1 is highest: precision and recall there."
+    return (
+        f"<h2>Classes</h2>{table(header, rows)}<p class='note'>{explained}</p>"
+        f"<h3>Precision over recall at IoU 0.5, and average precision</h3>{chart}"
+    )
+
+
+def _thinned(recall: torch.Tensor, precision: torch.Tensor) -> list[tuple[float, float]]:
+    """As many points as can be seen, the last among them."""
+    stride = max(1, len(recall) // NUM_CURVE_POINTS)
+    kept = sorted({*range(0, len(recall), stride), len(recall) - 1} - {-1})
+    return [(float(recall[index]), float(precision[index])) for index in kept]
+
+
+def _mistakes(
+    record: PackageRecord, metrics: Metrics, found: Sequence[Detections], examples: LabelledExamples
+) -> Iterator[str]:
+    """A sheet of pictures of each kind."""
+    best = [best_score(metrics.curves[name]) if name in metrics.curves else 0.5 for name in record.class_names]
+    truths = [examples.truth(index) for index in range(len(examples))]
+    mistakes = find_mistakes(found, truths, torch.tensor([1.0, *best]))
+    yield (
+        "<h2>Worst mistakes</h2><p class='note'>Detections from each class's best score on; difficult objects and crowds "
+        f'do not count. <b style="color:{FOUND}">Found</b>, <b style="color:{TRUTH}">annotated</b>; a picture shows the '
+        "image's worst mistake of its kind, thin lines all that is annotated.</p>"
+    )
+    for kind in get_args(MistakeKind):
+        mine = [mistake for mistake in mistakes if mistake.kind == kind]
+        sheet = "".join(_pictures(mine, found, examples, record.class_names))
+        title, text = KINDS[kind]
+        yield f'<h3>{title}: {len(mine):,}</h3><p class="note">{text}</p><div class="sheet">{sheet}</div>'
+
+
+def _pictures(
+    mistakes: Sequence[Mistake], found: Sequence[Detections], examples: LabelledExamples, class_names: Sequence[str]
+) -> Iterator[str]:
+    """The first of each image, as far as they can be read."""
+    num_shown, seen = 0, set[int]()
+    for mistake in mistakes:
+        if mistake.image in seen or num_shown == NUM_PICTURES:
+            continue
+        seen.add(mistake.image)
+        if figure := _picture(mistake, found[mistake.image], examples, class_names):
+            num_shown += 1
+            yield figure
+
+
+def _picture(mistake: Mistake, found: Detections, examples: LabelledExamples, class_names: Sequence[str]) -> str | None:
+    """All objects thin, then the mistake's object and what was found."""
+    truth, uri = examples.truth(mistake.image), examples.uri(mistake.image)
+    boxes, texts = [*truth.boxes_xyxy.tolist()], [""] * len(truth.labels)
+    colours = [TRUTH] * len(texts)
+    if mistake.object is not None:
+        boxes.append(boxes[mistake.object])
+        texts.append(class_names[int(truth.labels[mistake.object]) - 1])
+        colours.append(TRUTH)
+    if mistake.detection is not None:
+        boxes.append(found.boxes_xyxy[mistake.detection].tolist())
+        texts.append(f"{class_names[int(found.labels[mistake.detection]) - 1]} {mistake.score:.2f}")
+        colours.append(FOUND)
+    if mistake.kind == "poorly_placed":
+        overlap = float(pairwise_iou(*torch.tensor(boxes[-2:])[:, None]))
+        what = f"{texts[-1]}, IoU {overlap:.2f}"
+    else:
+        what = " found as ".join(filter(None, texts))
+    caption = f"{what} in {redacted(uri)}"
+    return picture(uri, np.array(boxes).reshape(-1, 4), texts, caption, colours)
+
+
+def _origin(record: PackageRecord) -> str:
+    """Where the model is from: its provenance, as it stands in the package."""
+    rows = [(escape(name), escape(value)) for name, value in _flat(record.provenance)]
+    if not rows:
+        return ""
+    return f"<h2>How it was made</h2>{table(('', ''), rows, are_numbers=False)}"
+
+
+def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Names and texts of nested values."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name}.")
+        elif value not in (None, "", [], ()):
+            yield f"{above}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)

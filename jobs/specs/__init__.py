@@ -1,0 +1,1 @@
+"""Job specs: YAML files with the settings of one command, and how a cluster is given the job."""

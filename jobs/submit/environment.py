@@ -1,0 +1,63 @@
+"""What a job runs in on a cluster: the code that is shipped or an image, and variables."""
+
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ray._private.runtime_env.packaging import create_package
+
+from jobs.specs.settings import JobSettings
+from jobs.submit.submission import Job
+from pipeline.errors import SettingError
+
+MIB = 2**20
+CODE = ("model/**/*.py", "pipeline/**/*.py", "jobs/**/*.py", "jobs/*.yaml", "jobs/demo/model/*")
+"""What is shipped of a working tree: what the installed package has. Whatever lies beside it, keys and data, stays."""
+NUM_NAMED = 3
+"""Files of a package that is too large."""
+
+
+@contextmanager
+def runtime_env(job: Job) -> Iterator[dict[str, Any]]:
+    """Ray's runtime environment of a job; the package that is shipped is there while inside."""
+    settings = job.job
+    environment: dict[str, Any] = {"env_vars": settings.env_vars} if settings.env_vars else {}
+    if settings.image:
+        environment["image_uri"] = settings.image
+    if not settings.working_dir:
+        yield environment
+        return
+    with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder:
+        yield environment | {"working_dir": str(pack(job.folder / settings.working_dir, settings, Path(folder)))}
+
+
+def pack(working_dir: Path, settings: JobSettings, folder: Path) -> Path:
+    """Make a zip file of the code, in a folder.
+
+    Raises:
+        SettingError: there is no code in it, or it is too large.
+    """
+    if not (working_dir / "jobs/__main__.py").is_file():
+        raise SettingError(
+            f"working_dir: {str(working_dir)!r} is no working tree of ssd-batch: jobs/__main__.py is missing"
+        )
+    package, shipped = folder / "working_dir.zip", folder / "shipped"
+    for path in (path for pattern in CODE for path in working_dir.glob(pattern)):
+        if path.is_file() and not path.is_symlink():  # which may lead to anything
+            copy = shipped / path.relative_to(working_dir)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy)
+    create_package(str(shipped), package, include_gitignore=False, excludes=list(settings.excludes), logger=None)
+    if package.stat().st_size > settings.max_package_mib * MIB:
+        with zipfile.ZipFile(package) as content:
+            largest = sorted(content.infolist(), key=lambda file: file.compress_size, reverse=True)[:NUM_NAMED]
+        names = ", ".join(f"{file.filename} ({file.compress_size / MIB:.1f} MiB)" for file in largest)
+        raise SettingError(
+            f"max_package_mib: {str(working_dir)!r} is {package.stat().st_size / MIB:.1f} MiB zipped, more than "
+            f"{settings.max_package_mib:g}; exclude what is no code, such as {names}"
+        )
+    return package

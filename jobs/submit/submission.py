@@ -1,0 +1,138 @@
+"""A job as it is submitted: one command of a spec, for one night."""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from datetime import time as clock
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim
+from pydantic import BaseModel
+
+from jobs.specs.load import Spec, check_settings, given, kind_of
+from jobs.specs.settings import KINDS, JobSettings
+from pipeline.errors import SettingError
+from pipeline.inference.settings import InferSettings
+from pipeline.urls import is_local
+
+MADE_UP_WITHIN = timedelta(hours=12)
+"""After a due time of the day before, a job that begins now is of that day, unless the next due time is nearer."""
+PLACES = ("table", "output", "storage", "page", "tensorboard", "input", "data")
+"""Settings that are paths or URLs: on a cluster, a relative path would be in a folder that has the code alone, and goes with the job."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command of a spec, to be submitted for a night.
+
+    kind: the command; name: in the submission id; day: of the night, in its time zone; settings: the command's, checked; due: when the
+    schedule wants it; None where it wants none on this day.
+    """
+
+    kind: str
+    name: str
+    day: date
+    settings: BaseModel
+    job: JobSettings
+    folder: Path
+    due: datetime | None = None
+
+    def submission_id(self, attempt: int) -> str:
+        """The same for all who submit this attempt. Where a day has several, the time at which it was due is part of it."""
+        is_one_of_several = self.due and self.job.schedule and len(due_times(self.job, self.day)) > 1
+        night = f"{self.day}-{self.due:%H%M}" if is_one_of_several else f"{self.day}"
+        return f"{self.name}-{night}-{attempt}"
+
+    @property
+    def entrypoint(self) -> str:
+        """The command with all that was set, for the head node's shell: as anyone may run it there."""
+        values = self.settings.model_dump(mode="json", exclude_unset=True) | {"address": "auto"}
+        if "address" not in type(self.settings).model_fields:
+            del values["address"]
+        if isinstance(self.settings, InferSettings) and not (self.settings.dates or self.settings.run_date):
+            values |= {"run_date": str(self.day), "due_at": self.due.isoformat() if self.due else None}
+        flags = [flag for name, value in values.items() for flag in as_flags(name, value)]
+        return shlex.join(["python", "-m", "jobs", self.kind, *flags])
+
+
+def as_flags(name: str, value: Any) -> Iterator[str]:
+    """A setting as flags of the command line."""
+    flag = f"--{name.replace('_', '-')}"
+    if value is None:
+        return
+    if isinstance(value, bool):
+        yield flag if value else f"--no-{flag[2:]}"
+    elif isinstance(value, dict):
+        yield from (f"{flag}={key}={part}" for key, part in value.items())
+    elif isinstance(value, list):
+        yield from (f"{flag}={part}" for part in value)
+    else:
+        yield f"{flag}={value}"
+
+
+def due_times(job: JobSettings, day: date) -> list[datetime]:
+    """Return the times at which the schedule wants a job on a day, in its time zone."""
+    if job.schedule is None:
+        return []
+    midnight = datetime.combine(day, clock(), ZoneInfo(job.time_zone))
+    return list(takewhile(lambda due: due.date() == day, CronSim(job.schedule, midnight - timedelta(minutes=1))))
+
+
+def load_job(spec: Spec, day: date | None, flags: dict[str, Any], job_flags: dict[str, Any]) -> Job:
+    """The job of a spec.
+
+    Args:
+        spec: which command, its settings, and the job's.
+        day: of the night; today, where the schedule is, unless given. Of a day that was given the job is due for the first time that the
+            schedule names, of today for the last one that has passed.
+        flags: override the command's settings.
+        job_flags: override the job's.
+
+    Raises:
+        SettingError: whatever the command itself would refuse, a spec without a kind, or paths that a cluster can't use.
+    """
+    kind = kind_of(spec)
+    job = check_settings(JobSettings, spec.job.model_dump(exclude_unset=True) | given(job_flags))
+    settings = check_settings(KINDS[kind], spec.settings | given(flags))
+    check_paths(settings)
+    if job.working_dir and job.image:
+        raise SettingError("working_dir: the image has the code already; give one of the two")
+    day, due = (day, due_times(job, day)) if day else night_of(job, datetime.now(ZoneInfo(job.time_zone)))
+    return Job(kind, job.name or name_of(spec), day, settings, job, spec.path.parent, due[0] if due else None)
+
+
+def night_of(job: JobSettings, now: datetime) -> tuple[date, list[datetime]]:
+    """Return the night that a job is of which begins now, and when it was due, first of all.
+
+    That is today, by the last due time that has passed. Where none has, a job that was due shortly before midnight is made up.
+    """
+    today, yesterday = now.date(), now.date() - timedelta(days=1)
+    due = due_times(job, today)
+    if passed := [time for time in due if time <= now]:
+        return today, passed[-1:]
+    until_next = min([due[0] - now, MADE_UP_WITHIN] if due else [MADE_UP_WITHIN])
+    if (before := due_times(job, yesterday)[-1:]) and now - before[0] < until_next:
+        return yesterday, before
+    return today, due
+
+
+def name_of(spec: Spec) -> str:
+    """The spec's file name, as a job's may be."""
+    name = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in spec.path.stem.lower())
+    return check_settings(JobSettings, {"name": name.strip("-")}).name or ""
+
+
+def check_paths(settings: BaseModel) -> None:
+    """Raise where something would be read from, or written to, the folder of the head node that has a job's code."""
+    for name in PLACES:
+        value = getattr(settings, name, None) or ()
+        for url in (value,) if isinstance(value, str) else value:
+            if is_local(url) and not Path(url).is_absolute():
+                raise SettingError(
+                    f"{name}: {url!r} would lie in a folder of the head node that goes with the job; give a URL, or an "
+                    "absolute path that all nodes reach"
+                )

@@ -1,0 +1,60 @@
+"""What a data check found, as JSON and as text."""
+
+from typing import Any
+
+from model.config import Architecture
+from pipeline.labelled.check import DataReport
+from pipeline.labelled.findings import KINDS, Finding
+
+NUM_EXAMPLES = 5
+"""The number of images that a finding names; its page shows pictures, too."""
+
+
+def report_as_json(report: DataReport, output: str | None, architecture: Architecture) -> dict[str, Any]:
+    """Return what was found as JSON has it; `output` is the page's place."""
+    return {
+        "is_sound": report.is_sound,
+        "findings": [
+            {
+                "kind": finding.kind,
+                "level": finding.level,
+                "split": finding.split,
+                "count": finding.count,
+                "examples": _examples(finding),
+            }
+            for finding in report.findings
+        ],
+        "splits": {
+            name: {
+                "num_images": split.num_images,
+                "num_objects": split.num_objects,
+                "class_counts": split.class_counts,
+                "sizes": split.sizes,
+                "advice": split.advice(architecture),
+            }
+            for name, split in report.splits.items()
+        },
+        "output": output,
+    }
+
+
+def _examples(finding: Finding) -> list[str]:
+    return [": ".join(filter(None, (mark.uri, mark.why))) for mark in finding.marks[:NUM_EXAMPLES]]
+
+
+def describe_report(report: dict[str, Any]) -> str:
+    """Return the text for people of what `report_as_json` returned."""
+    lines = []
+    for name, split in report["splits"].items():
+        classes = ", ".join(f"{label} {count:,}" for label, count in split["class_counts"].items())
+        lines.append(f"{name}: {split['num_images']:,} images, {split['num_objects']:,} objects ({classes})")
+        if split["sizes"]["num_objects"]:
+            sides = split["sizes"]["shorter_side_px"], split["sizes"]["longer_side_px"]
+            lines.append(f"  sides at the network's input: {sides[0]['min']} to {sides[1]['max']} px")
+        if split["advice"]:
+            lines.append(f"  {split['advice']}")
+    for found in report["findings"]:
+        lines.append(f"{found['level']}: {found['split']}: {KINDS[found['kind']][1]}: {found['count']:,}")
+        lines += [f"  {example}" for example in found["examples"]]
+    lines.append("nothing that would spoil a training" if report["is_sound"] else "the errors would spoil a training")
+    return "\n".join(lines + ([f"page: {report['output']}"] if report["output"] else []))

@@ -1,0 +1,133 @@
+"""The Ray cluster that a run uses: one of its own on this machine, or one that is there."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+import ray
+from ray.data import DataContext
+
+from pipeline.errors import SettingError, reason
+from pipeline.settings import LOCAL, LOCAL_RAY
+from pipeline.signals import handler_kept
+from pipeline.storage.s3 import place_variables
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 10
+
+
+@contextmanager
+def cluster(address: str) -> Iterator[None]:
+    """Ray, for the time of a run. Its nodes are told where S3 is, and use credentials of their own.
+
+    Inside of another, which a run and what follows it share, this is that one.
+
+    Args:
+        address: "local" or "local-ray" for a small cluster of our own, "auto" for the one this machine belongs to, or host:port.
+
+    Raises:
+        SettingError: no cluster answers there.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's own default is for ever: an image that takes all memory would be tried without end.
+    os.environ.setdefault("RAY_task_oom_retries", "1")
+    is_own = address in (LOCAL, LOCAL_RAY)
+    options: dict[str, Any] = {
+        "address": LOCAL if is_own else address, "logging_level": logging.ERROR, "log_to_driver": False,
+    }  # fmt: skip
+    if is_own:
+        options |= {"include_dashboard": False}
+        # Ray's C++ core warns on the terminal of its own argument passing at each run (ray-project/ray#53727).
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        # Nobody tells this machine that it is about to be taken away; the process that would ask costs as much as a worker.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        # After a second without work Ray ends processes beyond one a core, and a training's next examples cost them anew.
+        os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
+    else:
+        if address == "auto":
+            _tell_auto()
+        else:
+            _check_reachable(address)
+        if variables := place_variables():
+            options |= {"runtime_env": {"env_vars": variables}}
+    try:
+        _start(options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        hint = "a cluster that asks for a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
+        raise SettingError(f"address {address!r}: no Ray cluster lets us in ({reason(error)}); {hint}") from error
+    except OSError as error:  # its folder is another's, or has a longer path than a socket may
+        raise SettingError(
+            f"address {address!r}: Ray can't use its folder ({reason(error)}); name a short one of your own by RAY_TMPDIR, such as /tmp/mine"
+        ) from error
+    quiet_ray_data()
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    # Ray tells of processes that died on standard output, to its very end; that is for our own JSON alone.
+    with redirect_stdout(sys.stderr):
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start(options: dict[str, Any]) -> None:
+    with handler_kept(signal.SIGTERM), muted():  # Ray's own handler ends the process with 15, at any place
+        ray.init(**options)
+        if options["address"] == LOCAL and ray.cluster_resources()["CPU"] < 2:  # type: ignore[no-untyped-call]
+            # On one core a training's worker, or a detector with a GPU, would leave none for reading: two in name.
+            ray.shutdown()
+            ray.init(**options, num_cpus=2)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Without Ray's C++ core, which tells on standard error, past Python's logging, that it was asked to be quiet."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def quiet_ray_data() -> None:
+    """Let Ray Data show nothing of its own, in this process; and start no more than it needs."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _tell_auto() -> None:
+    """Ray takes `auto` for what RAY_ADDRESS names, where it is set."""
+    named = os.environ.get("RAY_ADDRESS", "")
+    if "://" in named:
+        raise SettingError(
+            f"address 'auto': RAY_ADDRESS is {named!r}, and a run takes part in its cluster, by host:port; unset it, or give --address"
+        )
+    if named not in ("", "auto", LOCAL):
+        logger.info("address auto: RAY_ADDRESS names the cluster %s", named)
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries an address where nothing listens for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise SettingError(
+            f"address {address!r} must be local, local-ray, auto or host:port (the port of ray start, 6379 by default)"
+        )
+    try:
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise SettingError(f"address {address!r}: nothing answers there ({error})") from error

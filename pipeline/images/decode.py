@@ -1,0 +1,244 @@
+"""Image bytes to pixels, as a viewer shows them."""
+
+import io
+import struct
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+from torch import Tensor
+
+from model.torchvision_ops import decode_jpeg
+from pipeline.images.file_kinds import name_kind
+from pipeline.images.png import without_notes
+
+MAX_PIXELS = 200_000_000
+"""Pictures of more pixels are refused before they are decoded.
+
+Measured at 49 million, decoding and resizing take 3 bytes a pixel beside the file for a JPEG, 6 to 12 for a progressive
+one, 4 to 8 for PNG, GIF, BMP and most TIFFs, 12 for a TIFF of 16 bits in one strip or an AVIF, 16 for a WebP.
+"""
+
+Image.init()
+FORMATS = tuple(
+    name
+    for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+    if name in Image.OPEN  # Pillow has AVIF since 11.3.
+)
+"""What is opened. Pillow's forty others hold no photographs, and some are programs, or known by no mark of their own."""
+
+BAND_PIXELS = 1 << 18
+"""Converted at a time: a picture is in memory twice at most, as Pillow decoded it and as it comes out."""
+
+PILLOWS_MEMORY_ERROR = "out of memory"
+"""In the message of an OSError."""
+END_OF_IMAGE = b"\xff\xd9"
+UNUSUAL_PROCESSES = {
+    0xC3: "a lossless", 0xC5: "a hierarchical", 0xC6: "a hierarchical", 0xC7: "a lossless hierarchical",
+    0xC9: "an arithmetically coded", 0xCA: "an arithmetically coded", 0xCB: "a lossless, arithmetically coded",
+    0xCD: "a hierarchical", 0xCE: "a hierarchical", 0xCF: "a lossless hierarchical", 0xF7: "a lossless (JPEG-LS)",
+}  # fmt: skip
+"""By the marker of its frame."""
+XMP = ("xmp", "XML:com.adobe.xmp")
+"""Where Pillow keeps notes in which it would look for an orientation, too; viewers go by EXIF alone."""
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+WHITE_IS_ZERO, UNSIGNED = 0, 1
+
+
+class DecodeError(ValueError):
+    """The bytes are no picture that can be shown: what is wrong with them."""
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Decode a picture, upright.
+
+    Args:
+        data: a file's content, of any of `FORMATS`, whatever its name says.
+        max_pixels: the most that are decoded.
+
+    Returns:
+        (3, H, W) uint8 RGB: the first frame or page, transparency on white, values as stored (no gamma, no profile).
+
+    Raises:
+        DecodeError: empty, of no known format, broken, cut short, or too large.
+        MemoryError: there was too little; which is not the bytes' fault.
+    """
+    return turn(*decode_stored(data, max_pixels))
+
+
+def decode_stored(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Tensor, int]:
+    """As `decode`, but lying as it is stored: pixels in channels-last memory, and the orientation to `turn` them by.
+
+    To resize to a square and then turn is ten times faster than the other way round, and takes half the memory.
+    """
+    if not data:
+        raise DecodeError("the file is empty")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's of large and odd pictures, torch's of memory that is read only.
+        try:
+            return _decode_stored(data, max_pixels)
+        except DecodeError:
+            # Megabytes of text, or a wrong checksum of one, do not make the picture worse.
+            if bare := without_notes(data):
+                return _decode_stored(bare, max_pixels)
+            raise
+
+
+def _decode_stored(data: bytes, max_pixels: int) -> tuple[Tensor, int]:
+    picture = _probe(data, max_pixels)
+    try:
+        return _pixels(picture, data), _orientation(picture)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if PILLOWS_MEMORY_ERROR in str(error):
+            raise MemoryError(str(error)) from error
+        if picture.format in ("JPEG", "MPO") and (process := _process_of_jpeg(data)):
+            raise DecodeError(
+                f"{process} JPEG, which viewers can't show; convert it to an ordinary JPEG or PNG"
+            ) from error
+        raise DecodeError(f"{picture.format} can't be decoded: {type(error).__name__}: {error}") from error
+
+
+def _process_of_jpeg(data: bytes) -> str:
+    """What is unusual of a JPEG's coding process (ITU T.81, table B.1); "" where nothing is."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        if marker in UNUSUAL_PROCESSES:
+            return UNUSUAL_PROCESSES[marker]
+        at += 2 + length
+    return ""
+
+
+def turn(image: Tensor, orientation: int) -> Tensor:
+    """(C, H, W) as stored to upright, by an EXIF orientation, 1 to 8; from 5 on height and width change places."""
+    if orientation >= 5:
+        image = image.transpose(1, 2)
+    mirrored = {2: [2], 3: [1, 2], 4: [1], 6: [2], 7: [1, 2], 8: [1]}.get(orientation)
+    return image.flip(mirrored) if mirrored else image
+
+
+def _probe(data: bytes, max_pixels: int) -> ImageFile:
+    """The picture with its header read and no pixel decoded yet."""
+    Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow refuses above twice this; it sees pictures in pictures too.
+    try:
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise DecodeError(f"more pixels than max_pixels = {max_pixels}: {error}") from error
+    except UnidentifiedImageError as error:
+        if kind := name_kind(data):
+            raise DecodeError(f"this is {kind}") from error
+        raise DecodeError("the bytes are of no known image format, or of a kind of it that is not read") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DecodeError(f"the header is broken: {type(error).__name__}: {error}") from error
+    width_px, height_px = picture.size
+    if width_px * height_px > max_pixels:
+        raise DecodeError(f"{width_px}×{height_px} pixels are more than max_pixels = {max_pixels}")
+    return picture
+
+
+def _orientation(picture: ImageFile) -> int:
+    """1, which is upright, where there is none, or none that exists."""
+    for name in XMP:
+        picture.info.pop(name, None)
+    try:
+        found = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except (SyntaxError, ValueError, struct.error):  # An EXIF block that can't be read does not make the picture worse.
+        return 1
+    return int(found) if found in range(1, 9) else 1
+
+
+def _pixels(picture: ImageFile, data: bytes) -> Tensor:
+    if picture.format in ("JPEG", "MPO"):
+        assert picture.fp is not None
+        # Where zeros follow a cut, libjpeg sees a gray picture and no error. The header, which ends at fp, may hold another.
+        if data.find(END_OF_IMAGE, picture.fp.tell()) < 0:
+            raise EOFError("the mark of its end is missing")
+        if picture.mode in ("RGB", "L"):
+            try:
+                return _decode_with_torchvision(data)
+            except RuntimeError:
+                pass  # Pillow has the last word, and the better error message.
+    if picture.format == "PNG":  # Pillow itself passes over the checksums of pixels.
+        Image.open(io.BytesIO(data), formats=["PNG"]).verify()
+    return torch.from_numpy(_decode_with_pillow(picture)).permute(2, 0, 1)
+
+
+def _decode_with_torchvision(data: bytes) -> Tensor:
+    """Only JPEG, for speed: torchvision ends the process at some PNGs, and is wrong in silence on other formats."""
+    return decode_jpeg(torch.frombuffer(data, dtype=torch.uint8))
+
+
+def _decode_with_pillow(picture: ImageFile) -> NDArray[np.uint8]:
+    """(H, W, 3): the decoded frame on a white canvas, band by band."""
+    _mend_transparency(picture)
+    has_alpha = not _is_alpha_unused(picture)
+    frame = picture.tile[0][1] if picture.format == "GIF" and picture.tile else None  # It may be smaller than its GIF.
+    picture.load()
+    width_px, height_px = picture.size
+    left, top, right, bottom = frame or (0, 0, width_px, height_px)
+    black_and_white = _black_and_white(picture) if picture.mode.startswith(("I", "F")) else None
+    canvas = np.full((height_px, width_px, 3), 255, np.uint8)
+    num_rows = max(1, BAND_PIXELS // width_px)
+    for start in range(top, bottom, num_rows):
+        end = min(start + num_rows, bottom)
+        band = picture.crop((left, start, right, end))
+        if black_and_white:
+            band = _to_eight_bits(band, *black_and_white)
+        canvas[start:end, left:right] = _to_rgb(band if has_alpha else band.convert("RGB"))
+    return canvas
+
+
+def _is_alpha_unused(picture: ImageFile) -> bool:
+    """In a BMP of 32 bits the fourth byte is alpha or nothing, and viewers take zeros all over for nothing."""
+    return picture.format == "BMP" and picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (0, 0)
+
+
+def _mend_transparency(picture: ImageFile) -> None:
+    """Pillow scales the pixels of some PNGs to eight bits, and forgets to scale the colour that is transparent."""
+    transparent = picture.info.get("transparency")
+    if picture.format == "PNG" and picture.tile and transparent is not None:
+        match picture.tile[0][3]:
+            case "L;2":
+                picture.info["transparency"] = transparent * 85
+            case "L;4":
+                picture.info["transparency"] = transparent * 17
+            case "RGB;16B":
+                picture.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def _black_and_white(picture: Image.Image) -> tuple[float, float]:
+    """Gray of more than eight bits: which values are black and white. 32 bits have no agreed range: the extremes are."""
+    tags = getattr(picture, "tag_v2", {})  # TIFF's
+    if picture.mode in ("I", "F") and picture.format != "PNG":
+        extremes: Any = picture.getextrema()
+        black, white = extremes
+        if black < 0 and tags.get(SAMPLE_FORMAT, (1,))[0] == UNSIGNED:
+            raise ValueError("its values need all of 32 bits")  # Pillow takes them for negative ones.
+    else:
+        black, white = 0, 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1
+    return (white, black) if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else (black, white)
+
+
+def _to_eight_bits(band: Image.Image, black: float, white: float) -> Image.Image:
+    values = np.asarray(band)
+    if not np.isfinite(values).all():
+        raise ValueError("it holds values that are no finite numbers")
+    scaled = np.rint((values.astype(np.float64) - black) * (255 / (white - black or 1)))
+    scaled[values == band.info.get("transparency")] = 255
+    return Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
+
+
+def _to_rgb(band: Image.Image) -> NDArray[np.uint8]:
+    """What is transparent is shown on white."""
+    if band.has_transparency_data:
+        layer = band.convert("LA" if band.mode == "La" else "RGBA").convert("RGBA")
+        band = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return np.asarray(band if band.mode == "RGB" else band.convert("RGB"))

@@ -1,0 +1,207 @@
+"""Two models on the same images: how far they agree, and where they differ."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+
+from model.example import plain_truth
+from model.mistakes import find_mistakes
+from model.package_files import PackageFiles
+from model.postprocess import Detections
+from pipeline.errors import SettingError, TargetMissedError
+from pipeline.inference.run import Run
+from pipeline.inference.settings import CanarySettings, InferSettings
+from pipeline.inputs.listing import list_inputs, take_sample
+from pipeline.registry.packages import read_files
+from pipeline.settings import InputSettings
+from pipeline.sql import literal
+from pipeline.table.delta import ResultTable
+from pipeline.table.query import query
+
+NUM_DIFFERING = 20
+"""Images that are named."""
+
+Found = list[dict[str, Any]]
+"""`detections` of a row."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one of the models did with the sample; scores and counts are of what reaches the threshold.
+
+    images_per_s: from the first results on, null where they came at once, or had been detected before.
+    """
+
+    model_name: str
+    model_digest: str
+    failed: int
+    num_detections: int
+    mean_score: float | None
+    images_per_s: float | None
+    per_class: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An image, how many of its boxes only one of the models has, and what they found that reaches the threshold."""
+
+    uri: str
+    num_differences: int
+    found_against: Found
+    found: Found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model against another.
+
+    num_images: of the sample; num_compared: of those that both have detected; num_agreeing: of these, those without a
+    difference; agreement: as a share, null where nothing could be compared; differing: those that differ most.
+    """
+
+    num_images: int
+    num_compared: int
+    num_agreeing: int
+    agreement: float | None
+    score_thresh: float
+    against: Side
+    new: Side
+    differing: list[Difference]
+
+
+def canary(settings: CanarySettings) -> Comparison:
+    """Detect with both models in a sample, each in a run of its own, and compare what the table holds of it.
+
+    Raises:
+        SettingError: before anything is started or written; the models are one and the same, for example.
+        SsdBatchError: as `pipeline.inference.run.infer`.
+    """
+    against, new = read_files(settings.against), read_files(settings.model)
+    if against.digest == new.digest:
+        raise SettingError(f"model {settings.model!r} is the same as against {settings.against!r}: digest {new.digest}")
+    with TemporaryDirectory(prefix="ssd-batch-") as folder:
+        listed, table_url = Path(folder, "sample.parquet"), settings.table or f"{folder}/table"
+        list_inputs(settings.input, settings.all_files, listed)
+        if settings.sample:
+            take_sample(listed, settings.sample)
+        _detect_with_both(settings, (against, new), table_url, listed)
+        keys = pq.read_table(listed, columns=["uri", "etag"]).to_pylist()
+        return _compare(ResultTable(table_url), (against, new), keys, settings.score_thresh)
+
+
+def _detect_with_both(settings: CanarySettings, packages: Sequence[PackageFiles], table_url: str, listed: Path) -> None:
+    knobs = {name: getattr(settings, name) for name in InputSettings.model_fields}
+    with ExitStack() as stack:  # of one place of work
+        for url, package in zip((settings.against, settings.model), packages, strict=True):
+            own = InferSettings(**knobs, table=table_url, model=url)
+            Run(own, ResultTable(table_url), package, listed.parent, stack, listed).execute()
+
+
+def _rows(
+    table: ResultTable, package: PackageFiles, keys: Sequence[dict[str, str]], score_thresh: float
+) -> dict[str, Found | None]:
+    """By uri, what a model found in the sample that reaches the threshold; None where it failed."""
+    sql = f"SELECT uri, etag, detections FROM history WHERE model_digest = {literal(package.digest)}"
+    with query(table, sql) as relation:
+        found = {(uri, etag): detections for uri, etag, detections in relation.fetchall()}
+    return {key["uri"]: _reaching(found[key["uri"], key["etag"]], score_thresh) for key in keys}
+
+
+def _reaching(found: Found | None, score_thresh: float) -> Found | None:
+    return None if found is None else [one for one in found if one["score"] >= score_thresh]
+
+
+def _side(table: ResultTable, package: PackageFiles, found: dict[str, Found | None]) -> Side:
+    detections = [one for image in found.values() for one in image or ()]
+    sql = f"""
+        SELECT stream_images_per_s FROM runs WHERE model_digest = {literal(package.digest)} AND planned > 0
+        ORDER BY started_at DESC LIMIT 1
+    """
+    with query(table, sql) as relation:
+        rates = relation.fetchall()
+    per_class: dict[str, int] = dict.fromkeys(package.record.class_names, 0)
+    for one in detections:
+        per_class[one["label"]] += 1
+    mean_score = sum(one["score"] for one in detections) / len(detections) if detections else None
+    failed = sum(image is None for image in found.values())
+    return Side(
+        package.record.name,
+        package.digest,
+        failed,
+        len(detections),
+        mean_score,
+        rates[0][0] if rates else None,
+        per_class,
+    )
+
+
+def _compare(
+    table: ResultTable, packages: Sequence[PackageFiles], keys: Sequence[dict[str, str]], score_thresh: float
+) -> Comparison:
+    against, new = (_rows(table, package, keys, score_thresh) for package in packages)
+    old_side, new_side = (_side(table, package, found) for package, found in zip(packages, (against, new), strict=True))
+    both = [
+        (uri, theirs, mine) for uri, theirs in against.items() if theirs is not None and (mine := new[uri]) is not None
+    ]
+    labels = {name: number for number, name in enumerate({**old_side.per_class, **new_side.per_class}, start=1)}
+    differences = count_differences(
+        [to_detections(theirs, labels) for _, theirs, _ in both],
+        [to_detections(mine, labels) for _, _, mine in both],
+        len(labels),
+    )
+    differing = [
+        Difference(uri, number, theirs, mine)
+        for number, (uri, theirs, mine) in zip(differences, both, strict=True)
+        if number
+    ]
+    num_agreeing = len(both) - len(differing)
+    return Comparison(
+        len(against),
+        len(both),
+        num_agreeing,
+        num_agreeing / len(both) if both else None,
+        score_thresh,
+        old_side,
+        new_side,
+        sorted(differing, key=lambda difference: -difference.num_differences)[:NUM_DIFFERING],
+    )
+
+
+def count_differences(against: Sequence[Detections], new: Sequence[Detections], num_labels: int) -> list[int]:
+    """Of each image, the boxes that only one of the models has; one that moved, or changed its class, counts once.
+
+    What the first model found is taken for what stands in the image, and the second measured on that, by the rule of
+    `model.average_precision.average_precisions`: the same label, and an IoU above 0.5.
+    """
+    truths = [plain_truth(found.boxes_xyxy, found.labels) for found in against]
+    counts = [0] * len(truths)
+    for mistake in find_mistakes(new, truths, torch.zeros(num_labels + 1)):
+        counts[mistake.image] += 1
+    return counts
+
+
+def to_detections(found: Found, labels: dict[str, int]) -> Detections:
+    """`detections` of a row as tensors, best first, with labels by their name."""
+    best_first = sorted(found, key=lambda one: -one["score"])
+    return Detections(
+        torch.tensor([[one[side] for side in ("xmin", "ymin", "xmax", "ymax")] for one in best_first]).reshape(-1, 4),
+        torch.tensor([one["score"] for one in best_first]),
+        torch.tensor([labels[one["label"]] for one in best_first], dtype=torch.int64),
+    )
+
+
+def check_agreement(comparison: Comparison, min_agreement: float | None) -> None:
+    """Check the agreement of a comparison against its limit.
+
+    Raises:
+        TargetMissedError: the models agree in fewer images, or no image could be compared.
+    """
+    share = "–" if comparison.agreement is None else f"{comparison.agreement:.1%}"
+    if min_agreement is not None and (comparison.agreement is None or comparison.agreement < min_agreement):
+        raise TargetMissedError(f"min_agreement: the models agree in {share} of the images, not in {min_agreement:.1%}")

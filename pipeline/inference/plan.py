@@ -1,0 +1,190 @@
+"""What is left to do: the listing, less what the table already holds for this model; and whether all of it was done."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.errors import ReconciliationError
+from pipeline.inference.path_columns import NONE, path_columns
+from pipeline.sql import literal
+from pipeline.stages.rows import IS_FIRST
+from pipeline.table.delta import ResultTable
+from pipeline.table.query import IS_PERMANENT, LATEST_ETAG, OWN_ERRORS, connect
+from pipeline.table.schema import IS_RETRY
+
+DOUBLED = (
+    "rows of the table have the key of another row, from another engine or from files that were copied back; "
+    "ssd-batch maintain --repair removes them"
+)
+ITS_OWN = f"error_type IN ({', '.join(map(literal, OWN_ERRORS))})"
+DAY = 8
+"""Characters of a run's id that are the date at which it began."""
+WORK_GROUP_ROWS = 2048
+"""Rows of a row group of the work: whoever wants some rows reads this many. DuckDB makes no smaller ones."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Counts of keys (uri, etag): listed = already_ok + already_failed + planned."""
+
+    listed: int
+    already_ok: int
+    already_failed: int
+    planned: int
+    path_columns: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    """Columns that come from the images' paths."""
+    num_unfit: int = 0
+    """Planned images whose path lacks one of these columns, or has another type there."""
+    buckets: tuple[str, ...] = ()
+    """S3 buckets of the planned images."""
+    planned_bytes: int | None = None
+    """Of the planned images; None where the size of one is not known."""
+
+    @property
+    def already_done(self) -> int:
+        """Detected, or failed for good, in an earlier run."""
+        return self.already_ok + self.already_failed
+
+
+def make_plan(
+    listing: Path,
+    table: ResultTable,
+    model_digest: str,
+    run_id: str,
+    max_attempts: int,
+    work: Path,
+    path_columns_setting: str = NONE,
+    retried_stages: Collection[str] = (),
+) -> Plan:
+    """Anti-join a listing with the table, and write the rows that are left.
+
+    A key is done when its row is ok, could not be decoded (the same bytes never will be), or has failed on `max_attempts` days in a
+    way that is its own; and when it is the latest version of its URI in the table. An earlier version that has come back is
+    planned again, and its new row replaces the old one. Where the listing itself has several versions of a URI, each may be done.
+    Runs that begin on one day (UTC) are one attempt, and failures of a run with too many of them are none.
+
+    Args:
+        listing: Parquet file as `list_inputs` writes it.
+        table: the results so far.
+        model_digest: whose results count.
+        run_id: of the run that is planned.
+        max_attempts: days on which an image is tried that fails by itself.
+        work: the Parquet file to write: the listing's columns, num_attempts, this one counted, `IS_RETRY`, `IS_FIRST`, and those of the path.
+        path_columns_setting: a template, `hive` or `none`.
+        retried_stages: failures of these are planned again, whatever they were.
+
+    Raises:
+        SettingError: no path fits the template.
+        ReconciliationError: a listed key stands in the table more than once.
+    """
+    source, model = f"read_parquet({literal(str(listing))})", literal(model_digest)
+    stages, today = ", ".join(map(literal, retried_stages)), literal(run_id[:DAY])
+    # A view: of a CTE that is named twice DuckDB would keep all rows.
+    known = f"""
+        CREATE TEMP VIEW known AS SELECT uri, etag, run_id, processed_at, status,
+            num_attempts = 0 AS is_first, greatest(1, num_attempts + (left(run_id, {DAY}) <> {today})::INTEGER) AS next_attempt,
+            status = 'ok' OR (
+                NOT list_contains([{stages}]::VARCHAR[], error_stage)
+                AND num_attempts >= CASE WHEN {IS_PERMANENT} THEN 1 WHEN {ITS_OWN} THEN {max_attempts} END
+            ) AS is_done
+        FROM results WHERE model_digest = {model}
+    """
+    # Few URIs have several versions. They are found by hashes, which take a quarter of the memory of names.
+    latest = f"""
+        CREATE TEMP TABLE latest AS SELECT uri, {LATEST_ETAG} AS etag FROM known
+        WHERE hash(uri) IN (SELECT hash(uri) FROM known GROUP BY ALL HAVING count(*) > 1)
+            AND uri NOT IN (SELECT uri FROM {source} GROUP BY ALL HAVING count(*) > 1)
+        GROUP BY uri HAVING count(*) > 1
+    """
+    judged = f"""
+        CREATE TEMP TABLE judged AS
+        SELECT listed.*, coalesce(next_attempt, 1)::INTEGER AS num_attempts, status IS NOT NULL AS "{IS_RETRY}",
+            coalesce(is_first, true) AS "{IS_FIRST}", status,
+            coalesce(is_done AND coalesce(latest.etag = listed.etag, true), false) AS is_done
+        FROM {source} AS listed LEFT JOIN known USING (uri, etag) LEFT JOIN latest ON latest.uri = listed.uri
+    """
+    with connect(table) as db:
+        db.execute(known)
+        db.execute(latest)
+        db.execute(judged)
+        columns = path_columns(db, "judged", path_columns_setting, table.schema)
+        texts = "".join(f', {column.value} AS "{column.name}"' for column in columns)
+        left = f"SELECT * EXCLUDE (status, is_done){texts} FROM judged WHERE NOT is_done"
+        db.execute(f"COPY ({left}) TO {literal(str(work))} (FORMAT parquet, ROW_GROUP_SIZE {WORK_GROUP_ROWS})")
+        listed, num_judged, already_ok, already_failed, planned = db.execute(
+            f"""SELECT (SELECT count(*) FROM {source}), count(*), count(*) FILTER (is_done AND status = 'ok'),
+                count(*) FILTER (is_done AND status <> 'ok'), count(*) FILTER (NOT is_done) FROM judged"""
+        ).fetchall()[0]
+        if num_judged > listed:
+            raise ReconciliationError(f"{num_judged - listed:,} {DOUBLED}")
+        is_unfit = " OR ".join(f'"{column.name}" IS NULL' for column in columns) or "false"
+        num_unfit, buckets, planned_bytes = db.execute(
+            f"""SELECT count(*) FILTER ({is_unfit}), list(DISTINCT string_split(uri, '/')[3]) FILTER (uri LIKE 's3://%'),
+                CASE WHEN count(size_bytes) = count(*) THEN coalesce(sum(size_bytes), 0) END::BIGINT
+            FROM read_parquet({literal(str(work))})"""
+        ).fetchall()[0]
+    schema = pa.schema([(column.name, column.type) for column in columns])
+    return Plan(
+        listed,
+        already_ok,
+        already_failed,
+        planned,
+        schema,
+        num_unfit,
+        tuple(sorted(buckets or ())),
+        planned_bytes,
+    )
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Rows that the table holds of the keys of a plan, by status; keys without one, and rows beyond one a key."""
+
+    ok: int
+    failed: int
+    missing: int
+    doubled: int
+
+
+def tally(listing: Path, table: ResultTable, model_digest: str) -> Tally:
+    """Count the rows of a listing's keys in the table as it is now.
+
+    Args:
+        listing: as `make_plan` was given it.
+        table: as it is at the end of the run.
+        model_digest: whose results count.
+    """
+    with connect(table) as db:
+        counts = db.execute(
+            f"""
+            WITH keys AS (SELECT uri, etag FROM read_parquet({literal(str(listing))})),
+            known AS (SELECT uri, etag, status FROM results WHERE model_digest = {literal(model_digest)})
+            SELECT count(*) FILTER (status = 'ok'), count(*) FILTER (status = 'failed'),
+                count(*) FILTER (status IS NULL), count(*) - (SELECT count(*) FROM keys)
+            FROM keys LEFT JOIN known USING (uri, etag)
+            """
+        ).fetchall()[0]
+    return Tally(*counts)
+
+
+def reconcile(plan: Plan, ok: int, failed: int, found: Tally) -> None:
+    """Hold a run against the table: each listed key has one row, and as many of each status as were counted.
+
+    Args:
+        plan: made at the start.
+        ok: images the run detected.
+        failed: images the run could not detect.
+        found: the table at the end.
+
+    Raises:
+        ReconciliationError: rows are missing, doubled, or of another status.
+    """
+    expected = Tally(plan.already_ok + ok, plan.already_failed + failed, missing=0, doubled=0)
+    if found.doubled:
+        raise ReconciliationError(f"{found.doubled:,} {DOUBLED}")
+    if found != expected:
+        raise ReconciliationError(
+            f"the table holds {found} of the planned keys and those already done, expected {expected}; run it again"
+        )

@@ -1,0 +1,185 @@
+"""S3 Inventory: the list of a bucket that S3 itself writes once a day or week, as CSV or Parquet beside a manifest.json."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote_plus
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from pipeline.errors import SettingError, reason
+from pipeline.storage import store
+from pipeline.storage.store import ARCHIVE_CLASSES, ARCHIVED, StoredObject
+from pipeline.texts import decode_text
+from pipeline.urls import is_local
+
+MANIFEST = "manifest.json"
+BATCH_ROWS = 8192
+LINE_BYTES = 1 << 16
+"""Of a CSV's first line that are looked at."""
+CSV_NAMES = {
+    "Bucket": "bucket", "Key": "key", "IsLatest": "is_latest", "IsDeleteMarker": "is_delete_marker", "Size": "size",
+    "LastModifiedDate": "last_modified_date", "ETag": "e_tag", "StorageClass": "storage_class",
+}  # fmt: skip
+"""Fields as the manifest of a CSV inventory names them, and as columns of a Parquet inventory are named."""
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+BY_VALUE = (
+    ("size", re.compile(r"\d{1,15}")),
+    ("e_tag", re.compile(r"[0-9a-f]{32}(-\d+)?")),
+    ("last_modified_date", re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")),
+    ("storage_class", re.compile(r"STANDARD(_IA)?|ONEZONE_IA|INTELLIGENT_TIERING|REDUCED_REDUNDANCY|GLACIER(_IR)?|DEEP_ARCHIVE|EXPRESS_ONEZONE")),
+)  # fmt: skip
+"""What the first row of a CSV tells of its fields, where there is no manifest; the first two are always the bucket and the key."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Files of an inventory, all of one kind.
+
+    bucket: that is listed; files: URLs; fields: of a CSV's rows, by the names of a Parquet inventory.
+    """
+
+    bucket: str
+    files: tuple[str, ...]
+    fields: tuple[str, ...]
+
+    def pages(self) -> Iterator[list[StoredObject]]:
+        """Give the bucket's current objects, page by page.
+
+        Raises:
+            SettingError: a file is not what the manifest says.
+            OSError: it can't be read.
+        """
+        for file in self.files:
+            try:
+                for batch in self._batches(file):
+                    yield [found for row in batch.to_pylist() if (found := _object(row))]
+            except (pa.ArrowException, KeyError, ValueError) as error:
+                raise SettingError(f"S3 Inventory {file!r} can't be read: {reason(error)}") from error
+
+    def _batches(self, file: str) -> Iterator[pa.RecordBatch]:
+        fs, path = store.filesystem(file)
+        if file.lower().endswith(".parquet"):
+            with fs.open(path) as opened:
+                parquet = pq.ParquetFile(opened)
+                columns = [name for name in CSV_NAMES.values() if name in parquet.schema_arrow.names]
+                yield from parquet.iter_batches(BATCH_ROWS, columns=columns)
+            return
+        wanted = [field for field in self.fields if field in CSV_NAMES.values()]
+        with fs.open(path, compression="gzip" if file.lower().endswith(".gz") else None) as opened:
+            batches = pa.csv.open_csv(
+                opened,
+                read_options=pa.csv.ReadOptions(column_names=self.fields),
+                convert_options=pa.csv.ConvertOptions(
+                    column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted
+                ),
+            )
+            for batch in batches:
+                keys = pa.array([unquote_plus(key) for key in batch["key"].to_pylist()], pa.string())
+                yield batch.set_column(batch.schema.names.index("key"), "key", keys)
+
+
+def find_inventory(url: str) -> Inventory | None:
+    """Return the inventory that a manifest.json describes, or that a CSV without a header is; None of anything else.
+
+    Raises:
+        SettingError: it is an inventory of a kind that is not read.
+        OSError: it can't be read.
+    """
+    if url.rpartition("/")[2] == MANIFEST:
+        try:
+            found = json.loads(store.read(url))
+        except ValueError:
+            return None
+        return _described(found, url) if isinstance(found, dict) and "sourceBucket" in found else None
+    return _guessed(url) if url.lower().endswith((".csv", ".csv.gz")) else None
+
+
+def _described(manifest: Mapping[str, Any], url: str) -> Inventory:
+    try:
+        kind, bucket = manifest["fileFormat"], manifest["sourceBucket"]
+        keys = [file["key"] for file in manifest["files"]]
+        target, schema = manifest["destinationBucket"].rpartition(":")[2], manifest["fileSchema"]
+    except (KeyError, TypeError) as error:
+        raise SettingError(f"S3 Inventory {url!r}: its manifest lacks {error}") from error
+    if kind not in ("CSV", "Parquet"):
+        raise SettingError(f"S3 Inventory {url!r} is written as {kind}; let S3 write CSV or Parquet")
+    fields = [field.strip() for field in schema.split(",")] if kind == "CSV" else []
+    return Inventory(
+        bucket,
+        tuple(_file(url, target, key) for key in keys),
+        tuple(CSV_NAMES.get(field, field) for field in fields),
+    )
+
+
+def _file(manifest: str, bucket: str, key: str) -> str:
+    """Where a file of an inventory is: in its bucket, or beside a copy of the manifest."""
+    folder, name = manifest.rpartition("/")[0], key.rpartition("/")[2]
+    if is_local(manifest):
+        beside = (
+            f"{folder}/{name}",
+            f"{folder}/data/{name}",
+            f"{folder.rpartition('/')[0]}/data/{name}",
+            f"{folder}/{key}",
+        )
+        if found := next(filter(store.exists, beside), None):
+            return found
+    return f"s3://{bucket}/{key}"
+
+
+def _guessed(url: str) -> Inventory | None:
+    """A CSV whose first row is no header, and begins with a bucket and a key."""
+    fs, path = store.filesystem(url)
+    with fs.open(path, compression="gzip" if url.lower().endswith(".gz") else None) as opened:
+        line = opened.read(LINE_BYTES).partition(b"\n")[0]
+    try:
+        row = next(csv.reader([decode_text(line)]), [])
+    except (UnicodeDecodeError, csv.Error):
+        return None
+    fields = _fields(row)
+    return Inventory(row[0], (url,), fields) if fields else None
+
+
+def _fields(values: Sequence[str]) -> tuple[str, ...]:
+    """The fields of a row, as far as values tell; none where it is a header."""
+    if len(values) < 3 or not BUCKET.fullmatch(values[0]):
+        return ()
+    fields = ["bucket", "key"]
+    for number, value in enumerate(values[2:]):
+        names = [name for name, pattern in BY_VALUE if pattern.fullmatch(value) and name not in fields]
+        fields.append(names[0] if names else f"other_{number}")
+    return tuple(fields) if set(fields) & {name for name, _ in BY_VALUE} else ()
+
+
+def _object(row: Mapping[str, Any]) -> StoredObject | None:
+    """An object as it is now; None of an earlier version, of what was deleted, and of what stands for a folder."""
+    if _is(row.get("is_delete_marker")) or ("is_latest" in row and not _is(row["is_latest"])):
+        return None
+    if row["key"].endswith("/"):
+        return None
+    modified, size = row.get("last_modified_date"), row.get("size")
+    if isinstance(modified, str) and modified:
+        modified = datetime.fromisoformat(modified)
+    elif not isinstance(modified, datetime):
+        modified = None
+    if modified:
+        modified = (
+            (modified if modified.tzinfo else modified.replace(tzinfo=UTC)).astimezone(UTC).replace(microsecond=0)
+        )
+    return StoredObject(
+        f"s3://{row['bucket']}/{row['key']}",
+        (row.get("e_tag") or "").strip('"'),
+        int(size) if size not in (None, "") else None,
+        modified,
+        ARCHIVED if row.get("storage_class") in ARCHIVE_CLASSES else "",
+    )
+
+
+def _is(value: Any) -> bool:
+    return value is True or str(value).lower() == "true"

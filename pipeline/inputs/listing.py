@@ -1,0 +1,170 @@
+"""What there is to detect: folders, prefixes, globs and manifests, written to one Parquet file."""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from fsspec.utils import glob_translate
+
+from pipeline.errors import SettingError, reason
+from pipeline.inputs.inventory import find_inventory
+from pipeline.inputs.manifest import LISTING, is_manifest, read_manifest
+from pipeline.redaction import redacted
+from pipeline.sql import bounded, literal
+from pipeline.storage import store
+from pipeline.storage.store import StoredObject
+from pipeline.storage.table_files import DATA_FILE, LOG_FOLDER, WORK_FOLDER
+from pipeline.urls import absolute
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
+)  # fmt: skip
+GLOB = re.compile(r"[*?\[]")
+
+
+HIDDEN = re.compile(
+    r"/(\.(?!\.?/)[^/]|(@eaDir|@Recycle|#recycle|#snapshot|__MACOSX|\$RECYCLE\.BIN|System Volume Information|lost\+found)/)"
+)
+"""What systems and tools keep among people's files: names that begin with a dot, and folders with thumbnails, or with what was deleted."""
+OF_A_TABLE = re.compile(rf"/({LOG_FOLDER}|{WORK_FOLDER})/|/{DATA_FILE}$")
+"""Files of a table of results, which lies among the images perhaps."""
+ROW_GROUP_ROWS = 131_072
+
+
+def list_inputs(
+    inputs: Collection[str],
+    all_files: bool,
+    path: Path,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> int:
+    """Write the listing of all inputs, page by page; each key (uri, etag) stands in it once.
+
+    Args:
+        inputs: folders, globs, prefixes, single images or manifests, by path or URL.
+        all_files: take also names that no image has by its suffix.
+        path: the Parquet file to write; columns as `LISTING`.
+        since, until: take only what was modified in between, the end left out, or at a time that is not known.
+
+    Returns:
+        How many names were skipped because their suffix is no image's.
+
+    Raises:
+        SettingError: an input is not there, may not be read, is no manifest, or all of them are empty.
+    """
+    num_listed = num_skipped = 0
+    with pq.ParquetWriter(path, LISTING) as writer:
+        for given in inputs:
+            try:
+                for page, num_others in _pages(absolute(given), all_files):
+                    num_skipped += num_others
+                    num_listed += page.num_rows
+                    for batch in page.filter(_is_between(page["last_modified"], since, until)).to_batches():
+                        writer.write_batch(batch, ROW_GROUP_ROWS)
+            except (OSError, pa.ArrowException, ValueError) as error:
+                raise SettingError(f"input {given!r} can't be listed: {reason(error)}") from error
+    if not num_listed:
+        skipped = f"; {num_skipped} files with other suffixes are there (--all-files takes them)" if num_skipped else ""
+        raise SettingError(f"input {', '.join(map(repr, inputs))}: no images{skipped}")
+    if len(inputs) > 1 or any(map(is_manifest, inputs)):
+        _drop_repeated(path)
+    return num_skipped
+
+
+def take_between(listed: Path, since: datetime | None, until: datetime | None, path: Path) -> None:
+    """Write the rows of a listing that were modified in between, or at a time that is not known; arguments as above."""
+    bounds = ((since, ">="), (until, "<"))
+    in_time = [f"last_modified {sign} TIMESTAMPTZ {literal(bound.isoformat())}" for bound, sign in bounds if bound]
+    source = f"FROM read_parquet({literal(str(listed))}) WHERE coalesce({' AND '.join(in_time) or 'true'}, true)"
+    with bounded() as db:
+        db.execute(f"COPY ({source}) TO {literal(str(path))} (FORMAT parquet)")
+
+
+def take_sample(path: Path, num_images: int) -> None:
+    """Of a listing keep so many images, by a hash of their names: the same ones whenever, and for whichever model, they are listed."""
+    sampled = path.with_name(f"sampled-{path.name}")
+    with bounded() as db:
+        chosen = f"FROM read_parquet({literal(str(path))}) ORDER BY md5(uri), uri, etag LIMIT {num_images}"
+        db.execute(f"COPY ({chosen}) TO {literal(str(sampled))} (FORMAT parquet)")
+    sampled.replace(path)
+
+
+def _pages(url: str, all_files: bool) -> Iterator[tuple[pa.Table, int]]:
+    """Images as `LISTING`, and how many other names stood between them."""
+    if is_manifest(url):
+        inventory = find_inventory(url)
+        if inventory is None:
+            yield from ((rows, 0) for rows in read_manifest(url))
+            return
+        root, pages = f"s3://{inventory.bucket}", inventory.pages()
+    else:
+        root, pages = _walk(url)
+    unusable: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for page in pages:
+        taken = []
+        for entry in page:
+            if entry.unusable:
+                unusable[entry.unusable] += 1
+                examples.setdefault(entry.unusable, entry.uri)
+            elif _is_taken(entry.uri, root, all_files):
+                taken.append(entry)
+        yield pa.Table.from_pylist([vars(entry) for entry in taken], schema=LISTING), len(page) - len(taken)
+    for why, count in unusable.items():
+        logger.warning(
+            "%s of %s are not part of this run, such as %r: %s", f"{count:,}", redacted(url), examples[why], why
+        )
+
+
+def _is_taken(uri: str, root: str, all_files: bool) -> bool:
+    if HIDDEN.search(uri, len(root.rstrip("/"))):
+        return False
+    return (all_files and not OF_A_TABLE.search(uri)) or uri.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _is_between(times: pa.ChunkedArray, since: datetime | None, until: datetime | None) -> pa.ChunkedArray:
+    is_taken = pc.is_valid(times)
+    for bound, compare in ((since, pc.greater_equal), (until, pc.less)):
+        if bound:
+            is_taken = pc.and_(is_taken, pc.fill_null(compare(times, pa.scalar(bound, times.type)), False))
+    return pc.or_(is_taken, pc.is_null(times))
+
+
+def _drop_repeated(path: Path) -> None:
+    """Of rows with one key keep one; the file is written anew only when there are such rows."""
+    listing = f"read_parquet({literal(str(path))})"
+    with bounded() as db:
+        # Hashes are a quarter of the keys' memory; of two keys that share one, the file is written for nothing.
+        if db.execute(f"SELECT count(*) = count(DISTINCT hash(uri, etag)) FROM {listing}").fetchall()[0][0]:
+            return
+        distinct = path.with_name(f"distinct-{path.name}")
+        db.execute(
+            f"COPY (SELECT DISTINCT ON (uri, etag) * FROM {listing}) TO {literal(str(distinct))} (FORMAT parquet)"
+        )
+    distinct.replace(path)
+
+
+def _walk(url: str) -> tuple[str, Iterator[list[StoredObject]]]:
+    """The folder or prefix that is walked, and what is in it; of one file, its own URL."""
+    if not GLOB.search(url) or _is_there(url):
+        return url, store.walk(url)
+    folder = url[: GLOB.search(url).start()].rpartition("/")[0]  # type: ignore[union-attr]
+    matches = re.compile(glob_translate(url)).match
+    pages = store.walk(f"{folder}/")
+    return folder, ([entry for entry in page if entry.unusable or matches(entry.uri)] for page in pages)
+
+
+def _is_there(url: str) -> bool:
+    """Does something carry this very name, special characters and all?"""
+    try:
+        return any(store.walk(url))
+    except OSError:
+        return False

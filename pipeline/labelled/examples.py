@@ -1,0 +1,105 @@
+"""Labelled images as examples that a training or a measurement takes."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import fields
+
+import numpy as np
+import torch
+
+from model.example import Example, Truth
+from pipeline.errors import SsdBatchError, reason
+from pipeline.images.decode import DecodeError, decode
+from pipeline.labelled.record import DataError, LabelledImage, truths
+from pipeline.machine import local_cores
+from pipeline.progress import Progress
+from pipeline.storage import store
+
+
+class LabelledExamples(Sequence[Example]):
+    """Images with their objects, read and decoded when asked for.
+
+    All is held in a few arrays: a process of the cluster maps them from shared memory, where a million tensors would take
+    each of them a minute to load.
+
+    Args:
+        images: cleaned.
+        class_names: the class at index i has label i + 1.
+
+    Raises:
+        DataError: there are none, or an object is of no known class.
+    """
+
+    def __init__(self, images: Sequence[LabelledImage], class_names: Sequence[str]) -> None:
+        if not images:
+            raise DataError("the data has no images")
+        each = list(truths(images, class_names))
+        self._uris = np.array([image.uri for image in images])
+        self._sizes_px = np.array([image.size_px or (0, 0) for image in images], dtype=np.int64)
+        self._ends = np.cumsum([len(truth.labels) for truth in each])
+        self._objects = {
+            field.name: np.concatenate([getattr(truth, field.name).numpy() for truth in each])
+            for field in fields(Truth)
+        }
+
+    def __len__(self) -> int:
+        return len(self._uris)
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        """Read and decode one.
+
+        Raises:
+            DataError: it is not there, can't be decoded, or has another size than its annotation says; so it will be the next time.
+            SsdBatchError: it can't be read now.
+        """
+        uri = self.uri(index)
+        try:
+            image = decode(store.read(uri))
+        except (FileNotFoundError, PermissionError, DecodeError) as error:
+            raise DataError(f"{uri}: {reason(error)}") from error
+        except OSError as error:
+            raise SsdBatchError(f"{uri} can't be read: {reason(error)}") from error
+        found, said = image.shape[:0:-1], tuple(self._sizes_px[index].tolist())
+        if any(said) and found != said:
+            turned = " before EXIF turns it" if found == said[::-1] else ""
+            raise DataError(
+                f"{uri}: the picture is {found[0]}×{found[1]} pixels, annotated{turned} as {said[0]}×{said[1]}; its boxes are "
+                "those of another picture, so mend its annotation (ssd-batch data check names all of this kind)"
+            )
+        return Example(image, self.truth(index), uri)
+
+    def check_images(self) -> None:
+        """Read and decode all, showing how it goes on standard error.
+
+        Raises:
+            DataError, SsdBatchError: one can't be used, see `__getitem__`.
+        """
+
+        def check(index: int) -> None:
+            self[index]
+
+        with ThreadPoolExecutor(local_cores()) as threads, closing(Progress(len(self))) as progress:
+            try:
+                for _ in threads.map(check, range(len(self))):
+                    progress.update(1, 0)
+            finally:
+                threads.shutdown(cancel_futures=True)
+
+    @property
+    def digest(self) -> str:
+        """sha256, in hex, over the images' URIs and all their objects."""
+        digest = hashlib.sha256("\n".join(self._uris).encode())
+        for array in (self._ends, *self._objects.values()):
+            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        return digest.hexdigest()
+
+    def uri(self, index: int) -> str:
+        """Where an image is, without reading it."""
+        return str(self._uris[index])
+
+    def truth(self, index: int) -> Truth:
+        """What stands in an image, without reading it."""
+        mine = slice(self._ends[index - 1] if index else 0, self._ends[index])
+        return Truth(**{name: torch.tensor(array[mine]) for name, array in self._objects.items()})

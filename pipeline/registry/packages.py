@@ -1,0 +1,119 @@
+"""Model packages by URL."""
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from model.package_files import RECORD_FILE, WEIGHTS_FILE, PackageError, PackageFiles
+from pipeline.errors import SettingError, reason
+from pipeline.registry.aliases import DIGEST, look_up
+from pipeline.storage import store
+from pipeline.urls import absolute, is_local
+
+if TYPE_CHECKING:
+    from model.package import ModelPackage
+
+logger = logging.getLogger(__name__)
+
+
+def read_files(url: str) -> PackageFiles:
+    """Read a package's files, and check the record, and the digest if it was published; torch is not imported.
+
+    Args:
+        url: a folder, local or in object storage; or a published package by its alias or digest.
+
+    Raises:
+        SettingError: the package is not there, may not be read, has a wrong file, or was changed after it was published.
+    """
+    try:
+        folder, digest = locate(url)
+        files = PackageFiles({name: store.read(f"{folder}/{name}") for name in (RECORD_FILE, WEIGHTS_FILE)})
+        found = files.digest
+    except OSError as error:
+        raise SettingError(
+            f"model {url!r} can't be read: {error}; it must be a folder with {RECORD_FILE} and {WEIGHTS_FILE}"
+        ) from error
+    except PackageError as error:
+        raise unusable(url, error) from error
+    if digest and found != digest:
+        raise SettingError(
+            f"model {url!r} can't be used: the package in {folder!r} has the digest {found}, so it was changed "
+            "after it was published; publish the right one again"
+        )
+    return files
+
+
+def unusable(url: str, error: PackageError) -> SettingError:
+    """Return the error that names the setting `model`, for a package whose files were read."""
+    return SettingError(f"model {url!r} can't be used: {error}")
+
+
+def read_package(url: str) -> "ModelPackage":
+    """Read a package that a network can be made of; arguments and errors as `read_files`."""
+    package = read_start(url)
+    try:
+        package.network()
+    except PackageError as error:
+        raise unusable(url, error) from error
+    return package
+
+
+def read_start(url: str) -> "ModelPackage":
+    """Read a package for a training to start from, which may be a trunk; arguments and errors as `read_files`."""
+    from model.package import ModelPackage  # torch takes seconds to import, and most of what is here does not need it
+
+    files = read_files(url)
+    try:
+        return ModelPackage.from_files(files.content)
+    except PackageError as error:
+        raise unusable(url, error) from error
+
+
+def locate(url: str) -> tuple[str, str | None]:
+    """The folder that holds a package, and the digest that it must have, where it was published under one.
+
+    Raises:
+        SettingError: no such alias or digest is published there.
+        OSError: it may not be looked for.
+    """
+    folder = absolute(url).rstrip("/")
+    root, _, name = folder.rpartition("/")
+    if DIGEST.fullmatch(name):
+        return folder, name
+    is_top = not root or root.endswith("/")  # of a disk or a store
+    if is_top or store.exists(f"{folder}/{RECORD_FILE}") or not (digest := look_up(root, name)):
+        return folder, None
+    logger.info("model %s is %s", url, digest)
+    return f"{root}/{digest}", digest
+
+
+def check_free(url: str) -> None:
+    """Make sure that a package can be written to a folder later, after hours of training.
+
+    Raises:
+        SettingError: a package is there already, or nothing can be written.
+    """
+    folder = absolute(url).rstrip("/")
+    try:
+        fs, path = store.filesystem(f"{folder}/{RECORD_FILE}")
+        if fs.exists(path):
+            raise SettingError(f"output {url!r} holds a model package already; name another folder")
+        probe = f"{_nearest(folder)}/.probe"
+        store.write(probe, b"probe")
+        store.delete(probe)
+    except OSError as error:
+        raise SettingError(f"output {url!r} can't be written: {reason(error)}") from error
+
+
+def _nearest(folder: str) -> str:
+    """The folder, or what is there of it: a probe makes none that a failure would leave empty."""
+    while is_local(folder) and not os.path.lexists(folder):
+        folder = folder.rpartition("/")[0] or "/"
+    return folder.rstrip("/")
+
+
+def write_package(package: "ModelPackage", url: str) -> None:
+    """Write the package's files into a folder; the weights first, so that a record never stands without them."""
+    folder = absolute(url).rstrip("/")
+    for name, content in sorted(package.to_files().items(), reverse=True):
+        store.write(f"{folder}/{name}", content)

@@ -1,0 +1,10 @@
+"""The names that a table of results has for its folders and files; a listing of images passes over them."""
+
+PARTITION = "run_date"
+"""The column whose values are the table's folders."""
+WORK_FOLDER = "_ssd_batch"
+"""The folder for work plans and records of runs. Delta passes over names that start with `_`."""
+LOG_FOLDER = "_delta_log"
+"""The folder of Delta's commits and checkpoints."""
+DATA_FILE = rf"{PARTITION}=[^/]+/part-\d+-[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}[-.]c\d+(\.\w+)?\.parquet"
+"""A pattern of the names that writers of Delta tables give to data files, below the table's own URL."""

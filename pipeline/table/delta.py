@@ -1,0 +1,273 @@
+"""The Delta table of results: its columns, and how it is opened and appended to."""
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import unquote
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError
+
+from pipeline.errors import SettingError, reason
+from pipeline.storage import store
+from pipeline.storage.table_files import LOG_FOLDER, PARTITION, WORK_FOLDER
+from pipeline.table.schema import SCHEMA
+from pipeline.urls import absolute, is_s3
+
+KEY = ("uri", "etag", "model_digest")
+MARKS = (*KEY, PARTITION, "status")
+"""Columns that a table of ours has, whichever version made it; the others may have come later, or be a newer version's."""
+REWRITES = "ssd-batch-rewrites"
+"""The application whose Delta transactions count the commits that rewrite data files.
+
+Each rewrite carries the next one. delta-rs by itself lets two commits through that replace the same file, which doubles its
+rows; it refuses the second of two that carry the same transaction. Appends carry none, and pass beside a rewrite.
+"""
+READABLE = {"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
+"""Reader features of Delta that change nothing in the meaning of data files, which are read as they are."""
+MISREAD = re.compile(r"[%\\\[\]]")
+"""What delta-rs takes for something else in a name, or panics at."""
+LAST_CHECKPOINT = "_last_checkpoint"
+DAMAGED_CHECKPOINT = re.compile(r"Invalid Checkpoint|Parquet error", re.IGNORECASE)
+"""As delta-rs tells that it can't read its log's checkpoint."""
+
+
+@dataclass
+class ResultTable:
+    """The table at a URL; it may not exist yet. Opening checks that it is ours, and writes nothing."""
+
+    url: str
+
+    def __post_init__(self) -> None:
+        self.url = absolute(self.url).rstrip("/")
+        if found := MISREAD.search(self.url):
+            raise SettingError(
+                f"table {self.url!r} has {found[0]!r} in its name, which readers misread; name another place"
+            )
+        self._options = store.table_options(self.url)
+        if self.exists:
+            self._check_features()
+            self._check_columns()
+        elif self._holds_other_files():
+            raise SettingError(f"table {self.url!r} is a place with other files in it; name an empty one")
+        elif outer := enclosing_table(self.url):
+            raise SettingError(f"table {self.url!r} would lie inside of the table {outer!r}; name a place beside it")
+
+    @cached_property
+    def exists(self) -> bool:
+        """Is a table there already?"""
+        try:
+            return DeltaTable.is_deltatable(self.url, storage_options=self._options)
+        except (OSError, DeltaError, ValueError) as error:
+            raise SettingError(f"table {self.url!r} can't be opened: {reason(error)}") from error
+
+    @cached_property
+    def delta(self) -> DeltaTable:
+        """The table as it was seen last."""
+        try:
+            return DeltaTable(self.url, storage_options=self._options)
+        except (OSError, DeltaError) as error:
+            raise SettingError(f"table {self.url!r} can't be opened: {reason(error)}{self._way_out(error)}") from error
+
+    def _way_out(self, error: Exception) -> str:
+        """What to do where the log's checkpoint is damaged: it only repeats commits, which are files of their own."""
+        if not DAMAGED_CHECKPOINT.search(str(error)):
+            return ""
+        log = f"{self.url}/{LOG_FOLDER}"
+        if not store.exists(f"{log}/{0:020}.json"):
+            return (
+                f". A checkpoint in {log} is damaged, and the commits before it are gone: bring it back from a backup"
+            )
+        return (
+            f". A checkpoint in {log} is damaged. All commits are there beside it: move {LAST_CHECKPOINT} and the damaged *.checkpoint.parquet "
+            "out of that folder, and ssd-batch maintain writes a new one"
+        )
+
+    def _check_features(self) -> None:
+        """Make sure that the table's files mean what they say: no rows deleted beside them, no columns under other names."""
+        protocol, settings = self.delta.protocol(), self.delta.metadata().configuration
+        unread = set(protocol.reader_features or ()) - READABLE
+        if settings.get("delta.columnMapping.mode", "none") != "none":
+            unread.add("columnMapping")
+        if unread:
+            raise SettingError(
+                f"table {self.url!r} uses Delta features that are not read here: {', '.join(sorted(unread))}; drop them with the "
+                "engine that added them (ALTER TABLE … DROP FEATURE), or name another place for --table"
+            )
+
+    def _check_columns(self) -> None:
+        """Make sure that the table is ours, and that its columns have our types."""
+        stored = {field.name: field.type for field in self.delta.schema().fields}
+        wrong = [f"no column {name}" for name in MARKS if name not in stored]
+        if not wrong and self.delta.metadata().partition_columns != [PARTITION]:
+            wrong = [f"other partitions than {PARTITION}"]
+        wrong = wrong or [
+            f"a column {field.name} of type {stored[field.name]}, not {field.type}"
+            for field in Schema.from_arrow(SCHEMA).fields
+            if stored.get(field.name, field.type) != field.type
+        ]
+        if wrong:
+            raise SettingError(
+                f"table {self.url!r} was made by something else: it has {', '.join(wrong)}; name another place for --table"
+            )
+
+    def _holds_other_files(self) -> bool:
+        try:
+            return any(entry for page in store.walk(self.url + "/") for entry in page)
+        except FileNotFoundError as error:
+            if is_s3(self.url):
+                raise SettingError(f"table {self.url!r}: {error}") from error
+            return False
+        except OSError as error:
+            raise SettingError(f"table {self.url!r} can't be read: {reason(error)}") from error
+
+    @property
+    def schema(self) -> pa.Schema:
+        """`SCHEMA`, and what the table has beside: columns from paths, or of a newer version."""
+        more = [field for field in self.stored_schema if field.name not in SCHEMA.names]
+        return pa.schema([*SCHEMA, *more])
+
+    @property
+    def stored_schema(self) -> pa.Schema:
+        """The columns that the table has so far; an older version's lacks some of `SCHEMA` until a run writes."""
+        if not self.exists:
+            return SCHEMA
+        return pa.schema(self.delta.schema().to_arrow())
+
+    def create(self) -> None:
+        """Make the table where there is none.
+
+        Raises:
+            SettingError: nothing can be written there, or its store can't keep two writers apart.
+        """
+        store.check_creates_once(f"{self.url}/{WORK_FOLDER}")
+        if self.exists:
+            return
+        try:
+            self._create()
+        except (OSError, DeltaError) as error:
+            raise SettingError(f"table {self.url!r} can't be written: {reason(error)}") from error
+        self.exists = True
+
+    def lacking(self, path_columns: Iterable[pa.Field] = ()) -> list[pa.Field]:
+        """Return the columns that it lacks, of `SCHEMA` and from paths."""
+        return [field for field in [*SCHEMA, *path_columns] if field.name not in self.stored_schema.names]
+
+    def add_columns(self, columns: Iterable[pa.Field], properties: CommitProperties | None = None) -> None:
+        """Commit that the table has more columns; who holds it may do so, as rows that others are about to append lack them."""
+        self.delta.alter.add_columns(Schema.from_arrow(pa.schema(columns)).fields, commit_properties=properties)
+
+    def _create(self) -> None:
+        options = self._options
+        try:
+            self.delta = DeltaTable.create(
+                self.url, SCHEMA, partition_by=[PARTITION], name="ssd-batch", storage_options=options
+            )
+        except DeltaError:  # another run has just made it; the fence decides between the two
+            if not DeltaTable.is_deltatable(self.url, storage_options=options):
+                raise
+            self.delta = DeltaTable(self.url, storage_options=options)
+
+    def data_files(self) -> list[str]:
+        """The Parquet files of the current version, as the log names them (a glob would count too many)."""
+        if not self.exists:
+            return []
+        return [unquote(uri) for uri in self.refreshed().file_uris()]  # delta-rs gives them as URLs, escaped
+
+    def refreshed(self) -> DeltaTable:
+        """The table as it is now; opened anew where credentials were renewed."""
+        options = store.table_options(self.url)
+        if options == self._options:
+            self.delta.update_incremental()
+        else:
+            self._options = options
+            self.delta = DeltaTable(self.url, storage_options=options)
+        self._check_features()
+        return self.delta
+
+    def working_url(self, name: str) -> str:
+        """Return the place of a `working_file`."""
+        return f"{self.url}/{WORK_FOLDER}/{name}"
+
+    @contextmanager
+    def working_file(self, local: Path, name: str) -> Iterator[str]:
+        """Put a file beside the table, where all nodes read it, for the time of a run.
+
+        Raises:
+            SettingError: nothing can be written there.
+        """
+        url = self.working_url(name)
+        try:
+            store.put(local, url)
+        except OSError as error:
+            raise SettingError(f"table {self.url!r} can't be written: {reason(error)}") from error
+        try:
+            yield url
+        finally:
+            store.delete(url)
+
+    def append(self, rows: pa.Table, properties: CommitProperties | None = None) -> None:
+        """Commit rows, as one commit.
+
+        Args:
+            rows: columns of `schema`, in any order; those that are missing become null, others are left out.
+            properties: what the commit carries.
+        """
+        write_deltalake(self.delta, self._completed(rows), mode="append", commit_properties=properties)
+
+    def replace(self, rows: pa.Table, properties: CommitProperties | None = None) -> None:
+        """Commit rows in place of those with the same keys, as one commit; a row without an old one is added.
+
+        Raises:
+            CommitFailedError: another rewrite was committed since the table was seen last.
+        """
+        same_key = " AND ".join(f"old.{column} = new.{column}" for column in KEY)
+        merge = self.delta.merge(
+            self._completed(rows),
+            same_key,
+            source_alias="new",
+            target_alias="old",
+            commit_properties=self.rewriting(properties),
+        )
+        merge.when_matched_update_all().when_not_matched_insert_all().execute()
+
+    def uncount(self, run_id: str, run_date: date, properties: CommitProperties | None = None) -> None:
+        """Commit that the failures of a run were no attempts.
+
+        Raises:
+            CommitFailedError: as `replace`.
+        """
+        self.delta.update(
+            updates={"num_attempts": "num_attempts - 1"},
+            predicate=f"{PARTITION} = '{run_date}' AND run_id = '{run_id}' AND status = 'failed'",
+            commit_properties=self.rewriting(properties),
+        )
+
+    def _completed(self, rows: pa.Table) -> pa.Table:
+        """Rows with all columns of the table as it was seen last: another engine may have added some since the run began."""
+        missing = [field for field in self.schema if field.name not in rows.column_names]
+        for field in missing:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+        return rows.select(self.schema.names)
+
+    def rewriting(self, properties: CommitProperties | None) -> CommitProperties:
+        """What a commit carries, and the next transaction of `REWRITES` after the table as it was seen last."""
+        properties = properties or CommitProperties()
+        following = Transaction(REWRITES, (self.delta.transaction_version(REWRITES) or 0) + 1)
+        transactions = [*(properties.app_transactions or []), following]
+        return CommitProperties(properties.custom_metadata, properties.max_commit_retries, transactions)
+
+
+def enclosing_table(url: str) -> str | None:
+    """Return the Delta table that a path or URL lies inside of, if any: each of the two would take the other's files for its own."""
+    folder = absolute(url).rstrip("/")
+    while (folder := folder.rpartition("/")[0]) and not folder.endswith("/"):
+        with suppress(OSError):  # who may not look there can't have a table there
+            if store.exists(f"{folder}/{LOG_FOLDER}"):
+                return folder
+    return None

@@ -1,0 +1,251 @@
+"""Holding a table: one run at a time commits to it, and a run that was overtaken commits no more.
+
+Who holds it stands in the table's own log. Each commit of a run carries a Delta transaction, epoch · 2²⁴ + sequence, and its run,
+host, process and interval as metadata. Delta refuses a commit whose writer has not seen a later transaction of the same
+application, so of two that take the table at once one wins, and a run that slept through its successor's commit is stopped.
+"""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from deltalake import CommitProperties, Transaction
+from deltalake.exceptions import CommitFailedError
+
+from pipeline.errors import HeldError, OvertakenError
+from pipeline.storage import store
+from pipeline.storage.table_files import PARTITION
+from pipeline.table.delta import ResultTable
+
+logger = logging.getLogger(__name__)
+
+APPLICATION, METADATA = "ssd-batch", "ssd_batch"
+EPOCH = 1 << 24
+WATCHED_INTERVALS = 3
+"""A holder commits once an interval, if only a heartbeat; one that stands still for so many is dead, or stuck."""
+SHORTEST_WATCH_S = 10.0
+"""However short its interval is: a machine may be busy. On S3 it is watched for as long as it may repeat a commit, too."""
+COMMIT_ATTEMPTS = 10
+LOG_DEPTH = 100
+"""Commits looked through for the holder's name: others, an engine that compacts, say, may have committed since."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who committed last as a run.
+
+    machine, pid_started: what tells its process from all others; empty in what an older version wrote.
+    """
+
+    run_id: str
+    host: str
+    pid: int
+    interval_s: float
+    is_released: bool = False
+    machine: str = ""
+    pid_started: str = ""
+
+    @classmethod
+    def from_json(cls, text: str) -> "Holder":
+        """Make one of a commit's metadata; what a newer version wrote beside is left out."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in json.loads(text).items() if name in names})
+
+    @classmethod
+    def of_this_process(cls, run_id: str, interval_s: float) -> "Holder":
+        """Make the one that this process is."""
+        pid = os.getpid()
+        return cls(run_id, socket.gethostname(), pid, interval_s, machine=_machine(), pid_started=_started(pid))
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} (host {self.host}, process {self.pid})"
+
+    @property
+    def is_gone(self) -> bool:
+        """Was it a process that would be seen here, and is no more? Names of hosts don't tell: containers and clones share them."""
+        if self.machine != _machine():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return _started(self.pid) != self.pid_started  # Another one has its number now.
+
+
+@cache
+def _machine() -> str:
+    """This boot of this machine, and the namespace in which its processes have their numbers; where it is not Linux, its network card."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{uuid.getnode():x}"
+
+
+def _started(pid: int) -> str:
+    """Return when a process was started, in ticks since the boot; empty where that can't be told."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+class Fence:
+    """A run's hold on a table; threads may commit by turns.
+
+    Args:
+        table: it must exist before it is held.
+        run_id: whose hold it is.
+        interval_s: seconds within which the run promises to commit.
+    """
+
+    def __init__(self, table: ResultTable, run_id: str, interval_s: float) -> None:
+        self.run_id = run_id
+        self._table = table
+        self._me = Holder.of_this_process(run_id, interval_s)
+        self._version = 0
+        self._lock = threading.Lock()
+
+    def wait_until_free(self, take_over: bool = False) -> int | None:
+        """Return when nobody holds the table: it was released, or its holder is gone, or does not move for as long as it is watched.
+
+        Returns:
+            The last transaction, which the table as it was seen now ends with.
+
+        Raises:
+            HeldError: the holder lives.
+        """
+        version = self._last_version()
+        holder = self._last_holder()
+        if version is None or take_over or (holder and (holder.is_released or holder.is_gone)):
+            return version
+        interval_s = holder.interval_s if holder else self._me.interval_s
+        watched_s = max(WATCHED_INTERVALS * interval_s, interval_s + self._longest_commit_s)
+        logger.info("the table is held by %s; watching for %.0f s whether it lives", holder or "a run", watched_s)
+        deadline = time.monotonic() + watched_s
+        while time.monotonic() < deadline:
+            time.sleep(min(1.0, interval_s / 4))
+            if (now := self._last_version()) != version:
+                holder = self._last_holder()
+                if holder and holder.is_released:
+                    return now
+                raise HeldError(f"table {self._table.url!r} is held by {holder or 'a run'}, which lives; let it end")
+        logger.info("%s does not move: taking over", holder or "the holder")
+        return version
+
+    @property
+    def _longest_commit_s(self) -> float:
+        """Return the seconds that a holder that lives may be at one commit."""
+        return max(SHORTEST_WATCH_S, store.table_patience_s(self._table.url))
+
+    @contextmanager
+    def held(self, take_over: bool = False) -> Iterator[None]:
+        """`hold`, and `release` at the end, however it comes."""
+        self.hold(take_over)
+        try:
+            yield
+        except OvertakenError:
+            raise
+        except BaseException:
+            self.release()
+            raise
+        self.release()
+
+    def hold(self, take_over: bool = False) -> None:
+        """Take the table, with the next epoch.
+
+        Raises:
+            HeldError: the holder lives, or another run was faster.
+        """
+        free = self.wait_until_free(take_over)
+        version = ((free or 0) // EPOCH + 1) * EPOCH
+        try:  # from the table as it was seen free: whoever has taken it since makes this fail
+            self._write_nothing(_properties(version, self._me))
+        except CommitFailedError as error:
+            # As in `_commit`, it may have landed; but here two want the same transaction, and the run tells them apart.
+            last, holder = self._last_version(), self._last_holder()
+            if last != version or holder is None or holder.run_id != self.run_id:
+                raise HeldError(f"table {self._table.url!r} was just taken by {holder or 'another run'}") from error
+        self._version = version
+
+    def commit(self, write: Callable[[CommitProperties], None]) -> None:
+        """Commit as the holder.
+
+        Args:
+            write: makes one commit of the table as it is then, with the properties that it is given.
+
+        Raises:
+            OvertakenError: another run holds the table now; nothing was committed.
+        """
+        self._commit(write, self._me)
+
+    def heartbeat(self, interval_s: float | None = None) -> None:
+        """Commit nothing, to show that the run lives; raises as `commit`.
+
+        Args:
+            interval_s: until the next commit, where that takes longer than the run's interval.
+        """
+        self._commit(self._write_nothing, replace(self._me, interval_s=max(interval_s or 0, self._me.interval_s)))
+
+    def release(self) -> None:
+        """Let the table go; one that another has taken is left to it."""
+        try:
+            self._commit(self._write_nothing, replace(self._me, is_released=True))
+        except OvertakenError as error:
+            logger.info("%s", error)
+
+    def _commit(self, write: Callable[[CommitProperties], None], holder: Holder) -> None:
+        with self._lock:
+            self._commit_alone(write, holder)
+
+    def _commit_alone(self, write: Callable[[CommitProperties], None], holder: Holder) -> None:
+        following = self._version + 1
+        for _ in range(COMMIT_ATTEMPTS):
+            if self._last_version() != self._version:
+                by = self._last_holder() or "another run"
+                raise OvertakenError(f"table {self._table.url!r} was taken over by {by}: this run commits no more")
+            try:
+                write(_properties(following, holder))
+            except CommitFailedError as error:
+                # A commit that landed though its answer was lost is refused when it is tried again: it is in the log.
+                if self._last_version() != following:
+                    failed = error
+                    continue
+            self._version = following
+            return
+        raise failed
+
+    def _last_version(self) -> int | None:
+        """The transaction that was committed last, as the log says now."""
+        found: int | None = self._table.refreshed().transaction_version(APPLICATION)
+        return found
+
+    def _last_holder(self) -> Holder | None:
+        """Who committed it; None where that commit is too far back in the log."""
+        for depth in (1, LOG_DEPTH):
+            for entry in self._table.delta.history(depth):
+                if METADATA in entry:
+                    return Holder.from_json(entry[METADATA])
+        return None
+
+    def _write_nothing(self, properties: CommitProperties) -> None:
+        delta = self._table.delta
+        delta.create_write_transaction(
+            [], "append", delta.schema(), partition_by=[PARTITION], commit_properties=properties
+        )
+
+
+def _properties(version: int, holder: Holder) -> CommitProperties:
+    metadata: dict[str, Any] = {METADATA: json.dumps(asdict(holder))}
+    return CommitProperties(custom_metadata=metadata, app_transactions=[Transaction(APPLICATION, version)])

@@ -1,0 +1,289 @@
+"""Care of the table: fewer and larger files, less of the past, and rows of images that must be forgotten."""
+
+import logging
+import re
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import duckdb
+import pyarrow as pa
+from deltalake.exceptions import DeltaError
+
+from pipeline.errors import SettingError, SsdBatchError, ended_by, reason
+from pipeline.inputs.manifest import read_uris
+from pipeline.sql import literal
+from pipeline.storage import store
+from pipeline.storage.table_files import DATA_FILE, WORK_FOLDER
+from pipeline.table.commit import Committer
+from pipeline.table.delta import KEY, ResultTable
+from pipeline.table.fence import Fence
+from pipeline.table.query import connect
+from pipeline.table.read_only import name_below
+from pipeline.table.rewrite import DataFile, StaleError, data_files, rewrite, swap, unfenced
+from pipeline.table.run_records import delete_records, fold_records
+from pipeline.table.settings import MaintainSettings
+from pipeline.urls import absolute
+
+logger = logging.getLogger(__name__)
+
+GROUP_TARGETS = 16
+"""Files rewritten by one commit are together as large as so many new ones: what the disk of this machine must hold."""
+ATTEMPTS = 10
+"""Of a rewrite that others keep getting ahead of."""
+DELETION_INTERVAL_S = 60.0
+"""Seconds between heartbeats of a deletion."""
+NUM_DELETE_THREADS = 16
+OWN_FILE = re.compile(DATA_FILE)
+WORKING_FILE = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}\.parquet")
+
+
+@dataclass
+class Maintained:
+    """What was done; with a dry run, what would be."""
+
+    table: str
+    deleted_rows: int = 0
+    deleted_runs: int = 0
+    repaired_rows: int = 0
+    """Rows beyond one a key, that were removed."""
+    compacted_files: int = 0
+    left_files: int = 0
+    """Small files left alone, because a run replaced rows in them again and again; the next call takes them."""
+    folded_runs: int = 0
+    vacuumed_files: int = 0
+    num_files: int = 0
+    size_bytes: int = 0
+    wall_s: float = 0.0
+
+
+def maintain(settings: MaintainSettings) -> Maintained:
+    """Delete what is asked, compact, fold the records of runs, vacuum, and write a checkpoint of the log.
+
+    Raises:
+        SettingError: no table is there, a manifest can't be read, or the store can't keep two writers apart; nothing was done.
+        HeldError: something is to be deleted or repaired, and a run that lives holds the table.
+        OvertakenError: a run has taken it in the middle of that; the same command does the rest.
+    """
+    started = time.monotonic()
+    table = ResultTable(settings.table)
+    if not table.exists:
+        raise SettingError(f"table {table.url!r}: no table is there; make one with `ssd-batch infer`")
+    uris = _forgotten(settings)
+    done = Maintained(table.url)
+    if not settings.dry_run:
+        store.check_creates_once(f"{table.url}/{WORK_FOLDER}")
+    try:
+        if settings.deletes:
+            _delete(table, settings, uris, done)
+        if settings.repair:
+            _repair(table, settings, done)
+        _compact(table, settings, done)
+        _tidy(table, settings, done)
+    except (OSError, DeltaError, duckdb.Error) as error:
+        raise ended_by(f"table {table.url!r}", error) from error
+    files = data_files(table)
+    done.num_files, done.size_bytes = len(files), sum(file.size_bytes for file in files)
+    done.wall_s = round(time.monotonic() - started, 3)
+    return done
+
+
+def _forgotten(settings: MaintainSettings) -> pa.Table:
+    """A column uri, as the table has them."""
+    uris = [absolute(uri) for uri in settings.delete_uri]
+    if settings.delete_uris:
+        try:
+            uris += read_uris(absolute(settings.delete_uris))
+        except (OSError, pa.ArrowException) as error:
+            raise SettingError(f"delete_uris {settings.delete_uris!r} can't be read: {reason(error)}") from error
+    return pa.table({"uri": pa.array(uris, pa.string())})
+
+
+def _delete(table: ResultTable, settings: MaintainSettings, uris: pa.Table, done: Maintained) -> None:
+    """Delete rows while holding the table: a run that lives could add them again."""
+    if settings.dry_run:
+        done.deleted_rows = sum(file.num_rows for file in _old(table, settings))
+        done.deleted_rows += sum(num for _, num in _holding(table, settings, uris))
+        if settings.delete_before:
+            done.deleted_runs = delete_records(table, settings.delete_before, dry_run=True)
+        return
+    with _held(table) as fence:
+        for _ in range(ATTEMPTS):
+            try:
+                _delete_old(table, settings, fence, done)
+                _delete_uris(table, settings, fence, uris, done)
+                break
+            except StaleError:
+                continue
+        else:
+            raise SsdBatchError(
+                f"table {table.url!r}: others rewrote what was to be deleted, again and again; try later"
+            )
+        if settings.delete_before:
+            done.deleted_runs = delete_records(table, settings.delete_before)
+        if settings.erase:
+            # Not a full one: what no log names yet may be a compaction's that is about to be committed.
+            erased = table.refreshed().vacuum(0, dry_run=False, enforce_retention_duration=False, full=False)
+            done.vacuumed_files = len(erased)
+
+
+@contextmanager
+def _held(table: ResultTable) -> Iterator[Fence]:
+    """Hold the table, with heartbeats while files are rewritten."""
+    run_id = f"maintain-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+    fence = Fence(table, run_id, DELETION_INTERVAL_S)
+    with fence.held(), Committer(table, fence, DELETION_INTERVAL_S):
+        yield fence
+
+
+def _repair(table: ResultTable, settings: MaintainSettings, done: Maintained) -> None:
+    """Remove the rows that a key has beyond one, in one commit, while holding the table.
+
+    A run never writes them. They come from other engines, and from files that were copied back.
+    """
+    if settings.dry_run:
+        done.repaired_rows = _doubled(table)[1]
+        return
+    with _held(table) as fence:
+        for _ in range(ATTEMPTS):
+            files, done.repaired_rows = _doubled(table)
+            if not files:
+                return
+            with suppress(StaleError):
+                rewrite(table, files, fence.commit, settings.target_bytes, repair=True)
+                return
+    raise SsdBatchError(f"table {table.url!r}: others rewrote what was to be repaired, again and again; try later")
+
+
+def _doubled(table: ResultTable) -> tuple[list[DataFile], int]:
+    """The files that have rows with the key of another row, and how many rows are beyond one a key."""
+    files = {name_below(table.url, f"{table.url}/{file.path}"): file for file in data_files(table)}
+    if not files:
+        return [], 0
+    key, names = ", ".join(KEY), ", ".join(map(literal, files))
+    with connect(table) as db:
+        db.execute(
+            f"CREATE TEMP TABLE doubled AS SELECT hash({key}) AS key, count(*) AS n FROM results GROUP BY 1 HAVING n > 1"
+        )
+        held_by = db.execute(
+            f"""SELECT DISTINCT ".file" FROM read_parquet([{names}], filename = '.file', union_by_name = true)
+            WHERE hash({key}) IN (SELECT key FROM doubled) ORDER BY 1"""
+        ).fetchall()
+        ((num_beyond,),) = db.execute("SELECT coalesce(sum(n - 1), 0)::BIGINT FROM doubled").fetchall()
+    return [files[name] for (name,) in held_by], num_beyond
+
+
+def _old(table: ResultTable, settings: MaintainSettings) -> list[DataFile]:
+    """Files of runs before the date."""
+    before = settings.delete_before
+    return [file for file in data_files(table) if before and file.run_date and file.run_date < before.isoformat()]
+
+
+def _delete_old(table: ResultTable, settings: MaintainSettings, fence: Fence, done: Maintained) -> None:
+    if files := _old(table, settings):
+        fence.commit(lambda properties: swap(table, files, [], properties, is_deletion=True))
+        done.deleted_rows += sum(file.num_rows for file in files)
+
+
+def _holding(table: ResultTable, settings: MaintainSettings, uris: pa.Table) -> Iterator[tuple[DataFile, int]]:
+    """The files that have rows of these images, and how many; without those that are deleted as a whole."""
+    old = {file.path for file in _old(table, settings)}
+    files = {f"{table.url}/{file.path}": file for file in data_files(table) if file.path not in old}
+    named = {name_below(table.url, url): file for url, file in files.items()}
+    if not files or not uris.num_rows:
+        return
+    names = ", ".join(map(literal, named))
+    with connect(table, files=list(files)) as db:
+        db.register("uris", uris)
+        found = db.execute(
+            f"""SELECT ".file", count(*) FROM read_parquet([{names}], filename = '.file', union_by_name = true)
+            SEMI JOIN uris USING (uri) GROUP BY ALL"""
+        ).fetchall()
+    yield from ((named[name], num_rows) for name, num_rows in found)
+
+
+def _delete_uris(
+    table: ResultTable, settings: MaintainSettings, fence: Fence, uris: pa.Table, done: Maintained
+) -> None:
+    num_rows = {file.path: (file, num) for file, num in _holding(table, settings, uris)}
+    for group in groups([file for file, _ in num_rows.values()], settings.target_bytes):
+        rewrite(table, group, fence.commit, settings.target_bytes, without=uris)
+        done.deleted_rows += sum(num_rows[file.path][1] for file in group)
+
+
+def groups(files: list[DataFile], target_bytes: int) -> list[list[DataFile]]:
+    """Files of one partition each, together no larger than `GROUP_TARGETS` new ones."""
+    found: dict[tuple[str | None, int], list[DataFile]] = defaultdict(list)
+    sizes: dict[str | None, int] = defaultdict(int)
+    for file in sorted(files, key=lambda file: file.path):
+        number = sizes[file.run_date] // (GROUP_TARGETS * target_bytes)
+        found[file.run_date, number].append(file)
+        sizes[file.run_date] += file.size_bytes
+    return list(found.values())
+
+
+def small_files(files: list[DataFile], target_bytes: int) -> list[list[DataFile]]:
+    """Groups of files that become fewer."""
+    small = [file for file in files if file.size_bytes < target_bytes / 2]
+    return [group for group in groups(small, target_bytes) if len(group) > 1]
+
+
+def _compact(table: ResultTable, settings: MaintainSettings, done: Maintained) -> None:
+    for group in small_files(data_files(table), settings.target_bytes):
+        if settings.dry_run:
+            done.compacted_files += len(group)
+            continue
+        try:
+            num_new = rewrite(table, group, unfenced(table), settings.target_bytes)
+        except StaleError:
+            done.left_files += len(group)
+            continue
+        done.compacted_files += len(group)
+        logger.info("run_date %s: %d files became %d", group[0].run_date, len(group), num_new)
+
+
+def _tidy(table: ResultTable, settings: MaintainSettings, done: Maintained) -> None:
+    """The past: records, files that no version within the retention needs, and the log."""
+    done.vacuumed_files += _vacuum(table, settings)
+    if settings.dry_run:
+        return
+    done.folded_runs = fold_records(table)
+    _delete_working_files(table, datetime.now(UTC) - timedelta(hours=settings.retention_hours))
+    delta = table.refreshed()
+    delta.create_checkpoint()
+    delta.cleanup_metadata()
+
+
+def _vacuum(table: ResultTable, settings: MaintainSettings) -> int:
+    """Delete old data files that no version within the retention has, and return how many they are, or would be.
+
+    Those that no log names, as a killed writer leaves them, are known by their names: whatever else people keep below a table stays.
+    """
+    delta = table.refreshed()
+    removed = set(delta.vacuum(settings.retention_hours, dry_run=True, full=False))
+    left = {
+        name for name in delta.vacuum(settings.retention_hours, dry_run=True, full=True) if OWN_FILE.fullmatch(name)
+    }
+    if not settings.dry_run:
+        delta.vacuum(settings.retention_hours, dry_run=False, full=False)
+        with ThreadPoolExecutor(NUM_DELETE_THREADS) as threads:
+            list(threads.map(lambda name: store.delete(f"{table.url}/{name}"), left - removed))
+    return len(removed | left)
+
+
+def _delete_working_files(table: ResultTable, before: datetime) -> None:
+    """Plans that killed runs have left beside the table; they name images."""
+    try:
+        left = [entry for page in store.walk(f"{table.url}/{WORK_FOLDER}/") for entry in page]
+    except FileNotFoundError:
+        return
+    for entry in left:
+        folder, _, name = entry.uri.rpartition("/")
+        is_old = entry.last_modified is not None and entry.last_modified < before
+        if is_old and folder == f"{table.url}/{WORK_FOLDER}" and WORKING_FILE.fullmatch(name):
+            store.delete(entry.uri)

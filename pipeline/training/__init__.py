@@ -1,0 +1,4 @@
+"""The training on a Ray cluster, from labelled images to a model package.
+
+`run` is the whole, `driver` starts the workers and resumes them, `worker` is the loop of each, `feed` gives it batches.
+"""

@@ -1,0 +1,255 @@
+"""Training on the cluster: Ray Train keeps the workers and their checkpoints, Ray Data brings the examples."""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import pyarrow.fs
+import ray
+import ray.train
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2.api.result import Result
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+from torch import Tensor
+
+from model.example import Examples
+from model.package import ModelPackage
+from model.train import num_parts
+from pipeline.cluster.capacity import gpu, num_cores, num_gpus, wait_for_room
+from pipeline.errors import SettingError, SsdBatchError, reason
+from pipeline.redaction import redacted_json
+from pipeline.storage import store
+from pipeline.training.events import Told, TrainingProgress, heard
+from pipeline.training.feed import PREPARE_CPUS, Feed
+from pipeline.training.history import TrainingHistory
+from pipeline.training.settings import RESUMABLE, ClusterTraining
+from pipeline.training.worker import SCORE, WORKER_CPUS, Task, learn, read_state
+from pipeline.urls import absolute, is_local
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE = "settings.json"
+OUR_ERROR = re.compile(r"^pipeline\.\S+Error: (.+)$", re.MULTILINE)
+"""A line of a traceback, as Ray hands on those of its tasks: as text."""
+OF_THE_DATA = re.compile(r"^pipeline\.labelled\.DataError: ", re.MULTILINE)
+"""Such a line of an error that comes again, however often it is tried."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out of a training.
+
+    weights: the network's tensors by name, of the last step, or where checkpoints are measured, of the best;
+    history: of all steps.
+    """
+
+    weights: dict[str, Tensor]
+    history: TrainingHistory
+
+
+def train(
+    start: ModelPackage,
+    examples: Examples,
+    held_out: Examples,
+    settings: ClusterTraining,
+    url: str,
+    listeners: Sequence[Callable[[Told], None]] = (),
+) -> Trained:
+    """Train a network on the cluster that we are in, showing how it goes on standard error; a stopped run goes on.
+
+    Args:
+        start: record of the model to be, and tensors to start from; what they leave out starts at random.
+        examples: labelled images, of any sizes.
+        held_out: others, that checkpoints are measured on.
+        settings: the recipe, and how the cluster follows it.
+        url: folder of the run, with its checkpoints, which has passed `check_same_run`; all nodes must reach it.
+        listeners: hear what the progress shows, from a thread of their own.
+
+    Raises:
+        SettingError: the cluster is too small, or lacks a GPU that is required.
+        SsdBatchError: workers keep failing, or the loss is no number any more.
+    """
+    url = absolute(url).rstrip("/")
+    wait_for_workers(settings)
+    scaling = scaling_config(settings)
+    if start.record.architecture.batch_norm:
+        check_batch_norm(settings, scaling.max_workers)
+    image_size_px = start.record.architecture.image_size_px
+    feed = Feed([ray.put(examples)], len(examples), image_size_px, start.record.preprocessing, settings)
+    progress = TrainingProgress(settings.num_steps, settings.batch_size, len(examples), sys.stderr)
+    with heard([progress.show, *listeners]) as told:
+        task = Task(settings, feed, [ray.put(start)], [ray.put(held_out)], url, told)
+        trainer = _Trainer(partial(learn, task), scaling_config=scaling, run_config=run_config(url, settings))
+        result = _fitted(trainer, settings.max_failures)
+    if result.return_value:
+        raise SsdBatchError(f"{result.return_value}; a lower learning rate or a longer warm-up may help")
+    return what_came_out(result, settings)
+
+
+def _fitted(trainer: TorchTrainer, max_failures: int) -> Result:
+    """Train to the end, from the last checkpoint after each failure. Ray Train would itself also try again what can't get better."""
+    for num_left in reversed(range(max_failures + 1)):
+        try:
+            # Ray Train 2.60 asks for a worker's error, then whether it still runs: an error in between is lost, and all seems well.
+            while (result := cast(Result, trainer.fit())).return_value is None:
+                continue
+            return result
+        except TrainingFailedError as error:
+            if not num_left or OF_THE_DATA.search(_text(error)):
+                raise SsdBatchError(f"the training failed: {why(error)}; what was checkpointed stays") from error
+            logger.warning("the training failed: %s; it is tried again from its last checkpoint", why(error))
+    raise AssertionError("max_failures is 0 or more")
+
+
+class _Trainer(TorchTrainer):
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """None: with Ray's own, a training that was stopped exits with 0."""
+
+
+def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) -> None:
+    """Make sure that a run goes on with what it was begun with; the first time, and at a restart, write that down.
+
+    Needs no cluster.
+
+    Args:
+        url: folder of the run.
+        settings: what it is asked to go on with.
+        data: what is learned from, and which network learns it.
+
+    Raises:
+        SettingError: naming the settings that differ, or the storage that can't be written.
+    """
+    url = absolute(url).rstrip("/")
+    mine = (
+        redacted_json(settings.model_dump(mode="json", include=ClusterTraining.model_fields.keys() - RESUMABLE)) | data
+    )
+    file = f"{url}/{SETTINGS_FILE}"
+    try:
+        if settings.restart and store.exists(file):  # without that file it is no run's, and nothing of it is deleted
+            fs, path = store.filesystem(url)
+            fs.rm(path, recursive=True)
+        if not store.exists(file):
+            return store.write(file, json.dumps(mine, indent=2).encode())
+        begun = json.loads(store.read(file))
+    except OSError as error:
+        raise SettingError(f"the run's folder {url!r} can't be used: {reason(error)}") from error
+    if changed := sorted(name for name in begun.keys() | mine.keys() if begun.get(name) != mine.get(name)):
+        differences = "; ".join(f"{name}: {mine.get(name)!r}, not {begun.get(name)!r}" for name in changed)
+        raise SettingError(
+            f"{differences} as the run in {url!r} was begun with; take that, another name, or --restart to begin anew"
+        )
+
+
+def wait_for_workers(settings: ClusterTraining) -> None:
+    """Make sure that the cluster has room for the workers that must be there, and for making their examples.
+
+    Raises:
+        SettingError: it has not, and `node_wait_s` has not changed that.
+    """
+    worker = {"CPU": WORKER_CPUS + PREPARE_CPUS} | gpu(settings)
+    wait_for_room(settings, lambda: _lacks_room(settings), [worker] * num_needed(settings))
+
+
+def num_needed(settings: ClusterTraining) -> int:
+    """Workers that must be there."""
+    return settings.min_workers or settings.num_workers or max(1, num_gpus())
+
+
+def _lacks_room(settings: ClusterTraining) -> str | None:
+    needed = num_needed(settings)
+    if num_gpus() and needed > num_gpus():
+        return f"num_workers: {needed} are more than the cluster's {num_gpus()} GPUs; take fewer"
+    if needed * (WORKER_CPUS + PREPARE_CPUS) > num_cores():
+        return (
+            f"num_workers: {needed} are too many for {num_cores()} cores: each books {WORKER_CPUS}, and "
+            f"{PREPARE_CPUS} for its examples; take fewer, or give Ray more (ray start --num-cpus)"
+        )
+    return None
+
+
+def scaling_config(settings: ClusterTraining) -> ScalingConfig:
+    """How many workers, and what each of them books.
+
+    Raises:
+        SettingError: some would have no example of a batch.
+    """
+    num_workers = settings.num_workers or max(1, num_gpus())
+    if settings.batch_size < num_workers:
+        raise SettingError(f"batch_size {settings.batch_size} is less than {num_workers} workers; take a larger batch")
+    has_gpus = num_gpus() > 0
+    return ScalingConfig(
+        num_workers=(settings.min_workers, num_workers) if settings.min_workers else num_workers,
+        use_gpu=has_gpus,
+        resources_per_worker={"CPU": WORKER_CPUS} | ({"GPU": 1} if has_gpus else {}),
+    )
+
+
+def check_batch_norm(settings: ClusterTraining, num_workers: int) -> None:
+    """Make sure that no forward pass has a single image: the last map is one cell, and one value has no variance.
+
+    Raises:
+        SettingError: one would have.
+    """
+    smallest_share = settings.batch_size // num_workers
+    if smallest_share // num_parts(settings, num_workers) < 2:
+        raise SettingError(
+            f"batch_size {settings.batch_size} leaves a worker of {num_workers} with a forward pass of one image (grad_accumulation "
+            f"{settings.grad_accumulation}), and batch norm needs two; take a larger batch"
+        )
+
+
+def run_config(url: str, settings: ClusterTraining) -> RunConfig:
+    """Where checkpoints go, and which are kept."""
+    parent, _, name = url.rpartition("/")
+    return RunConfig(
+        name=name,
+        **_storage(parent),
+        checkpoint_config=CheckpointConfig(
+            num_to_keep=settings.keep_checkpoints,
+            checkpoint_score_attribute=SCORE if settings.validate_every_steps else None,
+        ),
+        failure_config=FailureConfig(max_failures=0),  # see `_fitted`
+    )
+
+
+def _storage(url: str) -> dict[str, Any]:
+    """A folder as Ray Train takes it: S3 by our own configuration of it."""
+    if is_local(url):
+        return {"storage_path": url}
+    fs, path = store.filesystem(url)
+    handler = pyarrow.fs.FSSpecHandler(fs)
+    return {"storage_path": fs._strip_protocol(path), "storage_filesystem": pyarrow.fs.PyFileSystem(handler)}
+
+
+def what_came_out(result: Result, settings: ClusterTraining) -> Trained:
+    """The weights of one checkpoint, and the history that the last one has."""
+    assert result.checkpoint is not None  # the last step leaves one
+    weights = read_state(chosen(result, settings))["network"]
+    return Trained(weights, TrainingHistory.from_state(read_state(result.checkpoint)["history"]))
+
+
+def chosen(result: Result, settings: ClusterTraining) -> ray.train.Checkpoint:
+    """The checkpoint that becomes the package."""
+    assert result.checkpoint is not None
+    measured = [pair for pair in result.best_checkpoints or () if SCORE in pair[1]]
+    if not settings.validate_every_steps or not measured:
+        return result.checkpoint
+    return max(measured, key=lambda pair: pair[1][SCORE])[0]
+
+
+def why(error: TrainingFailedError) -> str:
+    """Our own error, where a worker's traceback holds one; else the last line."""
+    text = _text(error)
+    lines = OUR_ERROR.findall(text) or text.strip().splitlines()
+    return reason(Exception(lines[-1] if lines else type(error).__name__))
+
+
+def _text(error: TrainingFailedError) -> str:
+    failures = getattr(error, "worker_failures", None)
+    return str(next(iter(failures.values()))) if failures else str(error)

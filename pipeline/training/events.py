@@ -1,0 +1,164 @@
+"""How far a training is: told by its first worker, shown by the driver."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Thread
+from typing import TYPE_CHECKING, TextIO
+
+from pipeline.logs import can_rewrite, write_line
+
+if TYPE_CHECKING:
+    from ray.util.queue import Queue
+from pipeline.progress import LINE_INTERVAL_S, REDRAW_INTERVAL_S
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A group of workers starts, or goes on, at a step."""
+
+    step: int
+    num_workers: int
+    device: str
+    is_eager_for_want_of_a_compiler: bool
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A step is done: how many are now, and its losses over the whole batch."""
+
+    step: int
+    localization: float
+    classification: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A checkpoint was measured on the held-out images."""
+
+    step: int
+    map: float
+    map50: float
+
+
+Told = Begun | Stepped | Measured
+"""What the first worker tells."""
+
+
+class Speed:
+    """Images/s since the first step that was told, so that start-up does not count.
+
+    Args:
+        batch_size: images a step.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._first: tuple[float, int] | None = None
+
+    def __call__(self, told: Told) -> float | None:
+        """After what is told now; None where two steps have not been told yet."""
+        match told:
+            case Begun():
+                self._first = None
+            case Stepped():
+                return self._since_first(told.step, time.monotonic())
+        return None
+
+    def _since_first(self, step: int, now_s: float) -> float | None:
+        self._first = self._first or (now_s, step)
+        since_s, before = self._first
+        return (step - before) * self._batch_size / (now_s - since_s) if step > before and now_s > since_s else None
+
+
+class TrainingProgress:
+    """Step, pass, losses, learning rate, images/s, time left: one line that rewrites itself, or one every ten seconds.
+
+    Args:
+        num_steps: of the whole training.
+        batch_size: images a step.
+        num_examples: images a pass.
+        stream: where lines go.
+    """
+
+    def __init__(self, num_steps: int, batch_size: int, num_examples: int, stream: TextIO) -> None:
+        self._num_steps, self._batch_size, self._num_examples = num_steps, batch_size, num_examples
+        self._stream = stream
+        self._is_terminal = can_rewrite(stream)
+        self._interval_s = REDRAW_INTERVAL_S if self._is_terminal else LINE_INTERVAL_S
+        self._shown_s = 0.0
+        self._speed = Speed(batch_size)
+
+    def show(self, told: Told) -> None:
+        """What a worker told."""
+        images_per_s = self._speed(told)
+        match told:
+            case Begun():
+                self._write(self._beginning(told))
+            case Measured():
+                self._write(f"step {told.step:,}: map50 {told.map50:.4f} on the held-out images")
+            case Stepped():
+                self._show_step(told, images_per_s, time.monotonic())
+
+    def _beginning(self, told: Begun) -> str:
+        begins = f"resumes after step {told.step:,} of {self._num_steps:,}" if told.step else "begins"
+        eager = "; compile: no C++ compiler (g++, or CXX) was found, so it goes without" * (
+            told.is_eager_for_want_of_a_compiler
+        )
+        return f"the training {begins}: {told.num_workers} workers, {told.device}{eager}"
+
+    def _show_step(self, told: Stepped, images_per_s: float | None, now_s: float) -> None:
+        is_last = told.step == self._num_steps
+        if now_s - self._shown_s < self._interval_s and not is_last:
+            return
+        self._shown_s = now_s
+        line = describe(told, self._num_steps, self._batch_size, self._num_examples, images_per_s)
+        self._write(line, stays=is_last)
+
+    def _write(self, line: str, stays: bool = True) -> None:
+        if not self._is_terminal:
+            write_line(self._stream, line)
+            return
+        self._stream.write(f"\r\x1b[K{line}" + "\n" * stays)
+        self._stream.flush()
+
+
+def describe(told: Stepped, num_steps: int, batch_size: int, num_examples: int, images_per_s: float | None) -> str:
+    """The line itself."""
+    pass_number = (told.step * batch_size - 1) // num_examples + 1
+    speed = "starting"
+    if images_per_s:
+        left_s = int((num_steps - told.step) * batch_size / images_per_s)
+        speed = f"{images_per_s:.1f} images/s · {left_s // 60}:{left_s % 60:02d} left"
+    return (
+        f"step {told.step:,} of {num_steps:,} · pass {pass_number:,} · localization {told.localization:.3f} · "
+        f"classification {told.classification:.3f} · learning rate {told.learning_rate:.2g} · {speed}"
+    )
+
+
+@contextmanager
+def heard(listeners: Sequence[Callable[[Told], None]]) -> "Iterator[Queue]":
+    """A queue that workers put into; what comes out is handed to each listener, until the end."""
+    import ray  # a second, which those who only show a training do not need
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    # On this node: the loss of another must not take it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+
+    def hear() -> None:
+        while (told := queue.get()) is not None:
+            for listener in listeners:
+                listener(told)
+
+    thread = Thread(target=hear, name="training progress", daemon=True)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        queue.put(None)
+        thread.join()
+        queue.shutdown()

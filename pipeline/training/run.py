@@ -1,0 +1,206 @@
+"""Train a model package on labelled images."""
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from model.config import Architecture, Kind, Preprocessing
+from model.example import Examples
+from model.package import ModelPackage
+from model.package_files import PackageRecord
+from model.ssd import SSD
+from model.train import class_weights
+from pipeline.cluster.connect import cluster
+from pipeline.errors import SettingError
+from pipeline.evaluation.evaluate import Evaluation, evaluate
+from pipeline.labelled.dataset import read_clean
+from pipeline.labelled.examples import LabelledExamples
+from pipeline.labelled.record import DataError, class_names, num_to_learn_from
+from pipeline.redaction import redacted, redacted_json
+from pipeline.registry.packages import check_free, read_start, write_package
+from pipeline.settings import DetectionSettings
+from pipeline.training.driver import check_same_run, train
+from pipeline.training.history import TrainingHistory
+from pipeline.training.provenance import provenance
+from pipeline.training.settings import ClusterTraining, TrainSettings
+from pipeline.training.tracking import Tracker, tracked
+
+logger = logging.getLogger(__name__)
+
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""With batch norm and fresh weights there is no Caffe range to keep to; this brings inputs near unit spread."""
+RUNS_FOLDER = "_runs"
+"""The folder next to the package with a folder per run, for its checkpoints."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from; weights that are not given start at random."""
+
+    architecture: Architecture
+    preprocessing: Preprocessing
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A training under a name, which a later one under the same name takes up.
+
+    url: folder with its checkpoints; data: what is learned from, as it is compared.
+    """
+
+    name: str
+    settings: ClusterTraining
+    url: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Training:
+    """The result of a training."""
+
+    evaluation: Evaluation
+    """The measurement of the package that was written, with its metrics in it."""
+    measured_on: str
+    """The name of the data that it was measured on, for people."""
+    history: TrainingHistory
+
+
+def train_on_data(settings: TrainSettings) -> Training:
+    """Train on a split of labelled images, measure on another, and write the package.
+
+    Raises:
+        SettingError: the data or the package to start from can't be used, or no package could be written at the end.
+    """
+    check_free(settings.output)
+    images = read_clean(settings.data, settings.train_split)
+    names = class_names(images)
+    examples = LabelledExamples(images, names)
+    if not num_to_learn_from(images):
+        raise DataError(
+            f"train_split {settings.train_split!r}: nothing to learn from in {len(images):,} images: no object, or none but crowds"
+        )
+    held_out = LabelledExamples(read_clean(settings.data, settings.val_split), names)
+    start = (
+        from_package(settings, names)
+        if settings.init
+        else from_scratch(settings.width, settings.architecture, **settings.default_boxes)
+    )
+    runs = settings.storage or f"{settings.output.rstrip('/')}/{RUNS_FOLDER}"
+    run = TrainingRun(settings.name, settings, f"{runs.rstrip('/')}/{settings.name}", {"data": examples.digest})
+    origin = start.provenance | {
+        "data": list(settings.data),
+        "split": settings.train_split,
+        "num_images": len(images),
+        "data_digest": run.data["data"],
+    }
+    measured_on = f"{' '.join(settings.data)} {settings.val_split}"
+    logger.info(
+        "%s: looking at all %s images, for they are measured on at the end", settings.val_split, f"{len(held_out):,}"
+    )
+    held_out.check_images()
+    begun = begin(start, names, run)
+    with tracked(settings, run.name, run.url, redacted_json(settings.model_dump(mode="json"))) as trackers:
+        with cluster(settings.address):
+            package, history = train_from(begun, examples, held_out, run, origin, trackers)
+            evaluation = finish(package, held_out, settings.output, measured_on)
+        for tracker in trackers:
+            tracker.finish(evaluation.package.record.metrics)
+    return Training(evaluation, measured_on, history)
+
+
+def from_scratch(width: float, kind: Kind = "ssd300_vgg16", **default_boxes: Any) -> Start:
+    """A network with batch norm, all of it at random."""
+    return Start(
+        Architecture(kind=kind, width=width, batch_norm=True, **default_boxes), Preprocessing(std=IMAGENET_STD)
+    )
+
+
+def from_package(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
+    """What of the package `settings.init` fits, and its architecture; a trunk leaves the kind to the settings.
+
+    Raises:
+        SettingError: it can't be read, nothing of its trunk fits, or a setting contradicts it.
+    """
+    assert settings.init is not None
+    try:
+        package = read_start(settings.init)
+    except SettingError as error:
+        raise SettingError(f"init: {error}") from error
+    architecture = package.record.architecture
+    if not package.record.class_names:
+        architecture = Architecture(
+            kind=settings.architecture,
+            width=architecture.width,
+            batch_norm=architecture.batch_norm,
+            **settings.default_boxes,
+        )
+    theirs = {"width": architecture.width, "architecture": architecture.kind, "scales": architecture.scales}
+    for name, value in theirs.items():
+        if name in settings.model_fields_set and getattr(settings, name) != value:
+            raise SettingError(f"{name}: that of init {settings.init!r} is {value}, not {getattr(settings, name)}")
+    weights = package.fitting(architecture, labels)
+    if not any(name.startswith("trunk.") and name.endswith(".weight") for name in weights):
+        raise SettingError(f"init {settings.init!r} can't be used: nothing of its trunk fits {architecture.kind}")
+    if broken := sorted(name for name, tensor in weights.items() if not tensor.isfinite().all()):
+        raise SettingError(f"init {settings.init!r} can't be used: not finite numbers: {', '.join(broken)}")
+    with torch.device("meta"):
+        fresh = SSD(architecture, len(labels) + 1).state_dict().keys() - weights.keys()
+    layers = sorted({name.partition(".")[0] for name in fresh})
+    print(f"init: {len(weights)} tensors kept; at random: {', '.join(layers) or 'none'}", file=sys.stderr)
+    return Start(architecture, package.record.preprocessing, weights, {"init": package.digest})
+
+
+def begin(start: Start, labels: tuple[str, ...], run: TrainingRun) -> ModelPackage:
+    """The model to be, with the weights that it starts from; needs no cluster.
+
+    Raises:
+        SettingError: the run was begun with other settings, or its folder can't be used; or no class has the name that a weight is for.
+    """
+    try:
+        class_weights(run.settings, labels)
+    except ValueError as error:
+        raise SettingError(str(error)) from error
+    record = PackageRecord(
+        name=run.name, architecture=start.architecture, class_names=labels, preprocessing=start.preprocessing
+    )
+    begun = ModelPackage(record, start.weights)
+    network = record.architecture.model_dump(mode="json") | {"start": begun.digest}
+    check_same_run(run.url, run.settings, run.data | network)
+    return begun
+
+
+def train_from(
+    begun: ModelPackage,
+    examples: Examples,
+    held_out: Examples,
+    run: TrainingRun,
+    origin: dict[str, Any],
+    trackers: Sequence[Tracker] = (),
+) -> tuple[ModelPackage, TrainingHistory]:
+    """Train a network on the cluster that we are in: the package, and how it went; raises as `pipeline.training.driver.train`."""
+    started = time.monotonic()
+    trained = train(begun, examples, held_out, run.settings, run.url, trackers)
+    origin = redacted_json(origin) | provenance(run.settings, trained.history, time.monotonic() - started)
+    weights = {key: _stored(tensor) for key, tensor in trained.weights.items()}
+    return ModelPackage(begun.record.model_copy(update={"provenance": origin}), weights), trained.history
+
+
+def _stored(tensor: torch.Tensor) -> torch.Tensor:
+    """Half the bytes: weights lose less in float16 than inference in bfloat16 does."""
+    return tensor.cpu().half() if tensor.is_floating_point() else tensor.cpu()
+
+
+def finish(package: ModelPackage, held_out: Examples, url: str, data: str) -> Evaluation:
+    """Measure a package on held-out examples, on the cluster that we are in, and write it with its metrics."""
+    evaluation = evaluate(package, held_out, DetectionSettings())
+    metrics = {"data": redacted(data)} | evaluation.metrics.summary()
+    package = ModelPackage(package.record.model_copy(update={"metrics": metrics}), package.weights)
+    write_package(package, url)
+    return replace(evaluation, package=package)

@@ -1,0 +1,192 @@
+"""What each training worker does: its part of each batch, checkpoints, measurements."""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.util.queue import Queue
+from torch import distributed
+
+from model.detector import Detector, detect
+from model.example import Examples
+from model.memory import keep_freed_memory
+from model.metrics import measure
+from model.order import share_of
+from model.package import ModelPackage
+from model.ssd import SSD
+from model.train import NotFiniteError, TrainingStep, learning_rate
+from pipeline.storage import store
+from pipeline.training.events import Begun, Measured, Stepped, Told
+from pipeline.training.feed import Feed
+from pipeline.training.history import TrainingHistory
+from pipeline.training.settings import ClusterTraining
+
+STATE_FILE = "state.pt"
+WORKER_CPUS = 0.5
+"""Share of a core that Ray books for a training worker; on a machine of two cores, two leave one for their examples."""
+SCORE = "map50"
+"""What checkpoints are compared by."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training, as its workers are given it.
+
+    start: record of the model to be, and the weights to start from, in a list as the feed's examples; held_out: as
+    these; url: folder of the run.
+    """
+
+    settings: ClusterTraining
+    feed: Feed
+    start: "list[ray.ObjectRef[ModelPackage]]"
+    held_out: "list[ray.ObjectRef[Examples]]"
+    url: str
+    told: Queue
+
+
+def learn(task: Task) -> str:
+    """Train from the last checkpoint, or from the start, to the end.
+
+    Returns:
+        Empty at the end; else why it could not go on: the loss is no number any more. Trying again would come to the same.
+    """
+    worker = Worker(task)
+    first_step = worker.resume()
+    return worker.learn_from(first_step) if first_step < task.settings.num_steps else ""
+
+
+class Worker:
+    """One of the workers of a training."""
+
+    def __init__(self, task: Task) -> None:
+        context = ray.train.get_context()
+        self._task, self._settings = task, task.settings
+        self._rank: int = context.get_world_rank()
+        self._num_workers: int = context.get_world_size()
+        self._device = ray.train.torch.get_device()
+        keep_freed_memory()
+        torch.set_num_threads(max(1, num_cores() // context.get_local_world_size()))
+        self._history = TrainingHistory.of(self._settings.num_steps)
+        start = ray.get(task.start[0])
+        self._record = start.record
+        self._step = TrainingStep(
+            new_network(start, self._settings.seed).to(self._device),
+            self._record,
+            self._settings,
+        )
+
+    def resume(self) -> int:
+        """Take up the last checkpoint that was registered, if any: the steps that are done."""
+        checkpoint, num_done = ray.train.get_checkpoint(), 0
+        if checkpoint:
+            state = read_state(checkpoint)
+            num_done = state["step"]
+            self._step.load(state)
+            self._history = TrainingHistory.from_state(state["history"])
+        is_eager = self._settings.compile and not self._step.is_compiled
+        self._tell(Begun(num_done, self._num_workers, self._device.type, is_eager))
+        return num_done
+
+    def learn_from(self, first_step: int) -> str:
+        """All steps that are left; returns as `learn`."""
+        share = share_of(self._rank, self._num_workers, self._settings.batch_size)
+        is_ahead = self._device.type != "cpu"  # else each segment is made with the cores that learn from it
+        batches = self._task.feed.batches(first_step, share, self._data_cpus(), is_ahead)
+        for step, (images, targets) in zip(range(first_step, self._settings.num_steps), batches, strict=True):
+            try:
+                losses = self._step(step, images, targets)
+                rate = learning_rate(step, self._settings)
+                self._tell(Stepped(step + 1, losses.localization.item(), losses.classification.item(), rate))
+                self._save_if_due(step + 1)
+            except NotFiniteError as error:
+                return f"{error}; its batch is kept in {self._keep_batch(step)}"
+        return ""
+
+    def _data_cpus(self) -> float:
+        """This worker's part of the cores that no training worker books."""
+        num_cpus: float = ray.cluster_resources()["CPU"]  # type: ignore[no-untyped-call]
+        return num_cpus / self._num_workers - WORKER_CPUS
+
+    def _save_if_due(self, num_done: int) -> None:
+        every = self._settings.validate_every_steps
+        is_measured = every is not None and (num_done % every == 0 or num_done == self._settings.num_steps)
+        if is_measured or num_done % self._settings.checkpoint_every_steps == 0 or num_done == self._settings.num_steps:
+            self._step.check_weights()
+            self._save(num_done, self._measure(num_done) if is_measured else {})
+
+    def _save(self, num_done: int, metrics: dict[str, Any]) -> None:
+        """A checkpoint, written by the first worker; it counts once Ray Train has registered it."""
+        metrics = {"step": num_done} | metrics
+        if self._rank:
+            ray.train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder:
+            state = {"step": num_done, "history": self._history.state()} | self._step.state()
+            torch.save(state, f"{folder}/{STATE_FILE}")
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def _measure(self, num_done: int) -> dict[str, Any]:
+        """mAP on the held-out images, each worker detecting in some of them; known to the first worker."""
+        held_out = ray.get(self._task.held_out[0])
+        detector = Detector(ModelPackage(self._record, self._step.state()["network"]), self._device)
+        mine = [detect(detector, held_out, index) for index in range(self._rank, len(held_out), self._num_workers)]
+        everyone: list[Any] = [mine]
+        if self._num_workers > 1:
+            everyone = [None] * self._num_workers
+            distributed.all_gather_object(everyone, mine)
+        if self._rank:
+            return {}
+        found, truths = zip(*(pair for pairs in everyone for pair in pairs), strict=True)
+        summary = measure(found, truths, self._record.class_names).summary()
+        metrics = {name: summary[name] or 0.0 for name in ("map", SCORE)}
+        self._tell(Measured(num_done, metrics["map"], metrics[SCORE]))
+        return metrics
+
+    def _keep_batch(self, step: int) -> str:
+        """Write down what the step should have learned; the file's URL."""
+        url = f"{self._task.url}/not_finite_step_{step}.json"
+        if self._rank == 0:
+            store.write(url, json.dumps(describe_batch(self._task.feed, step), indent=2).encode())
+        return url
+
+    def _tell(self, message: Told) -> None:
+        if self._rank == 0:
+            self._history.add(message)
+            self._task.told.put(message)
+
+
+def num_cores() -> int:
+    """Of this machine, that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def new_network(start: ModelPackage, seed: int) -> SSD:
+    """At random, but for the weights that there are."""
+    torch.manual_seed(seed)
+    network = SSD(start.record.architecture, len(start.record.class_names) + 1)
+    network.load_state_dict(start.weights, strict=False)
+    return network.to(memory_format=torch.channels_last)
+
+
+def read_state(checkpoint: ray.train.Checkpoint) -> dict[str, Any]:
+    """What a checkpoint holds: the steps that are done and their history, network and optimizer; no code."""
+    with checkpoint.as_directory() as folder:
+        state: dict[str, Any] = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
+    return state
+
+
+def describe_batch(feed: Feed, step: int) -> dict[str, Any]:
+    """Which images a step takes, and their objects as they come out of the augmentation, in shares of the image."""
+    batch_size = feed.settings.batch_size
+    images = [
+        {"index": index, "uri": example.uri, "boxes_xyxy": boxes_xyxy.tolist(), "labels": labels.tolist()}
+        for index, example, (_, boxes_xyxy, labels) in feed.prepared(range(step * batch_size, (step + 1) * batch_size))
+    ]
+    return {"step": step, "learning_rate": learning_rate(step, feed.settings), "images": images}

@@ -1,0 +1,217 @@
+"""From labelled images to a measured package."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jobs.commands.train import evaluate_and_show, train_and_show
+from jobs.demo.pictures import CLASS_NAMES, draw_picture
+from model.config import Architecture, Preprocessing
+from model.package import ModelPackage
+from model.package_files import PackageRecord
+from model.ssd import SSD, adapted_trunk
+from pipeline.errors import SettingError, SsdBatchError
+from pipeline.evaluation.settings import EvaluateSettings
+from pipeline.registry.packages import read_package, read_start, write_package
+from pipeline.training.run import from_package, train_on_data
+from pipeline.training.settings import TrainSettings
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("local_cluster"),
+]
+
+OBJECT = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("voc")
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    for seed in range(12):
+        picture = draw_picture(seed)
+        picture.image.save(root / f"JPEGImages/{seed}.jpg")
+        objects = zip(picture.labels, picture.boxes_xyxy.astype(int), strict=True)
+        drawn = "".join(OBJECT.format(CLASS_NAMES[label - 1], *box) for label, box in objects)
+        text = f"<annotation><filename>{seed}.jpg</filename>{drawn}</annotation>"
+        (root / f"Annotations/{seed}.xml").write_text(text)
+    (root / "ImageSets/Main/train.txt").write_text("\n".join(map(str, range(9))))
+    (root / "ImageSets/Main/val.txt").write_text("9\n10\n11\n")
+    return root
+
+
+def settings(voc: Path, output: Path, **more: object) -> TrainSettings:
+    few: dict[str, Any] = {"num_steps": 2, "batch_size": 2}
+    if "init" not in more:
+        few["width"] = 0.05
+    return TrainSettings(data=(str(voc),), output=str(output), name="shapes", **few | more)
+
+
+IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A narrow VGG16 as `model import` leaves wide ones: no heads, no classes, no batch norm."""
+    torch.manual_seed(3)
+    architecture = Architecture(width=0.1)
+    weights = {f"trunk.{name}": tensor for name, tensor in adapted_trunk(architecture).state_dict().items()}
+    record = PackageRecord(name="vgg", architecture=architecture, class_names=(), preprocessing=IMAGENET)
+    url = str(tmp_path_factory.mktemp("trunk"))
+    write_package(ModelPackage(record, weights), url)
+    return url
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training that began with the trunk. folder: of its `model` and its TensorBoard `events`; metrics: what it returned."""
+
+    folder: Path
+    metrics: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def trained(voc: Path, trunk: str, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Its steps are so small that weights stay what they were, to the eye of float16."""
+    folder = tmp_path_factory.mktemp("trained")
+    more = {"seed": 5, "learning_rate": 1e-9, "weight_decay": 0, "tensorboard": str(folder / "events")}
+    start = {"init": trunk, "architecture": "ssd512_vgg16"}
+    return Trained(folder, train_and_show(settings(voc, folder / "model", **start, **more)))
+
+
+def test_a_training_leaves_a_package_with_its_metrics(voc: Path, trained: Trained, tmp_path: Path) -> None:
+    folder, metrics = trained.folder, trained.metrics
+    package = read_package(str(folder / "model"))
+    assert set(package.record.class_names) <= set(CLASS_NAMES)
+    assert json.loads(json.dumps(metrics)) == package.record.metrics
+    origin = package.record.provenance
+    assert (origin["settings"]["seed"], origin["num_steps"], origin["num_workers"], origin["devices"]) == (
+        5,
+        2,
+        [1],
+        ["cpu"],
+    )
+    assert (origin["data"], origin["split"], origin["num_images"]) == ([str(voc)], "train", 9)
+    page = (folder / "model/training.html").read_text()
+    assert all(text in page for text in (package.digest, 'aria-label="Loss"', "Worst mistakes", origin["data_digest"]))
+    assert len(list((folder / "events").glob("events.out.tfevents.*"))) == 1
+    assert (metrics["num_images"], set(metrics["per_class"]) <= set(CLASS_NAMES)) == (3, True)
+
+    held_out = EvaluateSettings(
+        model=str(folder / "model"), data=(str(voc),), split="val", page=str(tmp_path / "page.html")
+    )
+    assert evaluate_and_show(held_out).metrics.summary().items() <= metrics.items()
+    assert 'aria-label="Loss"' not in (tmp_path / "page.html").read_text()
+
+
+def test_a_training_starts_from_a_trunk(trained: Trained, trunk: str) -> None:
+    package = read_package(str(trained.folder / "model"))
+    assert package.record.architecture == Architecture(kind="ssd512_vgg16", width=0.1)
+    assert package.record.preprocessing == IMAGENET
+    start = read_start(trunk)
+    assert package.record.provenance["init"] == start.digest
+    assert len(start.weights) == 26
+    for name, tensor in start.weights.items():
+        torch.testing.assert_close(package.weights[name].float(), tensor.float(), atol=1e-3, rtol=1e-3)
+
+
+def test_what_a_trunk_leaves_to_chance(
+    voc: Path, tmp_path: Path, trunk: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from_package(settings(voc, tmp_path, init=trunk), ("circle",))
+    assert "init: 26 tensors kept; at random: classification, conv10_1, conv10_2, " in capsys.readouterr().err
+
+
+def test_a_training_stops_before_it_starts(voc: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"no data has the split 'other'"):
+        train_on_data(settings(voc, tmp_path / "model", train_split="other"))
+    with pytest.raises(SettingError, match=r"class_weights: no class is named klass 1; there are "):
+        train_on_data(settings(voc, tmp_path / "model", class_weights={"klass 1": 3}))
+    picture = voc / "JPEGImages/10.jpg"
+    content = picture.read_bytes()
+    picture.write_bytes(content[:200])
+    with pytest.raises(SettingError, match=r"JPEGImages/10\.jpg: "):
+        train_on_data(settings(voc, tmp_path / "model"))  # it would be measured on at the end
+    picture.write_bytes(content)
+    (voc / "ImageSets/Main/empty.txt").write_text("empty\n")
+    (voc / "Annotations/empty.xml").write_text("<annotation/>")
+    (voc / "JPEGImages/empty.jpg").write_bytes(content)
+    with pytest.raises(SettingError, match=r"train_split 'empty': nothing to learn from in 1 images"):
+        train_on_data(settings(voc, tmp_path / "model", train_split="empty"))
+    assert not (tmp_path / "model").exists()
+    begun = tmp_path / "model/_runs/shapes/settings.json"
+    begun.parent.mkdir(parents=True)
+    begun.write_text("{}")
+    with pytest.raises(SettingError, match=r"num_steps: 2, not None; .* as the run in .* was begun with"):
+        train_on_data(settings(voc, tmp_path / "model"))
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(SettingError, match="holds a model package already"):
+        train_on_data(settings(voc, tmp_path))
+
+
+@pytest.mark.parametrize("same_classes", [True, False])
+def test_a_training_starts_from_a_detector(
+    voc: Path, tmp_path: Path, same_classes: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its classes decide whether its classification heads are kept; all else is. A start is learned from as a trunk's is."""
+    architecture, names = Architecture(width=0.05, batch_norm=True), ("circle", "ring")
+    record = PackageRecord(name="first", architecture=architecture, class_names=names, preprocessing=IMAGENET)
+    first = ModelPackage(record, SSD(architecture, 3).state_dict())
+    write_package(first, str(tmp_path / "init"))
+    labels = names if same_classes else ("other circle", "other ring")
+    start = from_package(settings(voc, tmp_path / "again", init=str(tmp_path / "init")), labels)
+    assert (start.architecture, start.preprocessing) == (architecture, IMAGENET)
+    classification = {name for name in first.weights if name.startswith("classification.")}
+    assert classification
+    assert start.weights.keys() == first.weights.keys() - (set() if same_classes else classification)
+    assert all(torch.equal(tensor, first.weights[name]) for name, tensor in start.weights.items())
+    at_random = "none" if same_classes else "classification"
+    assert f"at random: {at_random}\n" in capsys.readouterr().err
+
+
+def test_a_setting_that_contradicts_init(voc: Path, tmp_path: Path, trunk: str) -> None:
+    with pytest.raises(SettingError, match=r"width: that of init .* is 0\.1, not 0\.05"):
+        train_on_data(settings(voc, tmp_path / "model", init=trunk, width=0.05))
+    architecture = Architecture(width=0.05)
+    record = PackageRecord(name="x", architecture=architecture, class_names=("a",))
+    write_package(ModelPackage(record, SSD(architecture, 2).state_dict()), str(tmp_path / "init"))
+    with pytest.raises(SettingError, match=r"architecture: that of init .* is ssd300_vgg16, not ssd512_vgg16"):
+        train_on_data(settings(voc, tmp_path / "model", init=str(tmp_path / "init"), architecture="ssd512_vgg16"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"trunk.0.weight": torch.zeros(64, 3, 3, 3)}, "nothing of its trunk fits ssd300_vgg16"),
+        ({"trunk.0.weight": torch.full((8, 3, 3, 3), torch.nan)}, r"not finite numbers: trunk\.0\.weight"),
+    ],
+)
+def test_an_init_that_is_no_start(voc: Path, tmp_path: Path, weights: dict[str, torch.Tensor], message: str) -> None:
+    record = PackageRecord(name="x", architecture=Architecture(width=0.05), class_names=())
+    write_package(ModelPackage(record, weights), str(tmp_path / "init"))
+    with pytest.raises(SettingError, match=message):
+        train_on_data(settings(voc, tmp_path / "model", init=str(tmp_path / "init")))
+
+
+def test_an_init_that_is_no_package(voc: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"^init: model .* can't be read: "):
+        train_on_data(settings(voc, tmp_path / "model", init=str(tmp_path / "none")))
+
+
+def test_a_loss_that_is_no_number_is_one_line(voc: Path, tmp_path: Path) -> None:
+    """And its batch is kept: what came out of the augmentation, and where it is from."""
+    with pytest.raises(
+        SsdBatchError, match=r"the loss is (nan|inf) at step \d; its batch is kept in .*; a lower learn"
+    ):
+        train_on_data(settings(voc, tmp_path, learning_rate=1e30, warmup_steps=0, num_steps=9))
+    (file,) = (tmp_path / "_runs/shapes").glob("not_finite_step_*.json")
+    kept = json.loads(file.read_text())
+    assert kept["learning_rate"] > 1e29
+    assert [Path(image["uri"]).parent for image in kept["images"]] == [voc / "JPEGImages"] * 2
+    assert len(kept["images"][0]["boxes_xyxy"]) == len(kept["images"][0]["labels"])

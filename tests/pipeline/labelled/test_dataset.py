@@ -1,0 +1,136 @@
+import logging
+
+import fsspec
+import pytest
+
+from pipeline.labelled.dataset import find_folders, read_clean, read_labelled
+from pipeline.labelled.image_facts import look_at
+from pipeline.labelled.record import DataError
+
+
+def names(images) -> list[str]:
+    return [image.uri.rpartition("/")[2] for image in images]
+
+
+def test_several_folders_of_any_layout(labelled, tmp_path):
+    labelled.voc(tmp_path / "VOC2007", a="", b="")
+    labelled.coco(tmp_path / "coco", names=("c.jpg",))
+    assert names(read_labelled([str(tmp_path / "coco"), f"{tmp_path}/VOC2007/"], "train")) == [
+        "c.jpg",
+        "a.jpg",
+        "b.jpg",
+    ]
+
+
+def test_a_devkit_holds_several_years(labelled, tmp_path, caplog):
+    labelled.voc(tmp_path / "VOC2012", a="")
+    labelled.voc(tmp_path / "VOC2007", b="")
+    labelled.voc(tmp_path / "VOC2007", "test", c="")
+    (tmp_path / "VOCcode").mkdir()
+    assert names(read_labelled([str(tmp_path)], "train")) == ["b.jpg", "a.jpg"]
+    with caplog.at_level(logging.INFO):
+        assert names(read_labelled([str(tmp_path)], "test")) == ["c.jpg"]
+    assert f"{tmp_path}/VOC2012 has no split 'test'" in caplog.text
+
+
+def test_file_urls(labelled, tmp_path):
+    labelled.voc(tmp_path, a="")
+    (found,) = read_labelled([f"file://{tmp_path}"], "train")
+    assert found.uri == f"{tmp_path}/JPEGImages/a.jpg"
+
+
+def test_any_url_of_fsspec(labelled, tmp_path):
+    labelled.voc(tmp_path / "VOC2007", a="")
+    labelled.coco(tmp_path / "coco", names=("c.jpg",))
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path), "/labelled", recursive=True)
+    urls = ["memory://labelled/VOC2007", "memory://labelled/coco"]
+    uris = [image.uri for image in read_labelled(urls, "train")]
+    assert uris == ["memory://labelled/VOC2007/JPEGImages/a.jpg", "memory://labelled/coco/train/c.jpg"]
+    assert [facts.size_px for _, facts in look_at(uris)] == [(20, 10)] * 2
+    memory.rm("/labelled", recursive=True)
+
+
+def test_a_split_that_is_nowhere_is_named(labelled, tmp_path):
+    labelled.voc(tmp_path / "voc", a="")
+    labelled.coco(tmp_path / "coco")
+    with pytest.raises(
+        DataError, match=r"no data has the split 'val': looked for .* in .*voc \(Pascal VOC\), .*coco \(COCO\)"
+    ):
+        read_labelled([str(tmp_path / "voc"), str(tmp_path / "coco")], "val")
+
+
+@pytest.mark.parametrize("content", ["", "annotations", "VOC2007"])
+def test_what_is_no_data_set_says_what_was_looked_for(content, tmp_path):
+    (tmp_path / content).mkdir(exist_ok=True)
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(
+        DataError,
+        match=r"is no data set that can be read: .*; looked for ImageSets .*instances_.*VOCdevkit.*docs/data\.md",
+    ):
+        find_folders(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((), "the folder is empty"),
+        (("a.txt", "b"), "found a.txt, b"),
+        (("a.jpg", "b.png"), r"images alone \(a.jpg\); name the folder"),
+        (("data.yaml", "images", "labels"), r"YOLO's layout \(data.yaml\); export"),
+        (("instances_train.json", "train"), r"COCO's files beside the images \(instances_train.json\); move them"),
+        (("_annotations.coco.json", "1.jpg"), r"an export of Roboflow"),
+        (("1.json", "1.jpg"), "LabelMe's"),
+        (("1.xml", "1.jpg"), "VOC's annotations without its folders"),
+        (("annotations.xml", "images"), "CVAT's own format"),
+        (("Annotations", "JPEGImages"), "VOC's folders without lists of splits"),
+        (("train/_annotations.coco.json", "train/1.jpg", "README.txt"), r"an export of Roboflow"),
+        (("valid/1.xml", "valid/1.jpg"), "VOC's annotations without its folders"),
+        (("data.zip",), r"an archive \(data.zip\); unpack it"),
+    ],
+)
+def test_what_is_no_data_set_says_what_was_found_and_what_to_do(names, message, tmp_path):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=message):
+        find_folders(str(tmp_path))
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere' can't be read"):
+        find_folders(str(tmp_path / "nowhere"))
+
+
+def test_a_broken_annotation_stops_the_reading_or_is_told(labelled, tmp_path):
+    labelled.voc(tmp_path, a="", b="")
+    (tmp_path / "Annotations/a.xml").write_text("no XML")
+    with pytest.raises(DataError, match=r"a\.xml: not a VOC annotation"):
+        read_labelled([str(tmp_path)], "train")
+    broken = []
+    assert names(read_labelled([str(tmp_path)], "train", broken.append)) == ["b.jpg"]
+    assert len(broken) == 1
+
+
+def test_what_is_left_out_is_said(labelled, tmp_path, caplog):
+    labelled.voc(tmp_path, a=labelled.thing("cat", 3, 3, 3, 8) + labelled.thing("cat", 3, 3, 99, 8), b="")
+    with caplog.at_level(logging.INFO):
+        images = read_clean([str(tmp_path)], "train")
+    assert [image.boxes_xyxy.tolist() for image in images] == [[[2, 2, 20, 8]], []]
+    assert caplog.messages == [
+        "train: 2 images, 1 objects; 1 boxes without area left out; 1 boxes that reach over the border clipped"
+    ]
+
+
+@pytest.mark.s3
+def test_both_layouts_on_s3(labelled, upload, tmp_path):
+    labelled.voc(tmp_path / "VOC2007", a=labelled.thing("cat", 1, 1, 5, 5))
+    labelled.coco(tmp_path / "coco", {"image_id": 1, "category_id": 7, "bbox": [1, 1, 5, 5]}, names=("deep/c.jpg",))
+    url = upload(tmp_path)
+    voc, coco = read_labelled([url, f"{url}/coco"], "train")
+    assert (voc.uri, voc.class_names) == (f"{url}/VOC2007/JPEGImages/a.jpg", ("cat",))
+    assert (coco.uri, coco.class_names) == (f"{url}/coco/train/deep/c.jpg", ("dog",))
+    with pytest.raises(DataError, match="no data has the split 'val'"):
+        read_labelled([url], "val")
+    with pytest.raises(DataError, match="can't be read"):
+        read_labelled(["s3://no-such-bucket/data"], "train")

@@ -1,0 +1,78 @@
+"""Signals are sent to this process, for which the handlers stand only within `stoppable`."""
+
+import signal
+import sys
+
+import pytest
+
+from pipeline.errors import StoppedError
+from pipeline.signals import SIGNALS, handler_kept, stoppable, told
+
+
+def handlers() -> list[object]:
+    return [signal.getsignal(number) for number in SIGNALS]
+
+
+def stop_by(number: signal.Signals, heard: list[str]) -> None:
+    with stoppable(), told(lambda: heard.append("told")):
+        try:
+            signal.raise_signal(number)
+        finally:
+            heard.append("ended")
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_told_before_anything_ends_and_has_an_exit_code(number, exit_code):
+    before, heard = handlers(), []
+    with pytest.raises(StoppedError, match=f"stopped by {number.name}") as stopped:
+        stop_by(number, heard)
+    assert stopped.value.exit_code == exit_code
+    assert heard == ["told", "ended"]
+    assert handlers() == before
+
+
+def break_while_it_ends() -> None:
+    with stoppable():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise ConnectionError("what it needs is gone, too")
+
+
+def test_what_breaks_because_of_a_signal_is_a_stop():
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        break_while_it_ends()
+
+
+def fail() -> None:
+    with stoppable():
+        raise ZeroDivisionError
+
+
+def test_an_error_without_a_signal_is_itself():
+    with pytest.raises(ZeroDivisionError):
+        fail()
+
+
+def test_who_has_left_is_told_no_more():
+    heard: list[str] = []
+    with told(lambda: heard.append("left")):
+        pass
+    with pytest.raises(StoppedError):
+        stop_by(signal.SIGTERM, heard)
+    assert heard == ["told", "ended"]
+
+
+def stop_under_another_handler() -> None:
+    with stoppable(), handler_kept(signal.SIGTERM):
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_handler_that_a_library_sets_does_not_stay_and_hands_on_its_signal():
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        stop_under_another_handler()
+    before = handlers()
+    with handler_kept(signal.SIGTERM):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    assert handlers() == before
