@@ -9,6 +9,7 @@ import obstore
 
 from pipeline.images.pace import Pace
 from pipeline.storage import store
+from pipeline.storage.local import local_etag
 from pipeline.urls import bucket_and_key, is_local, is_s3
 
 NUM_REQUESTS, NUM_FEWEST_REQUESTS = 64, 4
@@ -51,11 +52,11 @@ def read_version(uri: str, etag: str, size_bytes: int | None) -> Content:
 
 def _read_local(path: str, etag: str) -> bytes:
     with open(path, "rb") as file:
-        found = store.local_etag(os.fstat(file.fileno()))
+        found = local_etag(os.fstat(file.fileno()))
         if etag and found != etag:
             raise ChangedError(f"the file has changed since it was listed ({etag} then, {found} now)")
         data = file.read()
-        if store.local_etag(os.fstat(file.fileno())) != found:
+        if local_etag(os.fstat(file.fileno())) != found:
             raise ChangedError("the file was written to while it was read")
         return data
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import SettingError, reason
 from pipeline.storage import store
-from pipeline.storage.store import ARCHIVE_CLASSES, ARCHIVED, StoredObject
+from pipeline.storage.stored import ARCHIVE_CLASSES, ARCHIVED, StoredObject
 from pipeline.texts import decode_text
 from pipeline.urls import is_local
 

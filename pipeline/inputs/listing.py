@@ -18,7 +18,7 @@ from pipeline.inputs.manifest import LISTING, is_manifest, read_manifest
 from pipeline.redaction import redacted
 from pipeline.sql import bounded, literal
 from pipeline.storage import store
-from pipeline.storage.store import StoredObject
+from pipeline.storage.stored import StoredObject
 from pipeline.storage.table_files import DATA_FILE, LOG_FOLDER, WORK_FOLDER
 from pipeline.urls import absolute
 

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import SettingError, reason
 from pipeline.redaction import has_secret, redacted
 from pipeline.storage import store
-from pipeline.storage.store import NUM_STAT_THREADS, StoredObject
+from pipeline.storage.fsspec_store import NUM_STAT_THREADS
+from pipeline.storage.stored import StoredObject
 from pipeline.urls import absolute
 
 TEXT_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json", ".txt")

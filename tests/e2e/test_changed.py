@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.demo import PACKAGE
-from pipeline.storage.store import local_etag
+from pipeline.storage.local import local_etag
 from tests.e2e.command import ask, infer, jpeg
 
 pytestmark = pytest.mark.slow

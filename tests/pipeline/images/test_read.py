@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.images import read
 from pipeline.images.read import ChangedError, read_version
-from pipeline.storage import store
+from pipeline.storage.local import local_etag
 
 
 class OverwrittenInMidRead(io.FileIO):
@@ -28,7 +28,7 @@ def test_a_file_that_is_written_to_in_mid_read_is_not_mixed(tmp_path: Path, monk
     path = tmp_path / "image"
     path.write_bytes(b"a" * 1000)
     os.utime(path, (1, 1))
-    etag = store.local_etag(os.stat(path))
+    etag = local_etag(os.stat(path))
     assert read_version(str(path), etag, 1000).data == b"a" * 1000
     monkeypatch.setattr(read, "open", lambda path, _: OverwrittenInMidRead(path), raising=False)
     with pytest.raises(ChangedError, match="while it was read"):

@@ -12,9 +12,9 @@ import pytest
 
 from pipeline.errors import SettingError, is_outage
 from pipeline.images.read import ChangedError, read_version
-from pipeline.storage import store
-from pipeline.storage.store import StoredObject
-from pipeline.urls import absolute
+from pipeline.storage import local, store
+from pipeline.storage.stored import StoredObject
+from pipeline.urls import absolute, bucket_and_key
 
 ODD_KEYS = [
     "with space.jpg", " leading space.jpg", "ünïcödé_图像.jpg", "é composed.jpg", "e\u0301 decomposed.jpg",
@@ -61,8 +61,8 @@ def test_relative_paths_start_at_the_working_folder(tmp_path, monkeypatch):
 
 
 def test_bucket_and_key_keep_the_keys_slashes():
-    assert store.bucket_and_key("s3://bucket//a//b") == ("bucket", "/a//b")
-    assert store.bucket_and_key("s3://bucket") == ("bucket", "")
+    assert bucket_and_key("s3://bucket//a//b") == ("bucket", "/a//b")
+    assert bucket_and_key("s3://bucket") == ("bucket", "")
 
 
 def test_an_unknown_scheme_is_a_wrong_setting():
@@ -80,7 +80,7 @@ def test_a_local_etag_is_time_and_size(tmp_path):
 
 
 def test_a_folder_is_walked_page_by_page(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "PAGE", 2)
+    monkeypatch.setattr(local, "PAGE", 2)
     for name in ("a", "b", "deep/c", "deep/er/d", "deep/er/e"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)

@@ -1,0 +1,100 @@
+"""The file system of this machine."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import islice
+
+from pipeline.storage.fsspec_store import FsspecStore
+from pipeline.storage.stored import PAGE, StoredObject
+
+
+class LocalStore(FsspecStore):
+    """Files by absolute path. Each appears whole, and of two who create one, one fails."""
+
+    def write(self, url: str, data: bytes) -> None:
+        """Write a whole file: readers see all of it, or what was there before."""
+        os.replace(self._beside(url, data), url)
+
+    def create(self, url: str, data: bytes) -> None:
+        """Write a file that is not there yet: a link to it fails where it is."""
+        beside = self._beside(url, data)
+        try:
+            os.link(beside, url)
+        finally:
+            os.unlink(beside)
+
+    def _beside(self, url: str, data: bytes) -> str:
+        """Write into a file of another name, and return its path."""
+        beside = f"{url}.{uuid.uuid4().hex}"
+        super().write(beside, data)
+        return beside
+
+    def walk(self, url: str) -> Iterator[list[StoredObject]]:
+        """Yield all files below a folder, links to folders followed, or the one file."""
+        if not os.path.isdir(url):
+            yield [self.stat(url)]
+            return
+        os.scandir(url).close()  # raises where it may not be listed
+        entries = _local_files(url, (os.path.realpath(url),))
+        while page := list(islice(entries, PAGE)):
+            yield page
+
+    def stat(self, url: str) -> StoredObject:
+        """Return one file."""
+        return _local_object(url, os.stat(url))
+
+
+def _local_files(folder: str, roots: tuple[str, ...]) -> Iterator[StoredObject]:
+    """Yield all files below a folder; links to folders are followed, but for those to what is walked anyway.
+
+    Args:
+        folder: it is there.
+        roots: where the walks that led here began, without links.
+    """
+    unlisted: list[OSError] = []
+    for above, folders, files in os.walk(folder, onerror=unlisted.append):
+        for name in files:
+            path = os.path.join(above, name)
+            if not _is_utf_8(path):
+                yield StoredObject(path, "", None, None, unusable="their names are not UTF-8; rename them")
+                continue
+            with suppress(FileNotFoundError):  # It may vanish between the two looks; so may what a link names.
+                if os.path.isfile(path):
+                    yield _local_object(path, os.stat(path))
+        for name in folders:
+            path = os.path.join(above, name)
+            if os.path.islink(path):
+                target = os.path.realpath(path)
+                if not any(_is_in(target, root) or _is_in(root, target) for root in roots):
+                    yield from _local_files(path, (*roots, target))
+    for error in unlisted:
+        why = f"folders that can't be listed ({error.strerror})"
+        yield StoredObject(str(error.filename), "", None, None, unusable=why)
+
+
+def _is_utf_8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_in(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _local_object(path: str, status: os.stat_result) -> StoredObject:
+    try:
+        modified = datetime.fromtimestamp(status.st_mtime, UTC)
+    except (ValueError, OverflowError):  # after the year 9999: a time that is not known
+        modified = None
+    return StoredObject(path, local_etag(status), status.st_size, modified)
+
+
+def local_etag(status: os.stat_result) -> str:
+    """Return the text that names the version of a local file."""
+    return f"{status.st_mtime_ns}-{status.st_size}"

@@ -1,0 +1,72 @@
+"""S3, as a store: listed in ranges, created once. Imported where a URL needs it, for it takes a quarter of a second."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.storage import create_once, s3, s3_listing
+from pipeline.storage.fsspec_store import FsspecStore, as_os_error
+from pipeline.storage.stored import ARCHIVE_CLASSES, ARCHIVED, StoredObject
+from pipeline.urls import bucket_and_key
+
+
+class ObjectStore(FsspecStore):
+    """Objects by s3:// URL, whose key stands there as it is: nothing in it is escaped."""
+
+    def filesystem(self, url: str) -> tuple[Any, str]:
+        """Return s3fs with this process's access."""
+        return s3.filesystem(), url
+
+    def _writable(self, url: str) -> tuple[Any, str]:
+        return self.filesystem(url)  # there are no folders to make
+
+    @as_os_error()
+    def create(self, url: str, data: bytes) -> None:
+        """Write an object that is not there yet; of two who do, one fails."""
+        create_once.create(*bucket_and_key(url), data)
+
+    def walk(self, url: str) -> Iterator[list[StoredObject]]:
+        """Yield pages of a prefix; of a key, where there is no such prefix."""
+        bucket, key = bucket_and_key(url)
+        prefix = key if not key or key.endswith("/") else f"{key}/"
+        found = False
+        with as_os_error():
+            for page in s3_listing.walk(bucket, prefix):
+                entries = [entry for entry in page if not (entry["Key"].endswith("/") and entry["Size"] == 0)]
+                found = found or bool(entries)
+                yield [
+                    StoredObject(
+                        f"s3://{bucket}/{entry['Key']}",
+                        entry["ETag"].strip('"'),
+                        entry["Size"],
+                        _to_second(entry["LastModified"]),
+                        ARCHIVED if entry.get("StorageClass") in ARCHIVE_CLASSES else "",
+                    )
+                    for entry in entries
+                ]
+        if not found and key and not key.endswith("/"):
+            yield [self.stat(url)]
+
+    @as_os_error()
+    def stat(self, url: str) -> StoredObject:
+        """Return one object."""
+        bucket, key = bucket_and_key(url)
+        head = s3.filesystem().call_s3("head_object", Bucket=bucket, Key=key)
+        return StoredObject(url, head["ETag"].strip('"'), head["ContentLength"], _to_second(head["LastModified"]))
+
+    def check_creates_once(self, url: str) -> None:
+        """Make sure of it by trying."""
+        create_once.check_creates_once(*bucket_and_key(url))
+
+    def table_options(self, url: str) -> dict[str, str]:
+        """Return the access to the bucket, and how requests are repeated."""
+        return s3.table_options(bucket_and_key(url)[0])
+
+    def table_patience_s(self) -> float:
+        """Return how long requests are repeated."""
+        return s3.RETRY_S
+
+
+def _to_second(time: datetime) -> datetime:
+    """Drop the milliseconds that Ceph lists, and does not answer when asked for one object; AWS never has any."""
+    return time.astimezone(UTC).replace(microsecond=0)
