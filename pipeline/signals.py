@@ -1,4 +1,4 @@
-"""Being stopped by a signal: what is finished is committed first, then the run ends, whatever it waits for."""
+"""Stop at a signal: what is finished is committed first, then the run ends, whatever it waits for."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ _listeners: list[Callable[[], None]] = []
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Here the signals are told to who listens, and are a KeyboardInterrupt: the one exception that Ray's core hands on as it is.
+    """Call the listeners at a signal, and raise KeyboardInterrupt: the one exception that Ray's core hands on as it is.
 
     For the main thread, which Python gives all signals to.
 
@@ -24,8 +24,8 @@ def stoppable() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         caught.append(number)
-        for tell in _listeners:
-            tell()
+        for listen in _listeners:
+            listen()
         raise KeyboardInterrupt(signal.Signals(number).name)
 
     before = {number: signal.signal(number, stop) for number in SIGNALS}
@@ -41,18 +41,18 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def told(tell: Callable[[], None]) -> Iterator[None]:
-    """Call this when a signal comes, before anything ends for it; it must neither wait nor raise."""
-    _listeners.append(tell)
+def on_stop(listen: Callable[[], None]) -> Iterator[None]:
+    """Call a listener when a signal comes, before anything ends for it. The listener must neither wait nor raise."""
+    _listeners.append(listen)
     try:
         yield
     finally:
-        _listeners.remove(tell)
+        _listeners.remove(listen)
 
 
 @contextmanager
 def handler_kept(number: signal.Signals) -> Iterator[None]:
-    """Whatever handler is set in here: in the end the one that was there before is, and gets what the other was given."""
+    """Restore a signal's handler at the end, whatever was set meanwhile, and hand it the signal that the other was given."""
     handler = signal.getsignal(number)
     try:
         yield

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from pipeline.inference.run import Run
+from pipeline.inference.prepare import RunTask
+from pipeline.inference.run import execute
 from pipeline.inference.settings import InferSettings, days
 from pipeline.inference.summary import Summary
 from pipeline.inputs.listing import list_inputs
@@ -42,8 +43,8 @@ def backfill(settings: InferSettings) -> BackfillSummary:
         skipped = list_inputs(settings.input, settings.all_files, listed, since, until)
         for day in dates:
             logger.info("day %s of %s", day, settings.dates)
-            run = Run(_of_day(settings, day), ResultTable(table.url), package, Path(folder), stack, listed)
-            summaries[day.isoformat()] = run.execute()
+            task = RunTask(_of_day(settings, day), ResultTable(table.url), package, Path(folder), listed)
+            summaries[day.isoformat()] = execute(task, stack)
     wall_s = time.monotonic() - started
     num_done = sum(summary.ok + summary.failed for summary in summaries.values())
     return BackfillSummary(

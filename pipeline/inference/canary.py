@@ -15,7 +15,8 @@ from model.mistakes import find_mistakes
 from model.package_files import PackageFiles
 from model.postprocess import Detections
 from pipeline.errors import SettingError, TargetMissedError
-from pipeline.inference.run import Run
+from pipeline.inference.prepare import RunTask
+from pipeline.inference.run import execute
 from pipeline.inference.settings import CanarySettings, InferSettings
 from pipeline.inputs.listing import list_inputs, take_sample
 from pipeline.registry.packages import read_files
@@ -100,7 +101,7 @@ def _detect_with_both(settings: CanarySettings, packages: Sequence[PackageFiles]
     with ExitStack() as stack:  # of one place of work
         for url, package in zip((settings.against, settings.model), packages, strict=True):
             own = InferSettings(**knobs, table=table_url, model=url)
-            Run(own, ResultTable(table_url), package, listed.parent, stack, listed).execute()
+            execute(RunTask(own, ResultTable(table_url), package, listed.parent, listed), stack)
 
 
 def _rows(

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from pipeline.errors import SsdBatchError
+from pipeline.table.run_records import RunRecord
 
 SECONDS_PER_HOUR = 3600
 
@@ -61,12 +61,13 @@ class Cost:
                 "committed stays; run again with a higher max_cost for what is left"
             )
 
-    def columns(self, num_images: int) -> dict[str, Any]:
-        """What the run's record has of it.
+    def record(self, record: RunRecord, num_images: int) -> None:
+        """Put the cost into a run's record.
 
         Args:
+            record: of the run.
             num_images: that the run has detected or failed.
         """
-        cost = self.cost
-        per_thousand = None if cost is None or not num_images else cost / num_images * 1000
-        return {"num_nodes": self._most_nodes, "cost": cost, "cost_per_thousand": per_thousand}
+        cost = record.cost = self.cost
+        record.num_nodes = self._most_nodes
+        record.cost_per_thousand = None if cost is None or not num_images else cost / num_images * 1000

@@ -1,35 +1,30 @@
-"""One run: list, plan, fetch and decode, detect, commit, reconcile."""
+"""One run: prepare it, detect and commit what is planned, and reconcile the table with the plan."""
 
 import json
 import logging
 import tempfile
-import time
-import uuid
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import asdict
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
-from model.package_files import PackageError, PackageFiles
+from model.package_files import PackageError
 from pipeline import logs
-from pipeline.errors import SettingError, TargetMissedError, ended_by
+from pipeline.errors import TargetMissedError, ended_by
 from pipeline.inference.cost import Cost
-from pipeline.inference.estimate import Estimate, Throughput, estimates, last_throughput
 from pipeline.inference.failures import Failures
-from pipeline.inference.plan import Plan, make_plan, reconcile, tally
+from pipeline.inference.plan import Plan, reconcile, tally
+from pipeline.inference.prepare import Prepared, RunTask, check_limits, dry_run, prepare
 from pipeline.inference.settings import InferSettings
-from pipeline.inference.summary import DryRunSummary, Summary, explain
-from pipeline.inputs.listing import list_inputs, take_between, take_sample
+from pipeline.inference.summary import Summary, explain
 from pipeline.progress import Progress
 from pipeline.redaction import redacted_json
 from pipeline.registry.packages import read_files, unusable
-from pipeline.signals import told
+from pipeline.signals import on_stop
 from pipeline.stages.place import place, works_here
 from pipeline.stages.rows import DECODED, IS_FIRST, PlanRows
 from pipeline.stages.runner import FetchAndDecode, Runner, RunObserver, Stages, results, started
@@ -37,7 +32,7 @@ from pipeline.stages.timings import METERS, Meters
 from pipeline.table.commit import Committer
 from pipeline.table.delta import ResultTable
 from pipeline.table.fence import Fence
-from pipeline.table.run_records import RUNS, recorded
+from pipeline.table.run_records import RunRecord, recorded
 from pipeline.table.schema import IS_RETRY
 
 logger = logging.getLogger(__name__)
@@ -52,266 +47,33 @@ def infer(settings: InferSettings) -> Summary:
         ReconciliationError: rows are missing at the end; what is in the table stays, and the next run does the rest.
     """
     with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder, ExitStack() as stack:
-        table = ResultTable(settings.table)
-        return Run(settings, table, read_files(settings.model), Path(folder), stack).execute()
+        task = RunTask(settings, ResultTable(settings.table), read_files(settings.model), Path(folder))
+        return execute(task, stack)
 
 
-class Run:
-    """One run.
+def execute(task: RunTask, stack: ExitStack) -> Summary:
+    """Do a run, from listing to reconciliation; raises as `infer`.
 
     Args:
-        settings: the knobs.
-        table: where results go.
-        package: the model.
-        folder: for its listing and its plan.
+        task: what is to be done.
         stack: keeps the place of work that the run enters, until its owner leaves it; the next run uses it, too.
-        listed: a listing to take instead of the settings' input.
     """
-
-    def __init__(
-        self,
-        settings: InferSettings,
-        table: ResultTable,
-        package: PackageFiles,
-        folder: Path,
-        stack: ExitStack,
-        listed: Path | None = None,
-    ) -> None:
-        self._settings, self._table, self._package, self._stack = settings, table, package, stack
-        self._started, self._began = time.monotonic(), datetime.now(UTC)
-        self._listed = listed
-        self._listing, self._work = folder / "listing.parquet", folder / "work.parquet"
-        self._failures = Failures(settings.max_failed_share)
-        self._fence = Fence(table, f"{self._began:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}", settings.commit_interval_s)
-        self._run_date = settings.run_date or self._began.date()
-        self._constants = {
-            "model_name": package.record.name,
-            "model_digest": package.digest,
-            "run_id": self._fence.run_id,
-            "run_date": self._run_date,
-        }
-
-    def execute(self) -> Summary:
-        """From listing to reconciliation; raises as `infer`."""
-        with logs.of_run(self._fence.run_id), ExitStack() as self._at_end:
-            try:
-                return self._execute()
-            except (OSError, DeltaError) as error:  # a full disk, say
-                raise ended_by(
-                    f"table {self._table.url!r}: what was committed stays, and the run ended", error
-                ) from error
-
-    def _execute(self) -> Summary:
-        settings = self._settings
-        self._skipped = self._list()
-        seen = self._table.data_files()
-        plan = self._plan()
-        logger.info("%s", explain(plan, self._skipped))
-        if settings.dry_run:
-            return self._dry_run(plan)
-        self._check_limits(plan)
-        if not plan.planned and not self._table.exists:
-            return self._summary(plan)
-        if not plan.planned:
-            with self._recorded() as record:
-                return self._summary(plan, record)
-        _check_readable(plan)
-        return self._detect(plan, seen)
-
-    def _dry_run(self, plan: Plan) -> DryRunSummary:
-        """What the run would do, and take."""
-        measured = last_throughput(self._table, self._package.digest)
-        expected = self._estimates(plan, measured) if measured else []
-        return DryRunSummary(
-            **asdict(self._summary(plan)), planned_bytes=plan.planned_bytes, measured=measured, estimates=expected
-        )
-
-    def _estimates(self, plan: Plan, measured: Throughput) -> list[Estimate]:
-        settings = self._settings
-        return estimates(plan.planned, measured, settings.num_detectors, settings.price_per_node_hour)
-
-    def _check_limits(self, plan: Plan) -> None:
-        """Before anything is started.
-
-        Raises:
-            SettingError: more is planned than `max_planned`, or it would cost more than `max_cost`.
-        """
-        settings = self._settings
-        if settings.max_planned and plan.planned > settings.max_planned and not settings.backfill:
-            why = (
-                "" if plan.already_done else f", as none of them was done with model {self._package.digest[:12]} before"
-            )
-            raise SettingError(
-                f"max_planned: {plan.planned:,} images are planned, more than {settings.max_planned:,}{why}; if that is "
-                "meant, give --backfill"
-            )
-        if settings.max_cost is None or not (measured := last_throughput(self._table, self._package.digest)):
-            return
-        expected = self._estimates(plan, measured)[-1]
-        if expected.cost is not None and expected.cost > settings.max_cost:
-            raise SettingError(
-                f"max_cost: {plan.planned:,} images would cost {expected.cost:.2f}, more than {settings.max_cost:g}: "
-                f"{expected.hours:.2f} hours on {expected.num_detectors} detectors, as fast as run {measured.run_id}; if that is "
-                "meant, give a higher max_cost"
-            )
-
-    def _list(self) -> int:
-        """Write the listing; how many names were skipped."""
-        settings, skipped = self._settings, 0
-        if self._listed is None:
-            skipped = list_inputs(settings.input, settings.all_files, self._listing, settings.since, settings.until)
-        else:
-            take_between(self._listed, settings.since, settings.until, self._listing)
-        if settings.sample:
-            take_sample(self._listing, settings.sample)
-        return skipped
-
-    def _plan(self) -> Plan:
-        settings = self._settings
-        table = ResultTable(settings.table)  # as it is now; the run's own is the committer's while it runs
-        return make_plan(
-            self._listing,
-            table,
-            self._package.digest,
-            self._fence.run_id,
-            settings.max_attempts,
-            self._work,
-            settings.path_columns,
-            settings.retried_stages,
-        )
-
-    def _recorded(self) -> AbstractContextManager[dict[str, Any]]:
-        settings, engine = (
-            json.dumps(redacted_json(self._settings.model_dump(mode="json"))),
-            f"torch {version('torch')}",
-        )
-        is_whole = not self._settings.sample
-        return recorded(self._table, is_whole, **self._constants, lag_s=self._lag_s, settings=settings, engine=engine)
-
-    @property
-    def _lag_s(self) -> float | None:
-        due_at = self._settings.due_at
-        return (self._began - due_at).total_seconds() if due_at else None
-
-    def _detect(self, plan: Plan, seen: list[str]) -> Summary:
-        """Start who works, hold the table, let them do what is planned, commit, and check the table at the end."""
-        settings = self._settings
-        if self._table.exists:
-            self._fence.wait_until_free(settings.take_over)
-        self._stack.enter_context(place(settings))
-        stages = self._stages(plan)
+    with logs.of_run(task.run_id):
         try:
-            runner = self._at_end.enter_context(started(settings, stages, plan.planned))
-        except PackageError as error:
-            raise unusable(settings.model, error) from error
-        self._table.create()
-        with self._fence.held(settings.take_over), self._recorded() as record:
-            record["runner"] = runner.name
-            if new := self._table.lacking(plan.path_columns):
-                self._fence.commit(lambda properties: self._table.add_columns(new, properties))
-            try:
-                return self._reconciled(*self._commit_all(plan, seen, record, runner, stages), record)
-            except TargetMissedError:
-                if self._failures.are_systemic:
-                    self._fence.commit(
-                        lambda properties: self._table.uncount(self._fence.run_id, self._run_date, properties)
-                    )
-                raise
-
-    def _reconciled(self, plan: Plan, ok: int, failed: int, record: dict[str, Any]) -> Summary:
-        """Check the table at the end."""
-        summary = self._summary(plan, record, ok, failed)
-        with self._committer():  # which keeps the hold, while all is counted
-            found = tally(self._listing, ResultTable(self._settings.table), self._package.digest)
-        reconcile(plan, ok, failed, found)
-        self._failures.check(summary)
-        return summary
-
-    def _committer(self, took: Callable[[float], None] = lambda seconds: None) -> Committer:
-        return Committer(self._table, self._fence, self._settings.commit_interval_s, took)
-
-    def _stages(self, plan: Plan) -> Stages:
-        settings, package, table = self._settings, self._package, self._table
-        new_columns = [field for field in plan.path_columns if field.name not in table.schema.names]
-        return Stages(
-            read=PlanRows(str(self._work) if works_here(settings) else table.working_url(self._shared_name)),
-            decode=FetchAndDecode(package.record.architecture.image_size_px, settings.max_pixels),
-            decoded=DECODED,
-            package_files=package.content,
-            batch_size=settings.batch_size,
-            constants=self._constants,
-            schema=pa.schema([*table.schema, *new_columns, *METERS, (IS_RETRY, pa.bool_()), (IS_FIRST, pa.bool_())]),
-        )
-
-    @property
-    def _shared_name(self) -> str:
-        """Of the plan beside the table, where the nodes of a cluster read it."""
-        return f"{self._fence.run_id}.parquet"
-
-    def _commit_all(
-        self, plan: Plan, seen: list[str], record: dict[str, Any], runner: Runner, stages: Stages
-    ) -> tuple[Plan, int, int]:
-        """Commit what is planned, once an interval: the plan that was held to, and how many were ok and failed."""
-        observer = runner.observer(self._table.url, self._settings.batch_size)
-        committer = self._committer(observer.committed)
-        try:
-            with committer, told(committer.stop), ExitStack() as while_running:
-                if ResultTable(self._settings.table).data_files() != seen:  # Another run has ended since.
-                    plan = self._plan()
-                record |= self._counts(plan)
-                if not works_here(self._settings):
-                    while_running.enter_context(self._table.working_file(self._work, self._shared_name))
-                return plan, *self._stream(plan, committer, observer, record, runner, stages)
-        finally:
-            record["commit_s"] = committer.commit_s
-
-    def _stream(
-        self,
-        plan: Plan,
-        committer: Committer,
-        observer: RunObserver,
-        record: dict[str, Any],
-        runner: Runner,
-        stages: Stages,
-    ) -> tuple[int, int]:
-        """Send what is planned through the stages; how many were ok and failed. What it took is recorded, however it ends."""
-        settings = self._settings
-        spread = runner.spread(plan.planned)
-        observer.begin(plan.planned, spread.num_detectors, self._lag_s)
-        meters = Meters(self._started, spread.num_detectors)
-        cost = Cost(
-            settings.price_per_node_hour, settings.max_cost, runner.num_nodes, self._started, settings.commit_interval_s
-        )
-        with (
-            closing(Progress(plan.planned)) as progress,
-            closing(results(runner, plan.planned, stages, spread)) as all_rows,
-        ):
-            try:
-                for rows in all_rows:
-                    observer.add(rows)
-                    committer.put(meters.take(rows))
-                    progress.update(rows.num_rows, self._failures.take(rows))
-                    cost.check()
-            finally:
-                record |= meters.columns() | cost.columns(progress.done)
-        return progress.done - progress.failed, progress.failed
-
-    def _counts(self, plan: Plan) -> dict[str, int]:
-        """What is known of a run before it does anything."""
-        return {
-            "listed": plan.listed, "skipped": self._skipped, "already_done": plan.already_done, "planned": plan.planned,
-        }  # fmt: skip
-
-    def _summary(self, plan: Plan, record: dict[str, Any] | None = None, ok: int = 0, failed: int = 0) -> Summary:
-        """What was done so far; into the record, too."""
-        wall_s = time.monotonic() - self._started
-        summary = Summary(
-            self._fence.run_id, self._table.url, self._package.digest, **self._counts(plan), ok=ok, failed=failed,
-            wall_s=round(wall_s, 3), images_per_s=round((ok + failed) / wall_s, 3),
-        )  # fmt: skip
-        if record is not None:
-            record |= {name: value for name, value in asdict(summary).items() if name in RUNS.names}
-        return summary
+            prepared = prepare(task)
+            logger.info("%s", explain(prepared.plan, prepared.skipped))
+            if task.settings.dry_run:
+                return dry_run(prepared)
+            check_limits(prepared)
+            if prepared.plan.planned:
+                _check_readable(prepared.plan)
+                return _detect(prepared, stack)
+            if not task.table.exists:
+                return prepared.summary()
+            with _recorded(task) as record:
+                return _summary(prepared, record)
+        except (OSError, DeltaError) as error:  # a full disk, say
+            raise ended_by(f"table {task.table.url!r}: what was committed stays, and the run ended", error) from error
 
 
 def _check_readable(plan: Plan) -> None:
@@ -320,3 +82,161 @@ def _check_readable(plan: Plan) -> None:
 
         for bucket in plan.buckets:
             s3.check_images_readable(bucket)
+
+
+def _recorded(task: RunTask) -> AbstractContextManager[RunRecord]:
+    record = RunRecord(
+        **task.constants,
+        lag_s=task.lag_s,
+        settings=json.dumps(redacted_json(task.settings.model_dump(mode="json"))),
+        engine=f"torch {version('torch')}",
+    )
+    return recorded(task.table, record, is_whole=not task.settings.sample)
+
+
+def _summary(prepared: Prepared, record: RunRecord, ok: int = 0, failed: int = 0) -> Summary:
+    """Return what was done, and put it into the run's record."""
+    summary = prepared.summary(ok, failed)
+    record.count(**prepared.counts())
+    record.ok, record.failed = ok, failed
+    record.wall_s, record.images_per_s = summary.wall_s, summary.images_per_s
+    return summary
+
+
+def _detect(prepared: Prepared, stack: ExitStack) -> Summary:
+    """Start who works, hold the table, and let them do what is planned."""
+    task = prepared.task
+    settings, table = task.settings, task.table
+    fence = Fence(table, task.run_id, settings.commit_interval_s)
+    if table.exists:
+        fence.wait_until_free(settings.take_over)
+    stack.enter_context(place(settings))
+    stages = _stages(prepared)
+    with _started(task, stages, prepared.plan.planned) as runner:
+        table.create()
+        with fence.held(settings.take_over), _recorded(task) as record:
+            record.runner = runner.name
+            if new := table.lacking(prepared.plan.path_columns):
+                fence.commit(lambda properties: table.add_columns(new, properties))
+            return Execution(prepared, runner, stages, fence, record).execute()
+
+
+@contextmanager
+def _started(task: RunTask, stages: Stages, num_planned: int) -> Iterator[Runner]:
+    with ExitStack() as stack:
+        try:
+            runner = stack.enter_context(started(task.settings, stages, num_planned))
+        except PackageError as error:
+            raise unusable(task.settings.model, error) from error
+        yield runner
+
+
+def _stages(prepared: Prepared) -> Stages:
+    task, table = prepared.task, prepared.task.table
+    new_columns = [field for field in prepared.plan.path_columns if field.name not in table.schema.names]
+    return Stages(
+        read=PlanRows(str(task.work) if works_here(task.settings) else table.working_url(_shared_name(task))),
+        decode=FetchAndDecode(task.package.record.architecture.image_size_px, task.settings.max_pixels),
+        decoded=DECODED,
+        package_files=task.package.content,
+        batch_size=task.settings.batch_size,
+        constants=task.constants,
+        schema=pa.schema([*table.schema, *new_columns, *METERS, (IS_RETRY, pa.bool_()), (IS_FIRST, pa.bool_())]),
+    )
+
+
+def _shared_name(task: RunTask) -> str:
+    """Return the name of the plan next to the table, where the nodes of a cluster read it."""
+    return f"{task.run_id}.parquet"
+
+
+class Execution:
+    """A run at work, which holds the table.
+
+    Args:
+        prepared: what is planned; planned once more where another run has ended since.
+        runner: who works.
+        stages: what is done to each image.
+        fence: keeps other runs from writing.
+        record: is told what was done, however the run ends.
+    """
+
+    def __init__(self, prepared: Prepared, runner: Runner, stages: Stages, fence: Fence, record: RunRecord) -> None:
+        self._prepared = prepared
+        self._runner = runner
+        self._stages = stages
+        self._fence = fence
+        self._record = record
+        self._task = prepared.task
+        self._failures = Failures(self._task.settings.max_failed_share)
+
+    def execute(self) -> Summary:
+        """Commit what is planned, and check the table at the end; raises as `infer`."""
+        try:
+            ok, failed = self._commit_all()
+            return self._reconciled(ok, failed)
+        except TargetMissedError:
+            if self._failures.are_systemic:
+                task = self._task
+                self._fence.commit(lambda properties: task.table.uncount(task.run_id, task.run_date, properties))
+            raise
+
+    def _reconciled(self, ok: int, failed: int) -> Summary:
+        """Check the table at the end."""
+        task = self._task
+        summary = _summary(self._prepared, self._record, ok, failed)
+        with self._committer():  # which keeps the hold, while all is counted
+            found = tally(task.listing, ResultTable(task.table.url), task.package.digest)
+        reconcile(self._prepared.plan, ok, failed, found)
+        self._failures.check(summary)
+        return summary
+
+    def _committer(self, took: Callable[[float], None] = lambda seconds: None) -> Committer:
+        return Committer(self._task.table, self._fence, self._task.settings.commit_interval_s, took)
+
+    def _commit_all(self) -> tuple[int, int]:
+        """Commit what is planned, once an interval, and return how many images were ok and failed."""
+        task = self._task
+        observer = self._runner.observer(task.table.url, task.settings.batch_size)
+        committer = self._committer(observer.committed)
+        try:
+            with committer, on_stop(committer.stop), ExitStack() as while_running:
+                if ResultTable(task.table.url).data_files() != self._prepared.seen:  # Another run has ended since.
+                    self._prepared = replace(self._prepared, plan=task.plan())
+                self._record.count(**self._prepared.counts())
+                if not works_here(task.settings):
+                    while_running.enter_context(task.table.working_file(task.work, _shared_name(task)))
+                return self._stream(committer, observer)
+        finally:
+            self._record.commit_s = committer.commit_s
+
+    def _stream(self, committer: Committer, observer: RunObserver) -> tuple[int, int]:
+        """Send what is planned through the stages, and return how many images were ok and failed.
+
+        What it took is recorded, however it ends.
+        """
+        settings, num_planned, started_s = self._task.settings, self._prepared.plan.planned, self._task.started_s
+        spread = self._runner.spread(num_planned)
+        observer.begin(num_planned, spread.num_detectors, self._task.lag_s)
+        meters = Meters(started_s, spread.num_detectors)
+        cost = Cost(
+            settings.price_per_node_hour,
+            settings.max_cost,
+            self._runner.num_nodes,
+            started_s,
+            settings.commit_interval_s,
+        )
+        with (
+            closing(Progress(num_planned)) as progress,
+            closing(results(self._runner, num_planned, self._stages, spread)) as all_rows,
+        ):
+            try:
+                for rows in all_rows:
+                    observer.add(rows)
+                    committer.put(meters.take(rows))
+                    progress.update(rows.num_rows, self._failures.take(rows))
+                    cost.check()
+            finally:
+                meters.record(self._record)
+                cost.record(self._record, progress.done)
+        return progress.done - progress.failed, progress.failed

@@ -1,10 +1,11 @@
 """What images took: measured where they are worked on, summed on the driver, and no part of the table."""
 
 import time
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from pipeline.table.run_records import RunRecord
 
 READ_METERS = pa.schema(
     [(".fetch_s", pa.float64()), (".decode_s", pa.float64()), (".bytes_read", pa.int64()), (".num_retries", pa.int32())]
@@ -46,21 +47,20 @@ class Meters:
         self._first = self._first or (self._last_s, self._num_images, self._totals["detect_s"])
         return rows.drop_columns(METERS.names)
 
-    def columns(self) -> dict[str, Any]:
-        """What the run's record has of it.
+    def record(self, record: RunRecord) -> None:
+        """Put the sums and rates into a run's record.
 
         Rates count from the first results on, and without these: they were begun before. They are null where nothing followed.
         """
-        columns: dict[str, Any] = self._totals | {
-            name: int(self._totals[name]) for name in ("bytes_read", "num_retries")
-        }
+        totals = self._totals
+        record.fetch_s, record.decode_s, record.detect_s = totals["fetch_s"], totals["decode_s"], totals["detect_s"]
+        record.bytes_read, record.num_retries = int(totals["bytes_read"]), int(totals["num_retries"])
         if self._first is None:
-            return columns
+            return
         first_s, num_first, first_detect_s = self._first
         stream_s, num_detectors = self._last_s - first_s, min(len(self._detectors), self._most_detectors)
-        columns |= {"start_up_s": first_s - self._started_s, "stream_s": stream_s, "num_detectors": num_detectors}
+        record.start_up_s, record.stream_s, record.num_detectors = first_s - self._started_s, stream_s, num_detectors
         if stream_s and num_detectors and self._num_images > num_first:
-            busy_s = self._totals["detect_s"] - first_detect_s
-            columns["stream_images_per_s"] = (self._num_images - num_first) / stream_s
-            columns["detector_busy_share"] = min(1.0, busy_s / (num_detectors * stream_s))
-        return columns
+            busy_s = totals["detect_s"] - first_detect_s
+            record.stream_images_per_s = (self._num_images - num_first) / stream_s
+            record.detector_busy_share = min(1.0, busy_s / (num_detectors * stream_s))

@@ -9,8 +9,9 @@ import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,53 +24,82 @@ from pipeline.table.delta import ResultTable
 
 logger = logging.getLogger(__name__)
 
-RUNS = pa.schema(
-    [
-        ("run_id", pa.string()),
-        ("run_date", pa.date32()),
-        ("outcome", pa.string()),
-        ("error", pa.string()),
-        ("started_at", pa.timestamp("us", "UTC")),
-        ("ended_at", pa.timestamp("us", "UTC")),
-        ("lag_s", pa.float64()),
-        ("wall_s", pa.float64()),
-        ("images_per_s", pa.float64()),
-        ("listed", pa.int64()),
-        ("skipped", pa.int64()),
-        ("already_done", pa.int64()),
-        ("planned", pa.int64()),
-        ("ok", pa.int64()),
-        ("failed", pa.int64()),
-        ("start_up_s", pa.float64()),
-        ("stream_s", pa.float64()),
-        ("stream_images_per_s", pa.float64()),
-        ("fetch_s", pa.float64()),
-        ("decode_s", pa.float64()),
-        ("detect_s", pa.float64()),
-        ("commit_s", pa.float64()),
-        ("detector_busy_share", pa.float64()),
-        ("num_detectors", pa.int64()),
-        ("num_nodes", pa.int64()),
-        ("bytes_read", pa.int64()),
-        ("num_retries", pa.int64()),
-        ("cost", pa.float64()),
-        ("cost_per_thousand", pa.float64()),
-        ("model_name", pa.string()),
-        ("model_digest", pa.string()),
-        ("engine", pa.string()),
-        ("runner", pa.string()),
-        ("host", pa.string()),
-        ("settings", pa.string()),
-    ]
-)
-"""outcome: running (or killed: its end was never written), done, failed, overtaken, stopped. settings: as JSON. runner: local
-(processes of one machine) or ray; null where nothing was detected. lag_s: from when
-it was due to its start, null without the setting due_at.
 
-start_up_s: to the first results; stream_s: from these to the last ones, at stream_images_per_s. fetch_s (decoders waiting for
-bytes), decode_s and detect_s: summed over the images, so that of a pool they are more than stream_s; detector_busy_share: of
-the detectors' time from the first results on. num_detectors: those that worked; num_nodes: the most at once. cost: in the unit of the setting price_per_node_hour, null without it.
-"""
+@dataclass
+class RunRecord:
+    """What is known of a run: a row of the view `runs`. What is not known is null."""
+
+    run_id: str
+    run_date: date | None = None
+    outcome: str = "running"
+    """running (or killed: its end was never written), done, failed, overtaken or stopped."""
+    error: str | None = None
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    ended_at: datetime | None = None
+    lag_s: float | None = None
+    """The seconds from when it was due to its start; null without the setting due_at."""
+    wall_s: float | None = None
+    images_per_s: float | None = None
+    listed: int | None = None
+    skipped: int | None = None
+    already_done: int | None = None
+    planned: int | None = None
+    ok: int | None = None
+    failed: int | None = None
+    start_up_s: float | None = None
+    """The seconds to the first results."""
+    stream_s: float | None = None
+    """The seconds from the first results to the last ones."""
+    stream_images_per_s: float | None = None
+    fetch_s: float | None = None
+    """The seconds that decoders waited for bytes, summed over the images: for a pool, more than `stream_s`."""
+    decode_s: float | None = None
+    """The seconds of decoding and resizing, summed over the images."""
+    detect_s: float | None = None
+    """The seconds in detectors, summed over the images."""
+    commit_s: float | None = None
+    detector_busy_share: float | None = None
+    """The share of the detectors' time, from the first results on, in which they detected."""
+    num_detectors: int | None = None
+    """The number of detectors that worked."""
+    num_nodes: int | None = None
+    """The most nodes at once."""
+    bytes_read: int | None = None
+    num_retries: int | None = None
+    cost: float | None = None
+    """The cost, in the unit of the setting price_per_node_hour; null without it."""
+    cost_per_thousand: float | None = None
+    """The cost per thousand images."""
+    model_name: str | None = None
+    model_digest: str | None = None
+    engine: str | None = None
+    runner: str | None = None
+    """local (processes of one machine) or ray; null where nothing was detected."""
+    host: str = field(default_factory=socket.gethostname)
+    settings: str | None = None
+    """The run's settings, as JSON."""
+
+    def count(self, listed: int, skipped: int, already_done: int, planned: int) -> None:
+        """Set the counts that are known before the run does anything."""
+        self.listed = listed
+        self.skipped = skipped
+        self.already_done = already_done
+        self.planned = planned
+
+
+ARROW_TYPES = {
+    str: pa.string(), date: pa.date32(), datetime: pa.timestamp("us", "UTC"), float: pa.float64(), int: pa.int64()
+}  # fmt: skip
+
+
+def _arrow_type(annotation: Any) -> pa.DataType:
+    """Return the column type of a field, which may be optional."""
+    (kind,) = set(get_args(annotation) or (annotation,)) - {type(None)}
+    return ARROW_TYPES[kind]
+
+
+RUNS = pa.schema([(name, _arrow_type(annotation)) for name, annotation in get_type_hints(RunRecord).items()])
+"""The columns of the view `runs`: the fields of `RunRecord`."""
 
 LAST_COMPLETE = "_LAST_COMPLETE"
 """Beside the table's folders: the last run that did all it listed, as JSON, for jobs that wait for it."""
@@ -83,58 +113,52 @@ NUM_READ_THREADS = 32
 
 
 @contextmanager
-def recorded(table: ResultTable, is_whole: bool = True, **known: Any) -> Iterator[dict[str, Any]]:
+def recorded(table: ResultTable, record: RunRecord, is_whole: bool = True) -> Iterator[RunRecord]:
     """Record a run from here on.
 
     Args:
         table: it must exist.
-        is_whole: nobody waits for what is but a sample: it is not named as the last complete run.
-        known: columns of `RUNS`, run_id among them.
+        record: what is known now.
+        is_whole: False for a sample, which must not be published as the last complete run.
 
     Yields:
-        The record, for more columns; it is written again at the end.
+        The record, to be completed; it is written again at the end.
     """
-    record: dict[str, Any] = {
-        "started_at": datetime.now(UTC),
-        "outcome": "running",
-        "host": socket.gethostname(),
-    } | known
     _write(table, record)
     try:
         yield record
     except BaseException as error:
-        outcome = (
+        record.outcome = (
             "overtaken"
             if isinstance(error, OvertakenError)
             else "failed"
             if isinstance(error, Exception)
             else "stopped"
         )
-        _write_in_little_room(
-            table, record | {"outcome": outcome, "error": reason(error), "ended_at": datetime.now(UTC)}
-        )
+        record.error, record.ended_at = reason(error), datetime.now(UTC)
+        _write_in_little_room(table, record)
         raise
-    done = record | {"outcome": "done", "ended_at": datetime.now(UTC)}
-    _write(table, done)
+    record.outcome, record.ended_at = "done", datetime.now(UTC)
+    _write(table, record)
     if is_whole:
-        _write_last_complete(table, done)
+        _write_last_complete(table, record)
 
 
-def _write(table: ResultTable, record: dict[str, Any]) -> None:
-    _write_file(table, record["run_id"], pa.Table.from_pylist([record], schema=RUNS))
+def _write(table: ResultTable, record: RunRecord) -> None:
+    _write_file(table, record.run_id, pa.Table.from_pylist([asdict(record)], schema=RUNS))
 
 
-def _write_in_little_room(table: ResultTable, record: dict[str, Any]) -> None:
+def _write_in_little_room(table: ResultTable, record: RunRecord) -> None:
     """Write the end of a run that failed, on a full disk in the room of its beginning; what ended it matters more than its record."""
     try:
         _write(table, record)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             with suppress(OSError):
-                store.delete(f"{_folder(table)}{record['run_id']}.parquet")
+                store.delete(f"{_folder(table)}{record.run_id}.parquet")
                 _write(table, record)
         else:
-            logger.warning("the end of run %s can't be recorded: %s", record["run_id"], reason(error))
+            logger.warning("the end of run %s can't be recorded: %s", record.run_id, reason(error))
 
 
 def _write_file(table: ResultTable, name: str, records: pa.Table) -> None:
@@ -143,13 +167,13 @@ def _write_file(table: ResultTable, name: str, records: pa.Table) -> None:
     store.write(f"{_folder(table)}{name}.parquet", content.getvalue())
 
 
-def _write_last_complete(table: ResultTable, record: dict[str, Any]) -> None:
+def _write_last_complete(table: ResultTable, record: RunRecord) -> None:
     """A run that saw an earlier version of the table does not replace one that saw a later."""
     version = table.refreshed().version()
     last = last_complete(table)
     if last and last["table_version"] > version:
         return
-    content = {name: record.get(name) for name in COMPLETE} | {"table_version": version}
+    content = {name: getattr(record, name) for name in COMPLETE} | {"table_version": version}
     store.write(f"{table.url}/{LAST_COMPLETE}", json.dumps(content, default=lambda time: time.isoformat()).encode())
 
 

@@ -8,7 +8,7 @@ from jobs import exporter
 from jobs.exporter import GAUGES, TableCollector, collect, limit_samples, samples
 from jobs.specs.settings import AlertSettings
 from pipeline.table.delta import ResultTable
-from pipeline.table.run_records import RUNS, recorded
+from pipeline.table.run_records import RUNS, RunRecord, recorded
 
 LIMIT = re.compile("_limit(_|$)")
 NOW = datetime(2026, 11, 25, 8, tzinfo=UTC)
@@ -105,8 +105,8 @@ def test_throughput_is_held_against_the_median_of_long_runs_before() -> None:
 def test_a_table_that_can_not_be_read_hides_no_other(tmp_path: Path) -> None:
     good, missing = ResultTable(str(tmp_path / "good")), str(tmp_path / "missing")
     good.create()
-    with recorded(good, run_id="r1", planned=3) as made:
-        made["failed"] = 1
+    with recorded(good, RunRecord(run_id="r1", planned=3)) as made:
+        made.failed = 1
     values = {
         (sample.name, sample.labels["table"]): sample.value
         for family in collect(dict.fromkeys((missing, good.url), AlertSettings()))

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pipeline.errors import StoppedError
-from pipeline.signals import SIGNALS, handler_kept, stoppable, told
+from pipeline.signals import SIGNALS, handler_kept, on_stop, stoppable
 
 
 def handlers() -> list[object]:
@@ -14,7 +14,7 @@ def handlers() -> list[object]:
 
 
 def stop_by(number: signal.Signals, heard: list[str]) -> None:
-    with stoppable(), told(lambda: heard.append("told")):
+    with stoppable(), on_stop(lambda: heard.append("told")):
         try:
             signal.raise_signal(number)
         finally:
@@ -56,7 +56,7 @@ def test_an_error_without_a_signal_is_itself():
 
 def test_who_has_left_is_told_no_more():
     heard: list[str] = []
-    with told(lambda: heard.append("left")):
+    with on_stop(lambda: heard.append("left")):
         pass
     with pytest.raises(StoppedError):
         stop_by(signal.SIGTERM, heard)

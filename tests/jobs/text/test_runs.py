@@ -7,7 +7,7 @@ from pipeline.errors import SettingError
 from pipeline.inference.estimate import Estimate, Throughput
 from pipeline.inference.summary import DryRunSummary
 from pipeline.table.delta import ResultTable
-from pipeline.table.run_records import RUNS, recorded
+from pipeline.table.run_records import RUNS, RunRecord, recorded
 
 BALANCED = {
     "run_id": "20260102T030000Z-aa", "run_date": date(2026, 1, 2), "outcome": "done", "host": "h", "model_name": "tiny",
@@ -92,7 +92,7 @@ def table(tmp_path) -> ResultTable:
     table = ResultTable(str(tmp_path / "table"))
     table.create()
     for run_id in ("r1", "r20", "r21"):
-        with recorded(table, run_id=run_id):
+        with recorded(table, RunRecord(run_id=run_id)):
             pass
     return table
 

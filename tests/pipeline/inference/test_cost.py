@@ -3,11 +3,18 @@ import pytest
 from pipeline.errors import SsdBatchError
 from pipeline.inference import cost
 from pipeline.inference.cost import Cost
+from pipeline.table.run_records import RunRecord
 
 
 @pytest.fixture
 def clock(clock_of):
     return clock_of(cost, 1000.0)
+
+
+def recorded(cost: Cost, num_images: int) -> tuple[int | None, float | None, float | None]:
+    record = RunRecord("r1")
+    cost.record(record, num_images)
+    return record.num_nodes, record.cost, record.cost_per_thousand
 
 
 def test_nodes_are_paid_for_as_long_as_they_are_there(clock):
@@ -20,11 +27,8 @@ def test_nodes_are_paid_for_as_long_as_they_are_there(clock):
     assert run.cost == pytest.approx(3.0)
     clock.now += 30
     run.check()  # counts three from here on
-    assert run.columns(num_images=2000) == {
-        "num_nodes": 4,
-        "cost": pytest.approx(1.5 * (2 * 1800 + 4 * 930) / 3600),
-        "cost_per_thousand": pytest.approx(1.5 * (2 * 1800 + 4 * 930) / 3600 / 2),
-    }
+    cost = 1.5 * (2 * 1800 + 4 * 930) / 3600
+    assert recorded(run, 2000) == (4, pytest.approx(cost), pytest.approx(cost / 2))
 
 
 def test_nodes_are_not_counted_more_often_than_asked(clock):
@@ -49,5 +53,5 @@ def test_without_a_price_there_is_no_cost(clock):
     run = Cost(None, None, lambda: 3, started_s=1000.0, interval_s=60)
     clock.now += 3600
     run.check()
-    assert run.columns(num_images=10) == {"num_nodes": 3, "cost": None, "cost_per_thousand": None}
-    assert Cost(2.0, None, lambda: 3, 1000.0, 60).columns(num_images=0)["cost_per_thousand"] is None
+    assert recorded(run, 10) == (3, None, None)
+    assert recorded(Cost(2.0, None, lambda: 3, 1000.0, 60), 0)[2] is None

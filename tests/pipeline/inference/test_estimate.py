@@ -2,19 +2,21 @@ import pytest
 
 from pipeline.inference.estimate import Estimate, Throughput, estimates, last_throughput
 from pipeline.table.delta import ResultTable
-from pipeline.table.run_records import recorded
+from pipeline.table.run_records import RunRecord, recorded
 
 SEEN = Throughput("r1", "m1", images_per_s=10.0, start_up_s=36.0, num_detectors=8, num_nodes=2)
 
 
 def end(table: ResultTable, run_id: str, **columns: object) -> None:
     measured = {"stream_images_per_s": 20.0, "stream_s": 100.0, "start_up_s": 5.0, "num_detectors": 2, "num_nodes": 1}
-    with recorded(table, run_id=run_id, **({"model_digest": "m1"} | measured | columns)):
+    with recorded(table, RunRecord(run_id=run_id, **({"model_digest": "m1"} | measured | columns))):
         pass
 
 
 def fail(table: ResultTable, run_id: str) -> None:
-    with recorded(table, run_id=run_id, model_digest="m1", stream_images_per_s=20.0, stream_s=100.0, num_detectors=2):
+    with recorded(
+        table, RunRecord(run_id=run_id, model_digest="m1", stream_images_per_s=20.0, stream_s=100.0, num_detectors=2)
+    ):
         raise ZeroDivisionError
 
 

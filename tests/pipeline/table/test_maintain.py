@@ -14,7 +14,7 @@ from pipeline.table.fence import Fence
 from pipeline.table.maintain import groups, maintain, small_files
 from pipeline.table.query import query
 from pipeline.table.rewrite import DataFile, data_files
-from pipeline.table.run_records import MAX_FILES, recorded
+from pipeline.table.run_records import MAX_FILES, RunRecord, recorded
 from pipeline.table.settings import MaintainSettings
 
 LONG_AGO = (0, 0)
@@ -99,7 +99,7 @@ def test_rows_beyond_one_a_key_are_repaired(table, rows, tmp_path):
 
 
 def test_a_dry_run_counts_and_changes_nothing(table):
-    with recorded(table, run_id="r1", run_date=SECOND):
+    with recorded(table, RunRecord(run_id="r1", run_date=SECOND)):
         pass
     before, version = files(table.url), table.refreshed().version()
     done = care(table, dry_run=True, delete_uri=("/in/4.jpg",), delete_before=THIRD)
@@ -184,7 +184,7 @@ def test_a_compaction_that_is_always_late_leaves_the_files(table, monkeypatch):
 
 def test_runs_before_a_date_are_deleted_with_their_records(table):
     for run_id, run_date in (("r1", SECOND), ("r2", THIRD)):
-        with recorded(table, run_id=run_id, run_date=run_date):
+        with recorded(table, RunRecord(run_id=run_id, run_date=run_date)):
             pass
     done = care(table, delete_before=THIRD)
     assert (done.deleted_rows, done.deleted_runs) == (4, 1)
@@ -204,7 +204,7 @@ def test_erasing_leaves_no_file_that_held_the_rows(table):
 
 
 def test_vacuum_deletes_only_what_a_writer_of_tables_has_left(table):
-    with recorded(table, run_id="r1"):
+    with recorded(table, RunRecord(run_id="r1")):
         pass
     part = "part-00000-e1fb707b-f273-4b34-94ef-cce1188468d8-c000"
     ours = {"_ssd_batch/runs/r1.parquet", "_LAST_COMPLETE", "_ssd_batch/of-a-newer-version.parquet"}
@@ -257,7 +257,7 @@ def test_the_log_is_cut_at_a_checkpoint(table):
 
 def test_many_records_of_runs_are_folded(table):
     for number in range(MAX_FILES + 1):
-        with recorded(table, run_id=f"r{number}"):
+        with recorded(table, RunRecord(run_id=f"r{number}")):
             pass
     assert care(table).folded_runs == MAX_FILES + 1
     with query(table, "SELECT count(*), count(DISTINCT run_id) FROM runs") as relation:
@@ -299,7 +299,7 @@ def test_a_manifest_that_can_not_be_read(table, tmp_path):
 def test_tables_of_s3(s3, new_table, rows):
     bucket = s3.bucket()
     table = fill(new_table(f"s3://{bucket}/table"), rows)
-    with recorded(table, run_id="r1", run_date=SECOND):
+    with recorded(table, RunRecord(run_id="r1", run_date=SECOND)):
         pass
     s3.put(bucket, {"list.csv": b"uri\n/in/0.jpg\n"})
     done = care(table, delete_uris=f"s3://{bucket}/list.csv", erase=True)

@@ -10,7 +10,7 @@ from pipeline.errors import SettingError, SsdBatchError
 from pipeline.table.delta import ResultTable
 from pipeline.table.query import export_parquet, query
 from pipeline.table.read_only import ReadOnlyFiles
-from pipeline.table.run_records import recorded
+from pipeline.table.run_records import RunRecord, recorded
 from pipeline.table.schema import SCHEMA
 
 DETECTIONS = [
@@ -260,7 +260,7 @@ def test_nothing_is_written_and_nothing_else_is_read(sql, table, tmp_path):
 
 def test_records_of_runs_are_read_without_the_images(table):
     """Of a large table to open all files takes seconds."""
-    with recorded(table, run_id="r1"):
+    with recorded(table, RunRecord(run_id="r1")):
         pass
     for file in table.data_files():
         os.remove(file)

@@ -10,7 +10,7 @@ from pipeline.errors import OvertakenError
 from pipeline.table import run_records as runs_module
 from pipeline.table.delta import ResultTable
 from pipeline.table.query import query
-from pipeline.table.run_records import RUNS, delete_records, fold_records, last_complete, recorded, run_files
+from pipeline.table.run_records import RUNS, RunRecord, delete_records, fold_records, last_complete, recorded, run_files
 
 
 def runs(table: ResultTable, columns: str) -> list[tuple]:
@@ -19,18 +19,18 @@ def runs(table: ResultTable, columns: str) -> list[tuple]:
 
 
 def end_with(table: ResultTable, run_id: str, error: BaseException) -> None:
-    with recorded(table, run_id=run_id):
+    with recorded(table, RunRecord(run_id=run_id)):
         raise error
 
 
 def test_a_run_is_recorded_when_it_starts_and_when_it_ends(tmp_path, new_table):
     table = new_table(tmp_path / "table")
     assert runs(table, "*") == []
-    with recorded(table, run_id="r1", run_date=date(2026, 1, 2), settings="{}") as record:
+    with recorded(table, RunRecord(run_id="r1", run_date=date(2026, 1, 2), settings="{}")) as record:
         assert runs(table, "run_id, run_date, outcome, ended_at, ok") == [
             ("r1", date(2026, 1, 2), "running", None, None)
         ]
-        record |= {"ok": 3}
+        record.ok = 3
     assert runs(table, "run_id, outcome, ended_at >= started_at, ok, error") == [("r1", "done", True, 3, None)]
 
 
@@ -51,7 +51,7 @@ def test_how_a_run_ended_is_recorded(error, outcome, tmp_path, new_table):
 
 def end(table: ResultTable, *run_ids: str, **known: object) -> None:
     for run_id in run_ids:
-        with recorded(table, run_id=run_id, **known):
+        with recorded(table, RunRecord(run_id=run_id, **known)):
             pass
 
 
@@ -76,7 +76,7 @@ def test_the_last_run_that_came_to_its_end_is_named(tmp_path, new_table, rows):
 
 def test_a_sample_is_not_waited_for(tmp_path, new_table):
     table = new_table(tmp_path / "table")
-    with recorded(table, is_whole=False, run_id="r1"):
+    with recorded(table, RunRecord(run_id="r1"), is_whole=False):
         pass
     assert runs(table, "outcome") == [("done",)]
     assert last_complete(table) is None
@@ -87,7 +87,7 @@ def test_records_that_have_their_end_are_folded(tmp_path, new_table, monkeypatch
     table = new_table(tmp_path / "table")
     end(table, "r1", "r2", ok=1)
     assert fold_records(table) == 0
-    with recorded(table, run_id="r3"):
+    with recorded(table, RunRecord(run_id="r3")):
         assert fold_records(table) == 2
         names = sorted(Path(name).name for name in run_files(table))
         assert (len(names), names[1]) == (2, "r3.parquet")
@@ -151,7 +151,7 @@ def test_a_record_that_is_being_written_is_not_read(tmp_path, new_table):
 def test_records_on_s3(s3, new_table):
     table = new_table(f"s3://{s3.bucket()}/table")
     for run_id in ("r1", "r2"):
-        with recorded(table, run_id=run_id):
+        with recorded(table, RunRecord(run_id=run_id)):
             pass
     assert runs(table, "run_id, outcome") == [("r1", "done"), ("r2", "done")]
     with query(table, "FROM runs") as relation:
