@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Kind = Literal["ssd300_vgg16", "ssd512_vgg16"]
+ArchitectureName = Literal["ssd300_vgg16", "ssd512_vgg16"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ WITHOUT_BORDER = Auxiliary(128, 256, kernel_size=3, stride=1, padding=0)
 WIDE_HALVING = Auxiliary(256, 512, kernel_size=3, stride=2, padding=1)
 LAST_OF_512 = Auxiliary(128, 256, kernel_size=4, stride=1, padding=1)
 
-SHAPES: dict[Kind, Shape] = {
+SHAPES: dict[ArchitectureName, Shape] = {
     "ssd300_vgg16": Shape(
         image_size_px=300,
         feature_map_sizes=(38, 19, 10, 5, 3, 1),
@@ -70,7 +70,7 @@ class Frozen(BaseModel):
 class Architecture(Frozen):
     """The network's shape. Two networks with equal architectures take the same weights."""
 
-    kind: Kind = "ssd300_vgg16"
+    kind: ArchitectureName = "ssd300_vgg16"
     """Decides the input's size and the auxiliary convolutions; scales, ratios and steps unless they are given."""
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
     """Multiplies the channels of each layer of trunk and auxiliary convolutions, rounded to eights."""

@@ -12,7 +12,7 @@ import click
 
 from jobs.commands.options import SPEC, json_option
 from jobs.specs.load import kind_of, read_spec, setting_options
-from jobs.specs.settings import KINDS, JobSettings
+from jobs.specs.settings import SPEC_KINDS, JobSettings
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -48,17 +48,21 @@ def submit(
 ) -> None:
     """Give a cluster the job of a SPEC, once a night; FLAGS after -- are the command's own, and override the spec."""
     from jobs.submit.server import JobServer, submit_and_wait
-    from jobs.submit.submission import load_job
+    from jobs.submit.submission import load_submission
 
     checked = read_spec(spec)
-    job = load_job(checked, day.date() if day else None, own_flags(kind_of(checked), flags), job_flags)
-    given = job.job.model_fields_set  # what was typed, here or in the spec, goes before the environment
-    server = JobServer(job.job.address if "address" in given else os.environ.get(ADDRESS_VARIABLE, job.job.address))
+    submission = load_submission(checked, day.date() if day else None, own_flags(kind_of(checked), flags), job_flags)
+    given = submission.settings.model_fields_set  # what was typed, here or in the spec, goes before the environment
+    server = JobServer(
+        submission.settings.address
+        if "address" in given
+        else os.environ.get(ADDRESS_VARIABLE, submission.settings.address)
+    )
     if not wait:
-        submission_id = server.submit(job)
+        submission_id = server.submit(submission)
         click.echo(json.dumps({"submission_id": submission_id}) if as_json else submission_id)
         return
-    end = submit_and_wait(server, job, announce=tell, show=lambda text: click.echo(text, nl=False, err=True))
+    end = submit_and_wait(server, submission, announce=tell, show=lambda text: click.echo(text, nl=False, err=True))
     click.echo(json.dumps(asdict(end)) if as_json else f"{end.submission_id} {end.status.lower()}")
     sys.exit(end.exit_code)
 
@@ -69,7 +73,7 @@ def own_flags(kind: str, flags: tuple[str, ...]) -> dict[str, Any]:
     assert isinstance(group, click.Group)
     command = group.commands[kind]
     given = command.make_context(kind, list(flags)).params
-    return {name: value for name, value in given.items() if name in KINDS[kind].model_fields}
+    return {name: value for name, value in given.items() if name in SPEC_KINDS[kind].model_fields}
 
 
 def tell(line: str) -> None:

@@ -10,7 +10,7 @@ from cronsim import CronSim
 
 from jobs.commands.options import SPEC, json_option
 from jobs.specs.load import check_settings, kind_of, read_spec
-from jobs.specs.settings import KINDS, JobSettings
+from jobs.specs.settings import SPEC_KINDS, JobSettings
 
 
 @click.group()
@@ -25,7 +25,7 @@ def check_spec(spec: Path, as_json: bool) -> None:
     """Say what is wrong with a SPEC, without starting anything; exit code 2 when something is."""
     checked = read_spec(spec)
     kind = kind_of(checked)
-    settings = check_settings(KINDS[kind], checked.settings)
+    settings = check_settings(SPEC_KINDS[kind], checked.settings)
     due = next_due(checked.job)
     if as_json:
         click.echo(json.dumps({"kind": kind, "settings": settings.model_dump(mode="json"), "next_due": due}))

@@ -10,7 +10,7 @@ from jobs.pages.document import document, picture, table
 from model.config import Architecture
 from pipeline.labelled.box_sizes import MATCH_IOU, QUANTILES
 from pipeline.labelled.check import DataReport, SplitReport
-from pipeline.labelled.findings import KINDS, Finding, Mark
+from pipeline.labelled.findings import FINDING_TEXTS, Finding, Mark
 
 NUM_PICTURES, NUM_NAMED = 6, 50
 """Of each finding."""
@@ -39,14 +39,14 @@ def render(report: DataReport, data: Sequence[str], architecture: Architecture) 
 
 def _overview(findings: Sequence[Finding]) -> str:
     rows = [
-        (f'<a href="#f{number}" class="{f.level}">{f.level}: {escape(KINDS[f.kind][1])}</a>', escape(f.split), f"{f.count:,}")
+        (f'<a href="#f{number}" class="{f.level}">{f.level}: {escape(FINDING_TEXTS[f.kind][1])}</a>', escape(f.split), f"{f.count:,}")
         for number, f in enumerate(findings)
     ]  # fmt: skip
     return table(("finding", "split", "how many"), rows) if rows else "<p>No findings.</p>"
 
 
 def _finding(finding: Finding, number: int) -> str:
-    level, title = KINDS[finding.kind]
+    level, title = FINDING_TEXTS[finding.kind]
     shown = [figure for mark in finding.marks[:NUM_PICTURES] if (figure := _picture(mark))]
     named = [": ".join(filter(None, (mark.uri, mark.why))) for mark in finding.marks[:NUM_NAMED]]
     more = f"<br>… of {len(finding.marks):,}" if len(finding.marks) > NUM_NAMED else ""

@@ -24,7 +24,7 @@ NUM_PICTURES = 6
 NUM_CURVE_POINTS = 300
 FOUND, TRUTH = "#e6194b", "#007a33"
 """Colours of what was found, and of what stands in the image."""
-KINDS: dict[MistakeKind, tuple[str, str]] = {
+MISTAKE_TEXTS: dict[MistakeKind, tuple[str, str]] = {
     "false_positive": ("False positives", "Nothing of that class stands there, or it was found already."),
     "wrong_class": ("Wrong class", "The box is right, the class is not."),
     "poorly_placed": ("Poorly placed", "The class is right; the overlap (IoU) with the object is 0.5 or less."),
@@ -146,7 +146,7 @@ def _mistakes(
     for kind in get_args(MistakeKind):
         mine = [mistake for mistake in mistakes if mistake.kind == kind]
         sheet = "".join(_pictures(mine, found, examples, record.class_names))
-        title, text = KINDS[kind]
+        title, text = MISTAKE_TEXTS[kind]
         yield f'<h3>{title}: {len(mine):,}</h3><p class="note">{text}</p><div class="sheet">{sheet}</div>'
 
 

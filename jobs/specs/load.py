@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from jobs.specs.settings import KINDS, JobSettings
+from jobs.specs.settings import SPEC_KINDS, JobSettings
 from pipeline.errors import SettingError
 from pipeline.redaction import has_secret
 from pipeline.texts import decode_text
@@ -90,7 +90,7 @@ def load_settings(model: type[Settings], path: Path | None, flags: dict[str, Any
     values: dict[str, Any] = {}
     if path:
         spec = read_spec(path)
-        if spec.kind and KINDS[spec.kind] is not model:
+        if spec.kind and SPEC_KINDS[spec.kind] is not model:
             raise SettingError(
                 f"kind: {str(path)!r} is a spec for {spec.kind}; run ssd-batch {spec.kind} --spec {path}"
             )
@@ -134,8 +134,8 @@ def read_spec(path: Path) -> Spec:
     values = _read_yaml(path)
     _refuse_secrets(values)
     kind, job = values.pop("kind", None), values.pop("job", {})
-    if kind is not None and kind not in KINDS:
-        raise SettingError(f"kind: must be one of {', '.join(KINDS)}, not {kind!r}")
+    if kind is not None and kind not in SPEC_KINDS:
+        raise SettingError(f"kind: must be one of {', '.join(SPEC_KINDS)}, not {kind!r}")
     if not isinstance(job, dict):
         raise SettingError(f"job: must be a mapping of settings to values, not {job!r}")
     try:
@@ -160,7 +160,7 @@ def kind_of(spec: Spec) -> str:
         SettingError: it does not say.
     """
     if spec.kind is None:
-        raise SettingError(f"kind: missing in {str(spec.path)!r}; say which command it is for: {', '.join(KINDS)}")
+        raise SettingError(f"kind: missing in {str(spec.path)!r}; say which command it is for: {', '.join(SPEC_KINDS)}")
     return spec.kind
 
 

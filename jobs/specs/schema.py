@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, create_model
 
-from jobs.specs.settings import KINDS, JobSettings
+from jobs.specs.settings import SPEC_KINDS, JobSettings
 
 
 def spec_schema() -> dict[str, Any]:
@@ -20,7 +20,7 @@ def spec_schema() -> dict[str, Any]:
             kind=(Literal[kind], Field(description="The command that the spec is for.")),
             job=(JobSettings, Field(JobSettings(), description="How a cluster is given the job, and when.")),
         )
-        for kind, settings in KINDS.items()
+        for kind, settings in SPEC_KINDS.items()
     ]
     any_of_them: Any = Annotated[reduce(or_, specs), Field(discriminator="kind")]
     schema: dict[str, Any] = TypeAdapter(any_of_them).json_schema()

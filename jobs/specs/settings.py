@@ -14,7 +14,7 @@ from pipeline.redaction import SECRET_NAME
 from pipeline.table.settings import MaintainSettings
 from pipeline.training.settings import TrainSettings
 
-KINDS: dict[str, type[BaseModel]] = {
+SPEC_KINDS: dict[str, type[BaseModel]] = {
     "infer": InferSettings,
     "train": TrainSettings,
     "evaluate": EvaluateSettings,

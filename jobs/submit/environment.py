@@ -11,7 +11,7 @@ from typing import Any
 from ray._private.runtime_env.packaging import create_package
 
 from jobs.specs.settings import JobSettings
-from jobs.submit.submission import Job
+from jobs.submit.submission import Submission
 from pipeline.errors import SettingError
 
 MIB = 2**20
@@ -22,9 +22,9 @@ NUM_NAMED = 3
 
 
 @contextmanager
-def runtime_env(job: Job) -> Iterator[dict[str, Any]]:
+def runtime_env(submission: Submission) -> Iterator[dict[str, Any]]:
     """Ray's runtime environment of a job; the package that is shipped is there while inside."""
-    settings = job.job
+    settings = submission.settings
     environment: dict[str, Any] = {"env_vars": settings.env_vars} if settings.env_vars else {}
     if settings.image:
         environment["image_uri"] = settings.image
@@ -32,7 +32,7 @@ def runtime_env(job: Job) -> Iterator[dict[str, Any]]:
         yield environment
         return
     with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder:
-        yield environment | {"working_dir": str(pack(job.folder / settings.working_dir, settings, Path(folder)))}
+        yield environment | {"working_dir": str(pack(submission.folder / settings.working_dir, settings, Path(folder)))}
 
 
 def pack(working_dir: Path, settings: JobSettings, folder: Path) -> Path:

@@ -13,7 +13,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from jobs.submit.environment import runtime_env
-from jobs.submit.submission import Job
+from jobs.submit.submission import Submission
 from pipeline.errors import NOT_AGAIN, HeldError, SettingError, SsdBatchError, reason
 
 OVERRULING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -50,7 +50,7 @@ class JobServer:
         with self._explained(), _without(OVERRULING):
             self._client = JobSubmissionClient(self._address)
 
-    def submit(self, job: Job) -> str:
+    def submit(self, submission: Submission) -> str:
         """Begin the next attempt of a night: its submission id.
 
         Raises:
@@ -58,23 +58,27 @@ class JobServer:
             SettingError: the package is too large.
         """
         attempt = 1
-        while details := self.find(job.submission_id(attempt)):
+        while details := self.find(submission.submission_id(attempt)):
             if details.status not in (JobStatus.FAILED, JobStatus.STOPPED):
                 raise HeldError(
-                    f"{details.submission_id} is {details.status.lower()}: the night of {job.day} needs no other attempt"
+                    f"{details.submission_id} is {details.status.lower()}: the night of {submission.day} needs no other attempt"
                 )
             attempt += 1
-        return self._begin(job, job.submission_id(attempt))
+        return self._begin(submission, submission.submission_id(attempt))
 
-    def _begin(self, job: Job, submission_id: str) -> str:
-        with runtime_env(job) as environment, self._explained():
+    def _begin(self, submission: Submission, submission_id: str) -> str:
+        with runtime_env(submission) as environment, self._explained():
             try:
                 return self._client.submit_job(
-                    entrypoint=job.entrypoint,
+                    entrypoint=submission.entrypoint,
                     submission_id=submission_id,
                     runtime_env=environment,
-                    entrypoint_num_cpus=job.job.driver_cpus or None,
-                    metadata={"ssd_batch_job": job.name, "ssd_batch_date": str(job.day), "ssd_batch_kind": job.kind},
+                    entrypoint_num_cpus=submission.settings.driver_cpus or None,
+                    metadata={
+                        "ssd_batch_job": submission.name,
+                        "ssd_batch_date": str(submission.day),
+                        "ssd_batch_kind": submission.kind,
+                    },
                 )
             except RuntimeError as error:
                 if self.find(submission_id):
@@ -205,21 +209,23 @@ def ended(details: JobDetails) -> Ended:
     return Ended(details.submission_id or "", str(details.status), 0 if succeeded else details.driver_exit_code or 1)
 
 
-def submit_and_wait(server: JobServer, job: Job, announce: Callable[[str], None], show: Callable[[str], None]) -> Ended:
+def submit_and_wait(
+    server: JobServer, submission: Submission, announce: Callable[[str], None], show: Callable[[str], None]
+) -> Ended:
     """Attempts of a night, one after the other, until one succeeds or another would be no use.
 
     Args:
         server: the cluster's.
-        job: of the night.
+        submission: of the night.
         announce: told each submission id.
         show: shown what jobs print.
     """
-    backoff_s = job.job.backoff_s
-    for number in range(1, job.job.max_attempts + 1):
-        submission_id = server.submit(job)
+    backoff_s = submission.settings.backoff_s
+    for number in range(1, submission.settings.max_attempts + 1):
+        submission_id = server.submit(submission)
         announce(submission_id)
         end = server.follow(submission_id, show)
-        if is_final(end) or number == job.job.max_attempts:
+        if is_final(end) or number == submission.settings.max_attempts:
             break
         announce(
             f"{submission_id} {end.status.lower()} with exit code {end.exit_code}; the next attempt in {backoff_s:g} s"

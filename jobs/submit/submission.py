@@ -14,7 +14,7 @@ from cronsim import CronSim
 from pydantic import BaseModel
 
 from jobs.specs.load import Spec, check_settings, given, kind_of
-from jobs.specs.settings import KINDS, JobSettings
+from jobs.specs.settings import SPEC_KINDS, JobSettings
 from pipeline.errors import SettingError
 from pipeline.inference.settings import InferSettings
 from pipeline.urls import is_local
@@ -26,34 +26,36 @@ PLACES = ("table", "output", "storage", "page", "tensorboard", "input", "data")
 
 
 @dataclass(frozen=True)
-class Job:
-    """A command of a spec, to be submitted for a night.
-
-    kind: the command; name: in the submission id; day: of the night, in its time zone; settings: the command's, checked; due: when the
-    schedule wants it; None where it wants none on this day.
-    """
+class Submission:
+    """A command of a spec, to be submitted for a night."""
 
     kind: str
+    """The command's name."""
     name: str
+    """The job's name, in its submission id."""
     day: date
-    settings: BaseModel
-    job: JobSettings
+    """The date of the night, in the schedule's time zone."""
+    command: BaseModel
+    """The command's settings, checked."""
+    settings: JobSettings
     folder: Path
+    """The folder of the spec, from which `working_dir` is seen."""
     due: datetime | None = None
+    """When the schedule wants it; None where it wants none on this day."""
 
     def submission_id(self, attempt: int) -> str:
         """The same for all who submit this attempt. Where a day has several, the time at which it was due is part of it."""
-        is_one_of_several = self.due and self.job.schedule and len(due_times(self.job, self.day)) > 1
+        is_one_of_several = self.due and self.settings.schedule and len(due_times(self.settings, self.day)) > 1
         night = f"{self.day}-{self.due:%H%M}" if is_one_of_several else f"{self.day}"
         return f"{self.name}-{night}-{attempt}"
 
     @property
     def entrypoint(self) -> str:
         """The command with all that was set, for the head node's shell: as anyone may run it there."""
-        values = self.settings.model_dump(mode="json", exclude_unset=True) | {"address": "auto"}
-        if "address" not in type(self.settings).model_fields:
+        values = self.command.model_dump(mode="json", exclude_unset=True) | {"address": "auto"}
+        if "address" not in type(self.command).model_fields:
             del values["address"]
-        if isinstance(self.settings, InferSettings) and not (self.settings.dates or self.settings.run_date):
+        if isinstance(self.command, InferSettings) and not (self.command.dates or self.command.run_date):
             values |= {"run_date": str(self.day), "due_at": self.due.isoformat() if self.due else None}
         flags = [flag for name, value in values.items() for flag in as_flags(name, value)]
         return shlex.join(["python", "-m", "jobs", self.kind, *flags])
@@ -82,8 +84,8 @@ def due_times(job: JobSettings, day: date) -> list[datetime]:
     return list(takewhile(lambda due: due.date() == day, CronSim(job.schedule, midnight - timedelta(minutes=1))))
 
 
-def load_job(spec: Spec, day: date | None, flags: dict[str, Any], job_flags: dict[str, Any]) -> Job:
-    """The job of a spec.
+def load_submission(spec: Spec, day: date | None, flags: dict[str, Any], job_flags: dict[str, Any]) -> Submission:
+    """Return the submission of a spec for a night.
 
     Args:
         spec: which command, its settings, and the job's.
@@ -97,12 +99,12 @@ def load_job(spec: Spec, day: date | None, flags: dict[str, Any], job_flags: dic
     """
     kind = kind_of(spec)
     job = check_settings(JobSettings, spec.job.model_dump(exclude_unset=True) | given(job_flags))
-    settings = check_settings(KINDS[kind], spec.settings | given(flags))
+    settings = check_settings(SPEC_KINDS[kind], spec.settings | given(flags))
     check_paths(settings)
     if job.working_dir and job.image:
         raise SettingError("working_dir: the image has the code already; give one of the two")
     day, due = (day, due_times(job, day)) if day else night_of(job, datetime.now(ZoneInfo(job.time_zone)))
-    return Job(kind, job.name or name_of(spec), day, settings, job, spec.path.parent, due[0] if due else None)
+    return Submission(kind, job.name or name_of(spec), day, settings, job, spec.path.parent, due[0] if due else None)
 
 
 def night_of(job: JobSettings, now: datetime) -> tuple[date, list[datetime]]:

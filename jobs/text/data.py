@@ -4,7 +4,7 @@ from typing import Any
 
 from model.config import Architecture
 from pipeline.labelled.check import DataReport
-from pipeline.labelled.findings import KINDS, Finding
+from pipeline.labelled.findings import FINDING_TEXTS, Finding
 
 NUM_EXAMPLES = 5
 """The number of images that a finding names; its page shows pictures, too."""
@@ -54,7 +54,7 @@ def describe_report(report: dict[str, Any]) -> str:
         if split["advice"]:
             lines.append(f"  {split['advice']}")
     for found in report["findings"]:
-        lines.append(f"{found['level']}: {found['split']}: {KINDS[found['kind']][1]}: {found['count']:,}")
+        lines.append(f"{found['level']}: {found['split']}: {FINDING_TEXTS[found['kind']][1]}: {found['count']:,}")
         lines += [f"  {example}" for example in found["examples"]]
     lines.append("nothing that would spoil a training" if report["is_sound"] else "the errors would spoil a training")
     return "\n".join(lines + ([f"page: {report['output']}"] if report["output"] else []))

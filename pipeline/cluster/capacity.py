@@ -32,7 +32,7 @@ def num_gpus() -> int:
     return int(_total("GPU"))
 
 
-def num_cores() -> int:
+def cluster_cores() -> int:
     """As `num_nodes`."""
     return int(_total("CPU"))
 

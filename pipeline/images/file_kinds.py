@@ -8,7 +8,7 @@ TEXT = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\n\r\f")
 """Bytes of plain text."""
 CONVERT = "convert it to JPEG or PNG"
 
-KINDS: tuple[tuple[bytes, str, str], ...] = (
+FILE_KINDS: tuple[tuple[bytes, str, str], ...] = (
     (rb".{4}ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1|miaf)", "HEIC (a phone's picture)", CONVERT),
     (rb".{4}ftypavi[fs]", "AVIF, of a kind that is not read", CONVERT),
     (rb".{4}ftypcrx ", "a raw camera file (CR3)", CONVERT),
@@ -53,7 +53,7 @@ KINDS: tuple[tuple[bytes, str, str], ...] = (
 def name_kind(data: bytes) -> str:
     """Say what a file is and what to do; "" of what is not known."""
     head = data[:HEAD_BYTES]
-    for beginning, name, advice in KINDS:
+    for beginning, name, advice in FILE_KINDS:
         if re.match(beginning, head, re.DOTALL | re.IGNORECASE):
             return f"{name}; {advice}"
     return "text, of no known image format" if head and set(head) <= TEXT else ""

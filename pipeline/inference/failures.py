@@ -19,7 +19,7 @@ BYTES_AT_FAULT = "decode"
 """The stage of failures that are the images' own, and will not pass."""
 AGAIN = "The next run tries them again; where so many images are broken, give --max-failed-share 1"
 
-Kind = tuple[str, str]
+FailureKind = tuple[str, str]
 """error_stage and error_type."""
 
 
@@ -38,10 +38,10 @@ class Failures:
     def __init__(self, max_share: float | None) -> None:
         self._max_share = max_share
         self._num_failed = self._num_first = 0
-        self._kinds: Counter[Kind] = Counter()
-        self._recent: Counter[Kind] = Counter()
+        self._kinds: Counter[FailureKind] = Counter()
+        self._recent: Counter[FailureKind] = Counter()
         self._num_recent, self._is_begun = 0, False
-        self._messages: dict[Kind, str] = {}
+        self._messages: dict[FailureKind, str] = {}
         self.are_systemic = False
 
     def take(self, rows: pa.Table) -> int:
@@ -73,7 +73,7 @@ class Failures:
             if is_telling and num > max(self._max_share or 0, DEFAULT_SHARE) * self._num_recent:
                 self.are_systemic = True
                 raise TargetMissedError(
-                    f"max_failed_share: {num:,} of {self._num_recent:,} images failed alike, {self._told(kind)}: the run was "
+                    f"max_failed_share: {num:,} of {self._num_recent:,} images failed alike, {self._described(kind)}: the run was "
                     f"stopped. {AGAIN}"
                 )
 
@@ -93,16 +93,16 @@ class Failures:
         if num_failed <= share * num:
             return
         self.are_systemic = is_systemic
-        most = "".join(f"; {alike:,} {self._told(kind)}" for kind, alike in self._kinds.most_common(1))
+        most = "".join(f"; {alike:,} {self._described(kind)}" for kind, alike in self._kinds.most_common(1))
         raise TargetMissedError(
             f"max_failed_share: {num_failed:,} of {num:,} images failed, more than {share:g} of them{most}; the view failures "
             f"says why{f'. {AGAIN}' if is_systemic else ''}",
             summary,
         )
 
-    def _told(self, kind: Kind) -> str:
+    def _described(self, kind: FailureKind) -> str:
         return f"in {kind[0]} ({kind[1]}: {self._messages[kind]})"
 
 
-def _is_own(kind: Kind) -> bool:
+def _is_own(kind: FailureKind) -> bool:
     return kind[0] == BYTES_AT_FAULT or kind[1] in OWN_ERRORS

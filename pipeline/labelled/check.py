@@ -109,7 +109,7 @@ def check_data(
             **_by_annotation(images[split], known),
             **_by_image(images[split], earlier, facts),
         }
-        found += [Finding(kind, split, tuple(marks[kind])) for kind in findings.KINDS]
+        found += [Finding(kind, split, tuple(marks[kind])) for kind in findings.FINDING_TEXTS]
     return DataReport(reports, sorted((f for f in found if f.marks), key=lambda f: f.level))  # errors before notes
 
 

@@ -16,7 +16,7 @@ from pipeline.labelled.record import Flaw, LabelledImage, find_flaws, is_of_shar
 
 Level = Literal["error", "note"]
 
-KINDS: dict[str, tuple[Level, str]] = {
+FINDING_TEXTS: dict[str, tuple[Level, str]] = {
     "broken_annotation": ("error", "annotations that can't be read"),
     "not_a_number": ("error", "boxes with a coordinate that is no number"),
     "shares": ("error", "images whose boxes are shares of their sides, within 0 to 1, where pixels are expected"),
@@ -53,7 +53,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Finding:
-    """One of `KINDS` in a split."""
+    """One of `FINDING_TEXTS` in a split."""
 
     kind: str
     split: str
@@ -62,7 +62,7 @@ class Finding:
     @property
     def level(self) -> Level:
         """Does it spoil a training?"""
-        return KINDS[self.kind][0]
+        return FINDING_TEXTS[self.kind][0]
 
     @property
     def count(self) -> int:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from model.config import Frozen, Kind
+from model.config import ArchitectureName, Frozen
 
 
 class DataCheckSettings(Frozen):
@@ -18,7 +18,7 @@ class DataCheckSettings(Frozen):
     """Package whose classes and default boxes the data must fit."""
     class_names: str | None = None
     """File with the classes that there may be, one a line; unless this or a model is given, they are those of the first split."""
-    architecture: Kind = "ssd300_vgg16"
+    architecture: ArchitectureName = "ssd300_vgg16"
     """Whose default boxes must fit: ssd300_vgg16 or ssd512_vgg16."""
     output: str | None = None
     """Page to write, with pictures of what was found: one HTML file, by path or URL."""

@@ -22,7 +22,7 @@ from pipeline.cluster.capacity import (
     ALONE_CPUS,
     DETECTOR_CPUS,
     WORKER_CPUS,
-    num_cores,
+    cluster_cores,
     num_detectors_that_fit,
     num_gpus,
     num_nodes,
@@ -84,7 +84,7 @@ class RayCluster:
     def spread(self, num_images: int) -> Spread:
         """See `Runner`: as many detectors as asked for; 0 = one per GPU, or one per core where there is no GPU."""
         settings = self._settings
-        num_detectors = settings.num_detectors or min(num_gpus() or num_cores(), num_detectors_that_fit())
+        num_detectors = settings.num_detectors or min(num_gpus() or cluster_cores(), num_detectors_that_fit())
         return spread_over(num_detectors, settings.min_detectors, num_images)
 
     def observer(self, table: str, batch_size: int) -> RunObserver:

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from model.example import Examples
 from model.package import ModelPackage
-from model.train import num_parts
-from pipeline.cluster.capacity import gpu, num_cores, num_gpus, wait_for_room
+from model.step import num_parts
+from pipeline.cluster.capacity import cluster_cores, gpu, num_gpus, wait_for_room
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.redaction import redacted_json
 from pipeline.storage import store
-from pipeline.training.events import Told, TrainingProgress, heard
+from pipeline.training.events import TrainingEvent, TrainingProgress, listen
 from pipeline.training.feed import PREPARE_CPUS, Feed
 from pipeline.training.history import TrainingHistory
 from pipeline.training.settings import RESUMABLE, ClusterTraining
@@ -59,7 +59,7 @@ def train(
     held_out: Examples,
     settings: ClusterTraining,
     url: str,
-    listeners: Sequence[Callable[[Told], None]] = (),
+    listeners: Sequence[Callable[[TrainingEvent], None]] = (),
 ) -> Trained:
     """Train a network on the cluster that we are in, showing how it goes on standard error; a stopped run goes on.
 
@@ -83,7 +83,7 @@ def train(
     image_size_px = start.record.architecture.image_size_px
     feed = Feed([ray.put(examples)], len(examples), image_size_px, start.record.preprocessing, settings)
     progress = TrainingProgress(settings.num_steps, settings.batch_size, len(examples), sys.stderr)
-    with heard([progress.show, *listeners]) as told:
+    with listen([progress.show, *listeners]) as told:
         task = Task(settings, feed, [ray.put(start)], [ray.put(held_out)], url, told)
         trainer = _Trainer(partial(learn, task), scaling_config=scaling, run_config=run_config(url, settings))
         result = _fitted(trainer, settings.max_failures)
@@ -165,9 +165,9 @@ def _lacks_room(settings: ClusterTraining) -> str | None:
     needed = num_needed(settings)
     if num_gpus() and needed > num_gpus():
         return f"num_workers: {needed} are more than the cluster's {num_gpus()} GPUs; take fewer"
-    if needed * (WORKER_CPUS + PREPARE_CPUS) > num_cores():
+    if needed * (WORKER_CPUS + PREPARE_CPUS) > cluster_cores():
         return (
-            f"num_workers: {needed} are too many for {num_cores()} cores: each books {WORKER_CPUS}, and "
+            f"num_workers: {needed} are too many for {cluster_cores()} cores: each books {WORKER_CPUS}, and "
             f"{PREPARE_CPUS} for its examples; take fewer, or give Ray more (ray start --num-cpus)"
         )
     return None

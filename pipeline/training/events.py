@@ -15,7 +15,7 @@ from pipeline.progress import LINE_INTERVAL_S, REDRAW_INTERVAL_S
 
 
 @dataclass(frozen=True)
-class Begun:
+class Started:
     """A group of workers starts, or goes on, at a step."""
 
     step: int
@@ -25,7 +25,7 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class Stepped:
+class StepDone:
     """A step is done: how many are now, and its losses over the whole batch."""
 
     step: int
@@ -35,7 +35,7 @@ class Stepped:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Evaluated:
     """A checkpoint was measured on the held-out images."""
 
     step: int
@@ -43,12 +43,12 @@ class Measured:
     map50: float
 
 
-Told = Begun | Stepped | Measured
+TrainingEvent = Started | StepDone | Evaluated
 """What the first worker tells."""
 
 
 class Speed:
-    """Images/s since the first step that was told, so that start-up does not count.
+    """Images/s since the first step that was event, so that start-up does not count.
 
     Args:
         batch_size: images a step.
@@ -58,13 +58,13 @@ class Speed:
         self._batch_size = batch_size
         self._first: tuple[float, int] | None = None
 
-    def __call__(self, told: Told) -> float | None:
+    def __call__(self, event: TrainingEvent) -> float | None:
         """After what is told now; None where two steps have not been told yet."""
-        match told:
-            case Begun():
+        match event:
+            case Started():
                 self._first = None
-            case Stepped():
-                return self._since_first(told.step, time.monotonic())
+            case StepDone():
+                return self._since_first(event.step, time.monotonic())
         return None
 
     def _since_first(self, step: int, now_s: float) -> float | None:
@@ -91,30 +91,30 @@ class TrainingProgress:
         self._shown_s = 0.0
         self._speed = Speed(batch_size)
 
-    def show(self, told: Told) -> None:
-        """What a worker told."""
-        images_per_s = self._speed(told)
-        match told:
-            case Begun():
-                self._write(self._beginning(told))
-            case Measured():
-                self._write(f"step {told.step:,}: map50 {told.map50:.4f} on the held-out images")
-            case Stepped():
-                self._show_step(told, images_per_s, time.monotonic())
+    def show(self, event: TrainingEvent) -> None:
+        """What a worker event."""
+        images_per_s = self._speed(event)
+        match event:
+            case Started():
+                self._write(self._beginning(event))
+            case Evaluated():
+                self._write(f"step {event.step:,}: map50 {event.map50:.4f} on the held-out images")
+            case StepDone():
+                self._show_step(event, images_per_s, time.monotonic())
 
-    def _beginning(self, told: Begun) -> str:
-        begins = f"resumes after step {told.step:,} of {self._num_steps:,}" if told.step else "begins"
+    def _beginning(self, event: Started) -> str:
+        begins = f"resumes after step {event.step:,} of {self._num_steps:,}" if event.step else "begins"
         eager = "; compile: no C++ compiler (g++, or CXX) was found, so it goes without" * (
-            told.is_eager_for_want_of_a_compiler
+            event.is_eager_for_want_of_a_compiler
         )
-        return f"the training {begins}: {told.num_workers} workers, {told.device}{eager}"
+        return f"the training {begins}: {event.num_workers} workers, {event.device}{eager}"
 
-    def _show_step(self, told: Stepped, images_per_s: float | None, now_s: float) -> None:
-        is_last = told.step == self._num_steps
+    def _show_step(self, event: StepDone, images_per_s: float | None, now_s: float) -> None:
+        is_last = event.step == self._num_steps
         if now_s - self._shown_s < self._interval_s and not is_last:
             return
         self._shown_s = now_s
-        line = describe(told, self._num_steps, self._batch_size, self._num_examples, images_per_s)
+        line = describe(event, self._num_steps, self._batch_size, self._num_examples, images_per_s)
         self._write(line, stays=is_last)
 
     def _write(self, line: str, stays: bool = True) -> None:
@@ -125,21 +125,21 @@ class TrainingProgress:
         self._stream.flush()
 
 
-def describe(told: Stepped, num_steps: int, batch_size: int, num_examples: int, images_per_s: float | None) -> str:
+def describe(event: StepDone, num_steps: int, batch_size: int, num_examples: int, images_per_s: float | None) -> str:
     """The line itself."""
-    pass_number = (told.step * batch_size - 1) // num_examples + 1
+    pass_number = (event.step * batch_size - 1) // num_examples + 1
     speed = "starting"
     if images_per_s:
-        left_s = int((num_steps - told.step) * batch_size / images_per_s)
+        left_s = int((num_steps - event.step) * batch_size / images_per_s)
         speed = f"{images_per_s:.1f} images/s · {left_s // 60}:{left_s % 60:02d} left"
     return (
-        f"step {told.step:,} of {num_steps:,} · pass {pass_number:,} · localization {told.localization:.3f} · "
-        f"classification {told.classification:.3f} · learning rate {told.learning_rate:.2g} · {speed}"
+        f"step {event.step:,} of {num_steps:,} · pass {pass_number:,} · localization {event.localization:.3f} · "
+        f"classification {event.classification:.3f} · learning rate {event.learning_rate:.2g} · {speed}"
     )
 
 
 @contextmanager
-def heard(listeners: Sequence[Callable[[Told], None]]) -> "Iterator[Queue]":
+def listen(listeners: Sequence[Callable[[TrainingEvent], None]]) -> "Iterator[Queue]":
     """A queue that workers put into; what comes out is handed to each listener, until the end."""
     import ray  # a second, which those who only show a training do not need
     from ray.util.queue import Queue
@@ -150,9 +150,9 @@ def heard(listeners: Sequence[Callable[[Told], None]]) -> "Iterator[Queue]":
     queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
     def hear() -> None:
-        while (told := queue.get()) is not None:
+        while (event := queue.get()) is not None:
             for listener in listeners:
-                listener(told)
+                listener(event)
 
     thread = Thread(target=hear, name="training progress", daemon=True)
     thread.start()

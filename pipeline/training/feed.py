@@ -19,7 +19,7 @@ from model.config import Preprocessing, TrainingSettings
 from model.example import Example, Examples
 from model.loss import Targets
 from model.order import Share, index_at
-from model.train import Preparation, Ready, pad_targets
+from model.prepare import Preparation, Ready, pad_targets
 from pipeline.cluster.connect import quiet_ray_data
 
 PREPARE_CPUS = 0.4

@@ -1,10 +1,10 @@
-"""How a training went: what its first worker told, thinned, as its checkpoints keep it."""
+"""How a training went: what its first worker event, thinned, as its checkpoints keep it."""
 
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipeline.training.events import Begun, Measured, Stepped, Told
+from pipeline.training.events import Evaluated, Started, StepDone, TrainingEvent
 
 MAX_POINTS = 2000
 """More than a screen has pixels; a checkpoint grows by about 100 KB."""
@@ -12,16 +12,16 @@ MAX_POINTS = 2000
 
 @dataclass
 class TrainingHistory:
-    """Grows by what is told. Resumed from a checkpoint, it ends as that of a training that was never stopped.
+    """Grows by what is event. Resumed from a checkpoint, it ends as that of a training that was never stopped.
 
     stride: steps to a point; begun: starts and resumptions whose steps count; stepped: points, each the mean of its
     steps under the number of their last; measured: of the checkpoints that were measured.
     """
 
     stride: int
-    begun: list[Begun] = field(default_factory=list)
-    stepped: list[Stepped] = field(default_factory=list)
-    measured: list[Measured] = field(default_factory=list)
+    begun: list[Started] = field(default_factory=list)
+    stepped: list[StepDone] = field(default_factory=list)
+    measured: list[Evaluated] = field(default_factory=list)
 
     @classmethod
     def of(cls, num_steps: int) -> "TrainingHistory":
@@ -33,34 +33,34 @@ class TrainingHistory:
         """The inverse of `state`."""
         return cls(
             state["stride"],
-            [Begun(**told) for told in state["begun"]],
-            [Stepped(**told) for told in state["stepped"]],
-            [Measured(**told) for told in state["measured"]],
+            [Started(**event) for event in state["begun"]],
+            [StepDone(**event) for event in state["stepped"]],
+            [Evaluated(**event) for event in state["measured"]],
         )
 
     def state(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts alone, for a file that is read without running code."""
         return asdict(self)
 
-    def add(self, told: Told) -> None:
+    def add(self, event: TrainingEvent) -> None:
         """Steps come in order."""
-        match told:
-            case Begun():
-                self.begun.append(told)
-            case Measured():
-                self.measured.append(told)
-            case Stepped():
-                self._add_step(told)
+        match event:
+            case Started():
+                self.begun.append(event)
+            case Evaluated():
+                self.measured.append(event)
+            case StepDone():
+                self._add_step(event)
 
-    def _add_step(self, told: Stepped) -> None:
-        num_before = (told.step - 1) % self.stride
+    def _add_step(self, event: StepDone) -> None:
+        num_before = (event.step - 1) % self.stride
         if num_before == 0:
-            self.stepped.append(told)
+            self.stepped.append(event)
             return
         last, share = self.stepped[-1], 1 / (num_before + 1)
-        self.stepped[-1] = Stepped(
-            told.step,
-            last.localization + share * (told.localization - last.localization),
-            last.classification + share * (told.classification - last.classification),
-            last.learning_rate + share * (told.learning_rate - last.learning_rate),
+        self.stepped[-1] = StepDone(
+            event.step,
+            last.localization + share * (event.localization - last.localization),
+            last.classification + share * (event.classification - last.classification),
+            last.learning_rate + share * (event.learning_rate - last.learning_rate),
         )

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from model.config import Architecture, Kind, Preprocessing
+from model.config import Architecture, ArchitectureName, Preprocessing
 from model.example import Examples
 from model.package import ModelPackage
 from model.package_files import PackageRecord
 from model.ssd import SSD
-from model.train import class_weights
+from model.step import class_weights
 from pipeline.cluster.connect import cluster
 from pipeline.errors import SettingError
 from pipeline.evaluation.evaluate import Evaluation, evaluate
@@ -115,7 +115,7 @@ def train_on_data(settings: TrainSettings) -> Training:
     return Training(evaluation, measured_on, history)
 
 
-def from_scratch(width: float, kind: Kind = "ssd300_vgg16", **default_boxes: Any) -> Start:
+def from_scratch(width: float, kind: ArchitectureName = "ssd300_vgg16", **default_boxes: Any) -> Start:
     """A network with batch norm, all of it at random."""
     return Start(
         Architecture(kind=kind, width=width, batch_norm=True, **default_boxes), Preprocessing(std=IMAGENET_STD)

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from model.config import Architecture, Kind, TrainingSettings
+from model.config import Architecture, ArchitectureName, TrainingSettings
 from pipeline.settings import ClusterSettings
 
 
@@ -56,7 +56,7 @@ class TrainSettings(ClusterTraining):
     """Images to learn from: a file of ImageSets/Main, or annotations/instances_<split>.json."""
     val_split: str = "val"
     """Images to measure on at the end, as train_split."""
-    architecture: Kind = "ssd300_vgg16"
+    architecture: ArchitectureName = "ssd300_vgg16"
     """The network: ssd300_vgg16, or ssd512_vgg16 for smaller objects at about three times the work."""
     width: Annotated[float, Field(gt=0, le=4)] = 0.25
     """Multiplies the channels of all layers; 1 is VGG16."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from pipeline.errors import SettingError, reason
 from pipeline.redaction import redacted
 from pipeline.storage import store
-from pipeline.training.events import Begun, Measured, Speed, Stepped, Told
+from pipeline.training.events import Evaluated, Speed, Started, StepDone, TrainingEvent
 from pipeline.training.history import TrainingHistory
 from pipeline.training.settings import ClusterTraining
 from pipeline.urls import absolute, is_local
@@ -31,8 +31,8 @@ EXPERIMENT = "ssd-batch"
 class Tracker(Protocol):
     """Hears what a training tells, and what its model's figures are."""
 
-    def __call__(self, told: Told) -> None:
-        """What the first worker told."""
+    def __call__(self, event: TrainingEvent) -> None:
+        """What the first worker event."""
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """The figures of the package."""
@@ -91,10 +91,10 @@ class Guarded:
         self._name, self._tracker, self._errors = name, tracker, errors
         self._has_failed = False
 
-    def __call__(self, told: Told) -> None:
+    def __call__(self, event: TrainingEvent) -> None:
         """As the tracker."""
         if not self._has_failed:
-            self._try(lambda: self._tracker(told))
+            self._try(lambda: self._tracker(event))
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """As the tracker."""
@@ -114,14 +114,14 @@ class Guarded:
             self._has_failed = True
 
 
-def scalars(told: Stepped | Measured, images_per_s: float | None) -> dict[str, float]:
-    """What is told, number by number."""
-    if isinstance(told, Measured):
-        return {"held_out/map": told.map, "held_out/map50": told.map50}
+def scalars(event: StepDone | Evaluated, images_per_s: float | None) -> dict[str, float]:
+    """What is event, number by number."""
+    if isinstance(event, Evaluated):
+        return {"held_out/map": event.map, "held_out/map50": event.map50}
     found = {
-        "loss/localization": told.localization,
-        "loss/classification": told.classification,
-        "learning_rate": told.learning_rate,
+        "loss/localization": event.localization,
+        "loss/classification": event.classification,
+        "learning_rate": event.learning_rate,
     }
     return found | ({"images_per_s": images_per_s} if images_per_s else {})
 
@@ -146,14 +146,14 @@ class TensorBoard:
         except OSError as error:
             raise SettingError(f"tensorboard {url!r} can't be written: {reason(error)}") from error
 
-    def __call__(self, told: Told) -> None:
+    def __call__(self, event: TrainingEvent) -> None:
         """Each step; what a stopped run had written of steps that come again is hidden by its own later file."""
-        images_per_s = self._speed(told)
-        if isinstance(told, Begun):
-            self._open(told.step)
+        images_per_s = self._speed(event)
+        if isinstance(event, Started):
+            self._open(event.step)
             return
-        for name, value in scalars(told, images_per_s).items():
-            self._writer.add_scalar(name, value, told.step)
+        for name, value in scalars(event, images_per_s).items():
+            self._writer.add_scalar(name, value, event.step)
         self._writer.flush()
         if time.monotonic() - self._copied_s > SEND_INTERVAL_S:
             self._copy()
@@ -221,13 +221,13 @@ class MLflow:
         found = self._client.get_experiment_by_name(name)
         return str(found.experiment_id) if found else str(self._client.create_experiment(name))
 
-    def __call__(self, told: Told) -> None:
+    def __call__(self, event: TrainingEvent) -> None:
         """As many steps as a history has points."""
-        images_per_s = self._speed(told)
-        if isinstance(told, Begun):
+        images_per_s = self._speed(event)
+        if isinstance(event, Started):
             self._take_up()
-        elif isinstance(told, Measured) or told.step % self._stride == 0 or told.step == self._num_steps:
-            self._log(scalars(told, images_per_s), told.step)
+        elif isinstance(event, Evaluated) or event.step % self._stride == 0 or event.step == self._num_steps:
+            self._log(scalars(event, images_per_s), event.step)
 
     def _take_up(self) -> None:
         """The run that this training has already, with what it holds; else a new one."""

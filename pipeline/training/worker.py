@@ -21,9 +21,9 @@ from model.metrics import measure
 from model.order import share_of
 from model.package import ModelPackage
 from model.ssd import SSD
-from model.train import NotFiniteError, TrainingStep, learning_rate
+from model.step import NotFiniteError, TrainingStep, learning_rate
 from pipeline.storage import store
-from pipeline.training.events import Begun, Measured, Stepped, Told
+from pipeline.training.events import Evaluated, Started, StepDone, TrainingEvent
 from pipeline.training.feed import Feed
 from pipeline.training.history import TrainingHistory
 from pipeline.training.settings import ClusterTraining
@@ -91,7 +91,7 @@ class Worker:
             self._step.load(state)
             self._history = TrainingHistory.from_state(state["history"])
         is_eager = self._settings.compile and not self._step.is_compiled
-        self._tell(Begun(num_done, self._num_workers, self._device.type, is_eager))
+        self._tell(Started(num_done, self._num_workers, self._device.type, is_eager))
         return num_done
 
     def learn_from(self, first_step: int) -> str:
@@ -103,7 +103,7 @@ class Worker:
             try:
                 losses = self._step(step, images, targets)
                 rate = learning_rate(step, self._settings)
-                self._tell(Stepped(step + 1, losses.localization.item(), losses.classification.item(), rate))
+                self._tell(StepDone(step + 1, losses.localization.item(), losses.classification.item(), rate))
                 self._save_if_due(step + 1)
             except NotFiniteError as error:
                 return f"{error}; its batch is kept in {self._keep_batch(step)}"
@@ -146,7 +146,7 @@ class Worker:
         found, truths = zip(*(pair for pairs in everyone for pair in pairs), strict=True)
         summary = measure(found, truths, self._record.class_names).summary()
         metrics = {name: summary[name] or 0.0 for name in ("map", SCORE)}
-        self._tell(Measured(num_done, metrics["map"], metrics[SCORE]))
+        self._tell(Evaluated(num_done, metrics["map"], metrics[SCORE]))
         return metrics
 
     def _keep_batch(self, step: int) -> str:
@@ -156,7 +156,7 @@ class Worker:
             store.write(url, json.dumps(describe_batch(self._task.feed, step), indent=2).encode())
         return url
 
-    def _tell(self, message: Told) -> None:
+    def _tell(self, message: TrainingEvent) -> None:
         if self._rank == 0:
             self._history.add(message)
             self._task.told.put(message)

@@ -37,14 +37,15 @@ from model.example import Examples
 from model.memory import keep_freed_memory
 from model.package import ModelPackage
 from model.package_files import PackageRecord
+from model.prepare import Preparation, pad_targets
 from model.ssd import SSD
-from model.train import Preparation, TrainingStep, pad_targets
+from model.step import TrainingStep
 from pipeline.cluster.connect import cluster
 from pipeline.labelled.dataset import read_clean
 from pipeline.labelled.examples import LabelledExamples
 from pipeline.labelled.record import class_names
 from pipeline.training import driver
-from pipeline.training.events import Begun, Measured, Stepped, TrainingProgress
+from pipeline.training.events import Evaluated, Started, StepDone, TrainingProgress
 from pipeline.training.run import Start, from_scratch
 from pipeline.training.settings import TrainSettings
 
@@ -58,15 +59,15 @@ NUM_BARE = 60
 
 
 class Watched(TrainingProgress):
-    """When each step was heard of."""
+    """When each step was listen of."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)
         self.heard_s: list[float] = []
         seen.append(self)
 
-    def show(self, told: Begun | Stepped | Measured) -> None:
-        if isinstance(told, Stepped):
+    def show(self, told: Started | StepDone | Evaluated) -> None:
+        if isinstance(told, StepDone):
             self.heard_s.append(time.monotonic())
         if len(self.heard_s) == NUM_WARM + NUM_MEASURED:
             os.kill(os.getpid(), signal.SIGINT)

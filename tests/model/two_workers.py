@@ -13,7 +13,7 @@ from model.loss import Targets
 from model.order import share_of
 from model.package_files import PackageRecord
 from model.ssd import SSD
-from model.train import TrainingStep
+from model.step import TrainingStep
 
 RECORD = PackageRecord(
     name="two",

@@ -19,7 +19,7 @@ from pipeline.errors import SettingError
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.labelled.dataset import read_clean
 from pipeline.labelled.examples import LabelledExamples
-from pipeline.training.events import Measured, Stepped
+from pipeline.training.events import Evaluated, StepDone
 from pipeline.training.history import TrainingHistory
 
 NAMES = ("<b>ring", "square")
@@ -76,7 +76,9 @@ def test_a_poorly_placed_box_tells_its_overlap(examples: LabelledExamples) -> No
 
 
 def test_curves_of_a_training(examples: LabelledExamples) -> None:
-    history = TrainingHistory(1, [], [Stepped(1, 2.0, 9.0, 0.1), Stepped(2, 1.0, 4.0, 0.05)], [Measured(2, 0.25, 0.5)])
+    history = TrainingHistory(
+        1, [], [StepDone(1, 2.0, 9.0, 0.1), StepDone(2, 1.0, 4.0, 0.05)], [Evaluated(2, 0.25, 0.5)]
+    )
     html = page(examples, [found(), found()], history)
     labels = re.findall(r'aria-label="([^"]+)"', html)
     assert labels == ["Loss", "Learning rate", "On the held-out images", "Precision over recall"]
@@ -89,7 +91,7 @@ def test_curves_of_a_training(examples: LabelledExamples) -> None:
 def test_losses_of_any_size_have_a_log_axis(
     examples: LabelledExamples, first: float, last: float, expected: list[float]
 ) -> None:
-    stepped = [Stepped(1, first, first, 0.1), Stepped(2, last, last, 0.1)]
+    stepped = [StepDone(1, first, first, 0.1), StepDone(2, last, last, 0.1)]
     html = page(examples, [found(), found()], TrainingHistory(1, [], stepped, []))
     loss = html[html.index('aria-label="Loss"') : html.index('aria-label="Learning rate"')]
     assert [float(tick) for tick in re.findall(r'text-anchor="end">([^<]+)<', loss)] == expected

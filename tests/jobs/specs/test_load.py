@@ -11,7 +11,7 @@ from pydantic import Field
 
 from jobs.specs.load import check_settings, load_settings, read_spec, spec_options
 from jobs.specs.schema import spec_schema
-from jobs.specs.settings import KINDS, AlertSettings, JobSettings
+from jobs.specs.settings import SPEC_KINDS, AlertSettings, JobSettings
 from model.config import Frozen
 from pipeline.errors import SettingError
 from pipeline.inference.settings import InferSettings
@@ -151,7 +151,7 @@ def test_the_specs_can_be_used(path: Path) -> None:
     """By the command itself, and by editors, for which they name their schema."""
     spec = read_spec(path)
     assert spec.kind
-    check_settings(KINDS[spec.kind], spec.settings)
+    check_settings(SPEC_KINDS[spec.kind], spec.settings)
     jsonschema.validate(yaml.safe_load(path.read_text()), spec_schema())
     assert path.read_text().startswith("# yaml-language-server: $schema=spec.schema.json\n")
 

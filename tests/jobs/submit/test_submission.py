@@ -21,10 +21,10 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 from jobs.__main__ import cli
 from jobs.demo import PACKAGE
 from jobs.specs.load import check_settings, given, kind_of, load_settings, read_spec
-from jobs.specs.settings import KINDS, JobSettings
+from jobs.specs.settings import SPEC_KINDS, JobSettings
 from jobs.submit.environment import pack
 from jobs.submit.server import Ended, JobServer, Log, is_final
-from jobs.submit.submission import Job, load_job, night_of
+from jobs.submit.submission import Submission, load_submission, night_of
 from pipeline.errors import SettingError
 from pipeline.inference.settings import InferSettings
 
@@ -34,15 +34,15 @@ INFER = "kind: infer\ninput: [s3://bucket/a b, /photos]\ntable: s3://bucket/tabl
 
 @pytest.fixture
 def job(tmp_path: Path) -> Any:
-    def job(text: str, flags: dict[str, Any] | None = None, job_flags: dict[str, Any] | None = None) -> Job:
+    def job(text: str, flags: dict[str, Any] | None = None, job_flags: dict[str, Any] | None = None) -> Submission:
         path = tmp_path / "Nightly run.yaml"
         path.write_text(text)
-        return load_job(read_spec(path), DAY, flags or {}, job_flags or {})
+        return load_submission(read_spec(path), DAY, flags or {}, job_flags or {})
 
     return job
 
 
-def flags_of(job: Job) -> dict[str, Any]:
+def flags_of(job: Submission) -> dict[str, Any]:
     """What the command on the head node understands."""
     _, *command = shlex.split(job.entrypoint)
     assert command[:3] == ["-m", "jobs", job.kind]
@@ -97,7 +97,7 @@ def test_each_hour_of_an_hourly_schedule_is_a_job_of_its_own(
     monkeypatch.setattr("jobs.submit.submission.datetime", clock)
     path = tmp_path / "Nightly run.yaml"
     path.write_text(INFER + "job: {schedule: '0 * * * *'}")
-    made = load_job(read_spec(path), None, {}, {})
+    made = load_submission(read_spec(path), None, {}, {})
     assert (made.submission_id(1), flags_of(made)["due_at"]) == (submission_id, due_at)
 
 
@@ -125,8 +125,8 @@ def test_a_night_that_is_made_up_after_midnight_keeps_its_name(
 @pytest.mark.parametrize("path", sorted(Path("jobs").glob("*.yaml")), ids=lambda path: path.name)
 def test_a_specs_settings_reach_the_command_as_flags(path: Path) -> None:
     spec = read_spec(path)
-    settings = check_settings(KINDS[kind_of(spec)], spec.settings)
-    made = Job(kind_of(spec), "name", DAY, settings, spec.job, path.parent)
+    settings = check_settings(SPEC_KINDS[kind_of(spec)], spec.settings)
+    made = Submission(kind_of(spec), "name", DAY, settings, spec.job, path.parent)
     flags = {name: value for name, value in flags_of(made).items() if name in type(settings).model_fields}
     changed = {"address", "run_date", "due_at"}
     assert check_settings(type(settings), given(flags)).model_dump(exclude=changed) == settings.model_dump(

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from pipeline.cluster.capacity import (
-    num_cores,
+    cluster_cores,
     num_detectors_that_fit,
     num_gpus,
     num_nodes,
@@ -20,9 +20,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationW
 
 def test_our_own_cluster_has_all_it_will_ever_have(local_cluster: None) -> None:
     """Nothing is waited for: this test would not end within its timeout."""
-    assert (num_nodes(), num_cores(), num_gpus()) == (1, max(2, os.cpu_count() or 1), 0)
+    assert (num_nodes(), cluster_cores(), num_gpus()) == (1, max(2, os.cpu_count() or 1), 0)
     fitting, long = num_detectors_that_fit(), {"node_wait_s": 86_400}
-    assert fitting == num_cores()
+    assert fitting == cluster_cores()
     wait_until_they_fit(DetectionSettings())
     wait_until_they_fit(DetectionSettings(num_detectors=fitting, **long))
     wait_until_they_fit(DetectionSettings(min_detectors=fitting, num_detectors=fitting + 1, **long))

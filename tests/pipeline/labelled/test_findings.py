@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.labelled import findings
-from pipeline.labelled.findings import KINDS, Finding, Mark
+from pipeline.labelled.findings import FINDING_TEXTS, Finding, Mark
 from pipeline.labelled.image_facts import ImageFacts
 from pipeline.labelled.record import LabelledImage
 
@@ -107,5 +107,5 @@ def test_objects_that_are_hard_to_match():
 def test_a_finding_counts_boxes_or_images():
     marks = (Mark("a", np.zeros((2, 4)), ("x", "y"), 2), Mark("b", np.zeros((1, 4)), ("x",), 1))
     assert Finding("clipped", "train", marks).count == 3
-    assert {level for level, _ in KINDS.values()} == {"error", "note"}
+    assert {level for level, _ in FINDING_TEXTS.values()} == {"error", "note"}
     assert Finding("clipped", "train", marks).level == "note"

@@ -19,7 +19,7 @@ from pipeline.errors import SettingError, SsdBatchError
 from pipeline.labelled.dataset import read_clean
 from pipeline.labelled.examples import LabelledExamples
 from pipeline.training.driver import Trained, check_batch_norm, train
-from pipeline.training.events import Begun, Stepped, Told
+from pipeline.training.events import Started, StepDone, TrainingEvent
 from pipeline.training.settings import ClusterTraining
 from pipeline.training.worker import STATE_FILE, new_network
 from tests.chaos.processes import below, kill
@@ -39,7 +39,7 @@ RECORD = PackageRecord(
 SETTINGS = ClusterTraining(num_steps=4, batch_size=4, warmup_steps=0, learning_rate=0.001, seed=2)
 
 
-def trained(url: Path, *listeners: Callable[[Told], None], **settings: Any) -> Trained:
+def trained(url: Path, *listeners: Callable[[TrainingEvent], None], **settings: Any) -> Trained:
     start = ModelPackage(RECORD, {})
     changed = SETTINGS.model_copy(update=settings)
     return train(start, DrawnExamples(0, 8), DrawnExamples(100, 3), changed, str(url), listeners)
@@ -86,8 +86,8 @@ def test_a_worker_that_is_killed_changes_nothing(one: Trained, runs: Path, capsy
     """At its last step, when the steps before are checkpoints: the weights are those of a training that nobody has struck."""
     killed = []
 
-    def strike(told: Told) -> None:
-        if isinstance(told, Stepped) and told.step == 4 and not killed:
+    def strike(told: TrainingEvent) -> None:
+        if isinstance(told, StepDone) and told.step == 4 and not killed:
             killed.extend(pid for pid, name in below(os.getpid()).items() if "ray::RayTrainWorker" in name)
             kill(*killed)
 
@@ -110,7 +110,7 @@ def test_the_best_checkpoint_comes_out(runs: Path, capsys: pytest.CaptureFixture
     assert "the training resumes after step 4 of 4" in capsys.readouterr().err
     history = again.history
     assert [told.step for told in history.stepped] == [told.step for told in history.measured] == [1, 2, 3, 4]
-    assert history.begun == [Begun(0, 2, "cpu", False)]
+    assert history.begun == [Started(0, 2, "cpu", False)]
     map50_of = {told.step: told.map50 for told in history.measured}
     best = [
         state["network"] for state in kept_states(runs / "two") if map50_of[state["step"]] == max(map50_of.values())

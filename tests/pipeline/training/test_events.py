@@ -3,7 +3,7 @@ import io
 import pytest
 
 from pipeline.training import events
-from pipeline.training.events import Begun, Measured, Stepped, TrainingProgress, describe
+from pipeline.training.events import Evaluated, Started, StepDone, TrainingProgress, describe
 
 
 class Terminal(io.StringIO):
@@ -20,7 +20,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_the_line() -> None:
-    told = Stepped(1200, 0.5, 1.25, 0.001)
+    told = StepDone(1200, 0.5, 1.25, 0.001)
     assert describe(told, 60_000, 32, 16_551, 80.0) == (
         "step 1,200 of 60,000 · pass 3 · localization 0.500 · classification 1.250 · learning rate 0.001 · "
         "80.0 images/s · 392:00 left"
@@ -32,10 +32,10 @@ def test_a_line_every_ten_seconds_and_at_the_end(clock: list[float]) -> None:
     """Four images a step, a step every four seconds: one image a second since the first step."""
     stream = io.StringIO()
     progress = TrainingProgress(num_steps=6, batch_size=4, num_examples=10, stream=stream)
-    progress.show(Begun(0, 2, "cpu", False))
+    progress.show(Started(0, 2, "cpu", False))
     for step in range(1, 7):
         clock.append(clock[-1] + 4)
-        progress.show(Stepped(step, 1.0, 2.0, 0.01))
+        progress.show(StepDone(step, 1.0, 2.0, 0.01))
     lines = stream.getvalue().splitlines()
     assert lines[0] == "the training begins: 2 workers, cpu"
     assert [line.partition(" ·")[0] for line in lines[1:]] == ["step 1 of 6", "step 4 of 6", "step 6 of 6"]
@@ -45,8 +45,8 @@ def test_a_line_every_ten_seconds_and_at_the_end(clock: list[float]) -> None:
 def test_what_else_is_told() -> None:
     stream = io.StringIO()
     progress = TrainingProgress(num_steps=60, batch_size=4, num_examples=10, stream=stream)
-    progress.show(Begun(40, 1, "cpu", True))
-    progress.show(Measured(50, 0.5, 0.81234))
+    progress.show(Started(40, 1, "cpu", True))
+    progress.show(Evaluated(50, 0.5, 0.81234))
     assert stream.getvalue().splitlines() == [
         "the training resumes after step 40 of 60: 1 workers, cpu; compile: no C++ compiler (g++, or CXX) was found, "
         "so it goes without",
@@ -59,6 +59,6 @@ def test_a_terminal_has_one_line_that_rewrites_itself(clock: list[float]) -> Non
     progress = TrainingProgress(num_steps=2, batch_size=4, num_examples=10, stream=stream)
     for step in (1, 2):
         clock.append(clock[-1] + 4)
-        progress.show(Stepped(step, 1.0, 2.0, 0.01))
+        progress.show(StepDone(step, 1.0, 2.0, 0.01))
     assert stream.getvalue().count("\r\x1b[Kstep") == 2
     assert stream.getvalue().count("\n") == 1

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from pipeline.training import history
-from pipeline.training.events import Begun, Measured, Stepped
+from pipeline.training.events import Evaluated, Started, StepDone
 from pipeline.training.history import TrainingHistory
 
-TOLD = [Stepped(step, 1 / step, 2 / step, 0.1 * step) for step in range(1, 8)]
+TOLD = [StepDone(step, 1 / step, 2 / step, 0.1 * step) for step in range(1, 8)]
 
 
 def test_a_point_is_the_mean_of_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,7 @@ def test_it_goes_on_from_a_checkpoint_to_the_same_end(monkeypatch: pytest.Monkey
     torch.save(part.state(), file)
     file.seek(0)
     resumed = TrainingHistory.from_state(torch.load(file, weights_only=True))
-    for told in (Begun(num_done, 2, "cpu", False), *TOLD[num_done:], Measured(7, 0.5, 0.75)):
+    for told in (Started(num_done, 2, "cpu", False), *TOLD[num_done:], Evaluated(7, 0.5, 0.75)):
         resumed.add(told)
     assert resumed.stepped == whole.stepped
-    assert (resumed.begun, resumed.measured) == ([Begun(num_done, 2, "cpu", False)], [Measured(7, 0.5, 0.75)])
+    assert (resumed.begun, resumed.measured) == ([Started(num_done, 2, "cpu", False)], [Evaluated(7, 0.5, 0.75)])

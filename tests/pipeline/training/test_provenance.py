@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.training import provenance
-from pipeline.training.events import Begun
+from pipeline.training.events import Started
 from pipeline.training.history import TrainingHistory
 from pipeline.training.provenance import code_version
 from pipeline.training.settings import ClusterTraining
@@ -49,6 +49,6 @@ def test_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_told() -> None:
-    history = TrainingHistory(1, [Begun(0, 2, "cpu", False), Begun(5, 1, "cpu", False)])
+    history = TrainingHistory(1, [Started(0, 2, "cpu", False), Started(5, 1, "cpu", False)])
     told = provenance.provenance(ClusterTraining(seed=3), history, 12.4)
     assert (told["settings"]["seed"], told["num_workers"], told["devices"], told["seconds"]) == (3, [1, 2], ["cpu"], 12)

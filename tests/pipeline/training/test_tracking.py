@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pipeline.errors import SettingError
 from pipeline.training import tracking
-from pipeline.training.events import Begun, Measured, Stepped, Told
+from pipeline.training.events import Evaluated, Started, StepDone, TrainingEvent
 from pipeline.training.settings import ClusterTraining
 from pipeline.training.tracking import tracked
 
@@ -19,14 +19,14 @@ SETTINGS = ClusterTraining(num_steps=6)
 METRICS = {"map": 0.5, "map_small": None, "per_class": {"a (b)": 0.25}, "per_class_map": {}}
 
 
-def steps(first: int, last: int) -> list[Told]:
-    return [Stepped(step, 1 / step, 2.0, 0.01) for step in range(first, last + 1)]
+def steps(first: int, last: int) -> list[TrainingEvent]:
+    return [StepDone(step, 1 / step, 2.0, 0.01) for step in range(first, last + 1)]
 
 
 def run(
     folder: Path,
     settings: ClusterTraining,
-    *told: Told,
+    *told: TrainingEvent,
     metrics: dict[str, Any] | None = None,
     error: BaseException | None = None,
 ) -> None:
@@ -50,9 +50,9 @@ def test_tensorboard_has_each_step_once(tmp_path: Path, scheme: str) -> None:
     """Stopped after step 4, taken up after step 2, and again after step 3: on a disk, and by URL."""
     url = f"{scheme}{tmp_path}/events"
     settings = SETTINGS.model_copy(update={"tensorboard": url})
-    run(tmp_path, settings, Begun(0, 1, "cpu", False), *steps(1, 4))
-    a_worker_died = (*steps(3, 5), Begun(3, 1, "cpu", False), *steps(4, 6))
-    run(tmp_path, settings, Begun(2, 1, "cpu", False), *a_worker_died, Measured(6, 0.25, 0.75))
+    run(tmp_path, settings, Started(0, 1, "cpu", False), *steps(1, 4))
+    a_worker_died = (*steps(3, 5), Started(3, 1, "cpu", False), *steps(4, 6))
+    run(tmp_path, settings, Started(2, 1, "cpu", False), *a_worker_died, Evaluated(6, 0.25, 0.75))
     for name in tracking.store.names(url):
         if scheme:
             (tmp_path / name).write_bytes(tracking.store.read(f"{url}/{name}"))
@@ -73,15 +73,15 @@ def mlflow_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_mlflow_goes_on_in_the_same_run(tmp_path: Path, mlflow_store: str) -> None:
     settings = SETTINGS.model_copy(update={"mlflow": mlflow_store})
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, settings, Begun(0, 1, "cpu", False), *steps(1, 4), error=KeyboardInterrupt())
+        run(tmp_path, settings, Started(0, 1, "cpu", False), *steps(1, 4), error=KeyboardInterrupt())
     client = MlflowClient(mlflow_store)
     experiment = client.get_experiment_by_name("ssd-batch")
     (stopped,) = client.search_runs([experiment.experiment_id])
     assert stopped.info.status == "KILLED"
 
-    begun = Begun(2, 1, "cpu", False)
-    a_worker_died = (*steps(3, 5), Begun(3, 1, "cpu", False), *steps(4, 6))
-    run(tmp_path, settings, begun, *a_worker_died, Measured(6, 0.25, 0.75), metrics=METRICS)
+    begun = Started(2, 1, "cpu", False)
+    a_worker_died = (*steps(3, 5), Started(3, 1, "cpu", False), *steps(4, 6))
+    run(tmp_path, settings, begun, *a_worker_died, Evaluated(6, 0.25, 0.75), metrics=METRICS)
     (done,) = client.search_runs([experiment.experiment_id])
     assert (done.info.run_id, done.info.run_name, done.info.status) == (stopped.info.run_id, "blood", "FINISHED")
     assert done.data.params == {"seed": "3"}
@@ -91,7 +91,7 @@ def test_mlflow_goes_on_in_the_same_run(tmp_path: Path, mlflow_store: str) -> No
     assert (values["held_out/map50"], values["final/map"], values["final/per_class/a _b_"]) == (0.75, 0.5, 0.25)
 
     (tmp_path / "run/mlflow_run_id").unlink()  # as --restart does
-    run(tmp_path, settings, Begun(0, 1, "cpu", False), *steps(1, 2))
+    run(tmp_path, settings, Started(0, 1, "cpu", False), *steps(1, 2))
     assert len(client.search_runs([experiment.experiment_id])) == 2
 
 
@@ -101,7 +101,7 @@ def test_mlflow_that_fails_later_stops_nothing(
     settings = SETTINGS.model_copy(update={"mlflow": mlflow_store})
     with tracked(settings, "blood", str(tmp_path / "run"), {}) as (tracker,):
         (tmp_path / "run").write_text("a file where a folder should be")
-        for told in (Begun(0, 1, "cpu", False), *steps(1, 3)):
+        for told in (Started(0, 1, "cpu", False), *steps(1, 3)):
             tracker(told)
     assert capsys.readouterr().err.count("the training goes on without it") == 1
 

@@ -1,4 +1,4 @@
-"""The training step, and examples made ready for it."""
+"""The training step: forward, loss, backward, update."""
 
 import math
 import os
@@ -10,56 +10,18 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from model.augment import Augmentation, vertical_flip
-from model.colours import distort_colours
-from model.config import Architecture, Preprocessing, TrainingSettings
+from model.config import Architecture, TrainingSettings
 from model.default_boxes import default_boxes
 from model.detector import fast_dtype
-from model.example import Example
 from model.loss import Losses, Targets, count_matched, match, multibox_loss
-from model.order import seed_at
 from model.package_files import PackageRecord
-from model.preprocess import normalise, resize
+from model.preprocess import normalise
 from model.ssd import SSD
 from model.vgg16 import scaled
 
 DROP = 0.1
 """The learning rate's factor at each milestone. Source: Liu et al. 2016, section 3.1."""
 MAX_GRADIENT_NORM = 10.0
-
-Ready = tuple[Tensor, Tensor, Tensor]
-"""An example for the step: (3, S, S) uint8; boxes (N, 4) float xyxy in [0, 1]; labels (N,) int64."""
-
-
-class Preparation:
-    """Augments and resizes examples; at another position of the training the same example comes out otherwise."""
-
-    def __init__(self, image_size_px: int, preprocessing: Preprocessing, settings: TrainingSettings) -> None:
-        self._image_size_px = image_size_px
-        self._settings = settings
-        self._augmentation = Augmentation(preprocessing, settings)
-
-    def __call__(self, example: Example, position: int) -> Ready:
-        """What the step learns at a position: a function of the two and the settings alone."""
-        with torch.random.fork_rng(devices=()):
-            # torch.manual_seed would also note down, with a stack trace, to seed the GPUs some day: 1 ms.
-            torch.default_generator.manual_seed(seed_at(position, self._settings.seed))
-            return self._prepared(example)
-
-    def _prepared(self, example: Example) -> Ready:
-        truth, is_one = example.truth, ~example.truth.is_crowd
-        image, boxes, labels = self._augmentation(example.image, truth.boxes_xyxy[is_one], truth.labels[is_one])
-        if self._settings.vertical_flip:
-            image, boxes = vertical_flip(image, boxes)
-        height_px, width_px = image.shape[-2:]
-        boxes = boxes / torch.tensor([width_px, height_px, width_px, height_px])
-        return distort_colours(resize(image, self._image_size_px)), boxes, labels
-
-
-def pad_targets(boxes_xyxy: list[Tensor], labels: list[Tensor]) -> Targets:
-    """Objects of a batch, image by image, padded to the most of any of them."""
-    pad = torch.nn.utils.rnn.pad_sequence
-    return Targets(pad(boxes_xyxy, batch_first=True), pad(labels, batch_first=True))
 
 
 class NotFiniteError(ArithmeticError):

@@ -5,42 +5,32 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from model.config import Architecture, Preprocessing, TrainingSettings
+from model.config import Architecture, TrainingSettings
 from model.detector import fast_dtype
-from model.example import Example, plain_truth
 from model.loss import Losses, Targets
 from model.order import share_of
 from model.package_files import PackageRecord
+from model.prepare import Preparation, pad_targets
 from model.ssd import SSD
-from model.train import (
+from model.step import (
     NotFiniteError,
-    Preparation,
     TrainingStep,
     can_compile,
     class_weights,
     learning_rate,
     num_parts,
-    pad_targets,
     training_dtype,
 )
+from tests.model.bright_square import PREPROCESSING, SETTINGS, bright_square
 
 ARCHITECTURE = Architecture(width=0.1, batch_norm=True)
-PREPROCESSING = Preprocessing(std=(0.229, 0.224, 0.225))
 RECORD = PackageRecord(name="one", architecture=ARCHITECTURE, class_names=("square",), preprocessing=PREPROCESSING)
-SETTINGS = TrainingSettings(num_steps=3, batch_size=2, warmup_steps=0, zoom_out_max=1, crop_min=1)
-
-
-def bright_square() -> Example:
-    image = torch.full((3, 80, 80), 60, dtype=torch.uint8)
-    image[:, 20:60, 10:50] = 220
-    return Example(image, plain_truth(torch.tensor([[10.0, 20.0, 50.0, 60.0]]), torch.tensor([1])))
 
 
 def prepared_batch(step: int, image_size_px: int = 300) -> tuple[Tensor, Targets]:
@@ -168,46 +158,6 @@ def test_two_workers_take_the_steps_of_one(free_port: Callable[[], int]) -> None
         torch.testing.assert_close(
             torch.tensor(together["losses"]), torch.tensor(alone["losses"]), rtol=1e-4, atol=1e-4
         )
-
-
-def test_an_example_is_a_function_of_its_position():
-    preparation = Preparation(300, PREPROCESSING, TrainingSettings())
-    torch.manual_seed(3)
-    before = torch.random.get_rng_state()
-    one, again, other = (preparation(bright_square(), position) for position in (7, 7, 8))
-    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
-    assert not torch.equal(one[0], other[0])
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def test_examples_are_resized_and_their_boxes_shares():
-    """Half the time flipped: 10 to 50 of 80 px is 30 to 70 then."""
-    preparation = Preparation(300, PREPROCESSING, SETTINGS)
-    seen = set()
-    for position in range(20):
-        image, boxes, labels = preparation(bright_square(), position)
-        assert image.shape == (3, 300, 300)
-        assert labels.tolist() == [1]
-        seen.add(tuple(boxes[0].tolist()))
-    assert seen == {(0.125, 0.25, 0.625, 0.75), (0.375, 0.25, 0.875, 0.75)}
-
-
-def test_crowds_are_not_learned_from():
-    plain = bright_square()
-    boxes, labels = torch.cat((plain.truth.boxes_xyxy, torch.tensor([[0.0, 0.0, 80.0, 80.0]]))), torch.tensor([1, 2])
-    crowd = replace(plain_truth(boxes, labels), is_crowd=torch.tensor([False, True]))
-    _, _, found = Preparation(300, PREPROCESSING, SETTINGS)(Example(plain.image, crowd), 0)
-    assert found.tolist() == [1]
-
-
-def test_objects_are_padded_with_label_0():
-    box = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
-    targets = pad_targets(
-        [box, torch.zeros(0, 4), box.repeat(2, 1)],
-        [torch.tensor([5]), torch.zeros(0, dtype=torch.int64), torch.tensor([6, 7])],
-    )
-    assert targets.boxes_xyxy.shape == (3, 2, 4)
-    assert targets.labels.tolist() == [[5, 0], [0, 0], [6, 7]]
 
 
 def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,48 @@
+from dataclasses import replace
+
+import torch
+
+from model.config import TrainingSettings
+from model.example import Example, plain_truth
+from model.prepare import Preparation, pad_targets
+from tests.model.bright_square import PREPROCESSING, SETTINGS, bright_square
+
+
+def test_an_example_is_a_function_of_its_position():
+    preparation = Preparation(300, PREPROCESSING, TrainingSettings())
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    one, again, other = (preparation(bright_square(), position) for position in (7, 7, 8))
+    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not torch.equal(one[0], other[0])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_examples_are_resized_and_their_boxes_shares():
+    """Half the time flipped: 10 to 50 of 80 px is 30 to 70 then."""
+    preparation = Preparation(300, PREPROCESSING, SETTINGS)
+    seen = set()
+    for position in range(20):
+        image, boxes, labels = preparation(bright_square(), position)
+        assert image.shape == (3, 300, 300)
+        assert labels.tolist() == [1]
+        seen.add(tuple(boxes[0].tolist()))
+    assert seen == {(0.125, 0.25, 0.625, 0.75), (0.375, 0.25, 0.875, 0.75)}
+
+
+def test_crowds_are_not_learned_from():
+    plain = bright_square()
+    boxes, labels = torch.cat((plain.truth.boxes_xyxy, torch.tensor([[0.0, 0.0, 80.0, 80.0]]))), torch.tensor([1, 2])
+    crowd = replace(plain_truth(boxes, labels), is_crowd=torch.tensor([False, True]))
+    _, _, found = Preparation(300, PREPROCESSING, SETTINGS)(Example(plain.image, crowd), 0)
+    assert found.tolist() == [1]
+
+
+def test_objects_are_padded_with_label_0():
+    box = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+    targets = pad_targets(
+        [box, torch.zeros(0, 4), box.repeat(2, 1)],
+        [torch.tensor([5]), torch.zeros(0, dtype=torch.int64), torch.tensor([6, 7])],
+    )
+    assert targets.boxes_xyxy.shape == (3, 2, 4)
+    assert targets.labels.tolist() == [[5, 0], [0, 0], [6, 7]]
