@@ -52,6 +52,7 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/mypy infra/kubernetes/check.py infra/kubernetes/components/cronjob/run_rayjob.py
 	$(BIN)/lint-imports
+	$(BIN)/python infra/dev/check_docstrings.py
 	$(BIN)/hadolint infra/docker/Dockerfile
 	$(BIN)/shellcheck infra/*/*.sh infra/docker/steps/*.sh
 	$(BIN)/python infra/kubernetes/check.py

@@ -1,1 +1,1 @@
-"""What a person runs."""
+"""The commands that a person runs, with their specs, texts and pages."""

@@ -7,6 +7,7 @@ from io import TextIOWrapper
 from typing import Any, get_args
 
 import click
+import cloup
 
 from jobs.commands import cluster, data, demo, infer, models, monitoring, spec, table, train
 from pipeline.errors import SsdBatchError
@@ -16,7 +17,20 @@ from pipeline.signals import stoppable
 logger = logging.getLogger("jobs")
 
 
-class StoppableGroup(click.Group):
+START = """\
+ssd-batch detects objects in the images of a folder or bucket, into a table that
+you query with SQL. See it work, on pictures that it draws:
+  ssd-batch demo
+Your own images, and the new ones with the same command again:
+  ssd-batch infer --input photos --table found --model jobs/demo/model
+What was found:
+  ssd-batch query --table found "SELECT label, score, uri FROM detections"
+
+All commands: ssd-batch --help. All flags of one: ssd-batch infer --help."""
+"""The text of the command alone: what to do first."""
+
+
+class StoppableGroup(cloup.Group):
     """Commands that a signal ends early, with an exit code of its own."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -25,27 +39,39 @@ class StoppableGroup(click.Group):
             return super().invoke(ctx)
 
 
-@click.group(cls=StoppableGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(package_name="ssd-batch")
-@click.option(
+@cloup.group(
+    cls=StoppableGroup,
+    invoke_without_command=True,
+    context_settings=cloup.Context.settings(
+        help_option_names=["-h", "--help"], max_content_width=120, show_default=False
+    ),
+    sections=[
+        cloup.Section(
+            "Detect and query", [demo.demo, infer.infer, table.query, table.export, table.runs, table.maintain]
+        ),
+        cloup.Section("Train and publish models", [data.data, train.train, train.evaluate, models.model, infer.canary]),
+        cloup.Section(
+            "Jobs on a cluster",
+            [cluster.submit, cluster.status, cluster.logs, cluster.stop, spec.spec, monitoring.exporter],
+        ),
+    ],
+)
+@cloup.version_option(package_name="ssd-batch")
+@cloup.option(
     "--log-format",
     type=click.Choice(get_args(LogFormat)),
     default="text",
     show_default=True,
     envvar="SSD_BATCH_LOG_FORMAT",
     show_envvar=True,
-    help="Of standard error: lines for people, or a JSON object each.",
+    help="Format of standard error: lines for people, or one JSON object per line.",
 )
-def cli(log_format: LogFormat) -> None:
-    """Run an SSD detector over images in object storage, into Parquet tables you can query."""
+@click.pass_context
+def cli(context: click.Context, log_format: LogFormat) -> None:
+    """Run an SSD detector over images in object storage, into Parquet tables that you can query."""
     use(log_format)
-
-
-for command in (
-    infer.infer, demo.demo, table.query, table.export, table.runs, table.maintain, train.train, train.evaluate, data.data, models.model,
-    infer.canary, cluster.submit, cluster.status, cluster.logs, cluster.stop, spec.spec, monitoring.exporter,
-):  # fmt: skip
-    cli.add_command(command)
+    if context.invoked_subcommand is None:
+        click.echo(START)
 
 
 def main() -> None:

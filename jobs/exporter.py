@@ -1,4 +1,4 @@
-"""What the records of runs say, for Prometheus: it outlives the runs, whose own metrics end with them."""
+"""The exporter of run records to Prometheus. It outlives the runs, whose own metrics end with them."""
 
 import logging
 import statistics
@@ -26,11 +26,11 @@ from pipeline.urls import as_label
 logger = logging.getLogger(__name__)
 
 CACHE_S = 30.0
-"""Scrapes within so many seconds get the same answer: each table is read once for all who ask."""
+"""The seconds for which scrapes get the same answer: each table is read once for all clients."""
 NUM_RECORDS = 200
 RECENT = timedelta(hours=26)
 NUM_USUAL, MIN_USUAL = 20, 3
-"""Runs that the usual throughput is the median of; of fewer than the second there is none."""
+"""The largest and the smallest number of runs whose median is the usual throughput. With fewer runs there is none."""
 OUTCOMES = ("running", "done", "failed", "overtaken", "stopped")
 STAGES = ("start_up", "stream", "fetch", "decode", "detect", "commit")
 COUNTS = ("listed", "already_done", "planned", "ok", "failed")
@@ -59,17 +59,17 @@ GAUGES = {
     "lag_limit_seconds": "Of an alert: from when a run was due to its start.",
     "running_limit_seconds": "Of an alert: since a run has started that has no end.",
 }
-"""All that is served, each with the label table: ssd_batch_ and the name."""
+"""The gauges that are served, with their help texts. Each name gets the prefix ssd_batch_; each gauge has the label table."""
 
 Sample = tuple[str, dict[str, str], float | None]
-"""A gauge of `GAUGES`, its labels and its value; one that is None is left out."""
+"""A gauge of `GAUGES`, its labels and its value; a sample whose value is None is left out."""
 
 
 class TableCollector(Collector):
-    """Samples of tables, as old as `CACHE_S` at most.
+    """The samples of tables, at most `CACHE_S` seconds old.
 
     Args:
-        tables: by their URLs, when someone should look.
+        tables: the limits of each table's alerts, by its URL.
     """
 
     def __init__(self, tables: Mapping[str, AlertSettings]) -> None:
@@ -79,7 +79,7 @@ class TableCollector(Collector):
         self._collected_s = -CACHE_S
 
     def collect(self) -> Iterator[Metric]:
-        """As Prometheus's client asks for it."""
+        """Yield the metrics, as Prometheus's client asks for them."""
         with self._lock:
             if time.monotonic() - self._collected_s >= CACHE_S:
                 self._collected = collect(self._tables)
@@ -88,7 +88,7 @@ class TableCollector(Collector):
 
 
 def collect(tables: Mapping[str, AlertSettings]) -> list[Metric]:
-    """All gauges; of a table that can't be read, only that."""
+    """Return all gauges. A table that can't be read has only its limits and table_readable."""
     families: dict[str, Metric] = {name: GaugeMetricFamily(f"ssd_batch_{name}", text) for name, text in GAUGES.items()}
     for url, alerts in tables.items():
         for name, labels, value in (*limit_samples(alerts), *table_samples(url)):
@@ -98,7 +98,7 @@ def collect(tables: Mapping[str, AlertSettings]) -> list[Metric]:
 
 
 def limit_samples(alerts: AlertSettings) -> Iterator[Sample]:
-    """What the rules of alerts compare with."""
+    """Yield the limits that the rules of alerts compare with."""
     yield "no_success_limit_seconds", {}, 3600 * alerts.no_success_h
     yield "failed_share_limit", {}, alerts.failed_share
     yield "slow_share_limit", {}, alerts.slow_share
@@ -107,7 +107,7 @@ def limit_samples(alerts: AlertSettings) -> Iterator[Sample]:
 
 
 def table_samples(url: str) -> list[Sample]:
-    """Of one table."""
+    """Return the samples of one table."""
     try:
         table = ResultTable(url)
         found = samples(list_runs(table, NUM_RECORDS), last_complete(table), datetime.now(UTC))
@@ -117,12 +117,12 @@ def table_samples(url: str) -> list[Sample]:
 
 
 def samples(records: Sequence[Record], last: dict[str, Any] | None, now: datetime) -> Iterator[Sample]:
-    """What records say.
+    """Yield the samples of run records.
 
     Args:
-        records: of a table's runs, the last one first.
-        last: its last complete run.
-        now: with a time zone.
+        records: the records of a table's runs, the newest first.
+        last: the table's last complete run.
+        now: the current time, with a time zone.
     """
     if last:
         yield "last_success_timestamp_seconds", {}, datetime.fromisoformat(last["ended_at"]).timestamp()
@@ -140,7 +140,7 @@ def samples(records: Sequence[Record], last: dict[str, Any] | None, now: datetim
 
 
 def run_samples(run: Record) -> Iterator[Sample]:
-    """Of the last run that ended."""
+    """Yield the samples of the last run that ended."""
     for outcome in OUTCOMES[1:]:
         yield "last_run_outcome", {"outcome": outcome}, run["outcome"] == outcome
     yield "last_run_start_timestamp_seconds", {}, run["started_at"].timestamp()
@@ -159,7 +159,7 @@ def run_samples(run: Record) -> Iterator[Sample]:
 
 
 def throughput_samples(ended: Sequence[Record]) -> Iterator[Sample]:
-    """Of runs that are done and took long enough to say how fast they were."""
+    """Yield the throughput of runs that are done and took long enough to measure it."""
     speeds = [
         run["stream_images_per_s"] for run in ended if run["outcome"] == "done" and (run["stream_s"] or 0) >= LONG_S
     ]
@@ -173,9 +173,9 @@ def serve(tables: Mapping[str, AlertSettings], host: str, port: int) -> None:
     """Answer Prometheus until a signal comes.
 
     Args:
-        tables: by their paths or URLs, when someone should look.
-        host: address to listen at.
-        port: 0 for a free one.
+        tables: the limits of each table's alerts, by its path or URL.
+        host: the address to listen at.
+        port: the port to listen at; 0 for a free one.
 
     Raises:
         SettingError: the port can't be listened at.

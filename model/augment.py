@@ -1,4 +1,4 @@
-"""SSD's geometric training augmentation: zoom out, IoU crop, flips."""
+"""The geometric training augmentation of SSD: zoom out, IoU crop, flips."""
 
 import torch
 from torch import Tensor
@@ -7,21 +7,24 @@ from model.boxes import pairwise_iou
 from model.config import Preprocessing, TrainingSettings
 
 MIN_IOUS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-"""A crop is asked to overlap an object by one of these; at 1 it is the whole image. Source: Liu et al. 2016, section 2.2."""
+"""The least overlaps (IoU) of a crop with an object, one of which is drawn; at 1 the crop is the whole image.
+
+Source: Liu et al. 2016, section 2.2.
+"""
 NUM_TRIALS = 40
-"""Crops that are tried before another overlap is drawn."""
+"""The number of crops that are tried before another least overlap is drawn."""
 MAX_ASPECT = 2.0
-"""Of a crop: neither this many times as wide as high, nor as high as wide."""
+"""The largest ratio of a crop's longer side to its shorter side."""
 MIN_SIDE_PX = 3
-"""Objects that are smaller when all is done are left out."""
+"""The least width and height of an object in pixels; smaller ones are left out after the augmentation."""
 
 
 class Augmentation:
-    """Zoom out, IoU crop, flip: the paper's, each with its usual probability.
+    """The paper's augmentation: zoom out, IoU crop and flip, each with its usual probability.
 
     Args:
-        preprocessing: its mean fills what zooming out adds.
-        settings: how far to zoom out, and how little to crop to.
+        preprocessing: its mean is the colour of the area that zooming out adds.
+        settings: the largest zoom out and the smallest crop.
 
     Source: Liu et al. 2016, section 2.2 "Data augmentation" and section 3.6 (zoom out).
     """
@@ -40,7 +43,8 @@ class Augmentation:
             labels: (N,) int64.
 
         Returns:
-            The three in the same formats, of another size and another N. Randomness is torch's global generator.
+            The image, boxes and labels in the same formats, with another size and another N. Random numbers come from
+            torch's global generator.
         """
         boxes = boxes_xyxy.float()
         if self._zoom_out_max > 1 and torch.rand(()) < 0.5:
@@ -55,7 +59,7 @@ class Augmentation:
         return image, boxes[is_whole & is_inside], labels[is_whole & is_inside]
 
     def _zoomed_out(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Somewhere on a larger canvas."""
+        """Place the image at random on a larger canvas, and move its boxes with it."""
         channels, height_px, width_px = image.shape
         times = 1 + torch.rand(()) * (self._zoom_out_max - 1)
         canvas_width, canvas_height = int(width_px * times), int(height_px * times)
@@ -72,15 +76,17 @@ def size_of(image: Tensor) -> Tensor:
 
 
 def draw_crop(boxes_xyxy: Tensor, size_px: Tensor, min_scale: float) -> Tensor | None:
-    """Draw a crop that has an object's centre in it and overlaps such an object by the IoU drawn: the first trial that does.
+    """Draw a crop that contains an object's centre, and overlaps that object by at least a drawn IoU.
+
+    The first trial that fits is returned.
 
     Args:
         boxes_xyxy: (N, 4) float pixels.
         size_px: (2,), the image's width and height.
-        min_scale: least share of each side that is left.
+        min_scale: the least share of each side that a crop keeps.
 
     Returns:
-        (4,) int64 xyxy pixels; None: the whole image.
+        (4,) int64, xyxy in pixels, or None for the whole image.
     """
     while (min_iou := MIN_IOUS[int(torch.randint(len(MIN_IOUS), ()))]) < 1:
         crops = _trials(size_px, min_scale)
@@ -92,7 +98,7 @@ def draw_crop(boxes_xyxy: Tensor, size_px: Tensor, min_scale: float) -> Tensor |
 
 
 def _trials(size_px: Tensor, min_scale: float) -> Tensor:
-    """(T, 4) float xyxy in whole pixels, anywhere in the image."""
+    """Return crops at random places in the image: (T, 4) float, xyxy in whole pixels."""
     share = min_scale + (1 - min_scale) * torch.rand(NUM_TRIALS, 2)
     sides = (size_px * share).floor()
     corners = ((size_px - sides) * torch.rand(NUM_TRIALS, 2)).floor()
@@ -100,7 +106,7 @@ def _trials(size_px: Tensor, min_scale: float) -> Tensor:
 
 
 def _is_shapely(crops: Tensor) -> Tensor:
-    """(T,) bool: neither too long nor too high, nor empty."""
+    """Return (T,) bool: whether each crop is neither too wide nor too high, nor empty."""
     width, height = (crops[:, 2:] - crops[:, :2]).unbind(1)
     aspect = width / height
     is_shapely: Tensor = (aspect >= 1 / MAX_ASPECT) & (aspect <= MAX_ASPECT)
@@ -108,26 +114,29 @@ def _is_shapely(crops: Tensor) -> Tensor:
 
 
 def _centres_within(boxes_xyxy: Tensor, crops: Tensor) -> Tensor:
-    """(T, N) bool, whether each of T crops has the centre of each of N boxes in it."""
+    """Return (T, N) bool: whether each of T crops contains the centre of each of N boxes."""
     centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
     is_within: Tensor = ((centres > crops[:, None, :2]) & (centres < crops[:, None, 2:])).all(dim=2)
     return is_within
 
 
 def _cut(image: Tensor, boxes: Tensor, crop: Tensor) -> tuple[Tensor, Tensor]:
-    """A part of an image, and what of boxes lies in it."""
+    """Return a crop of an image, and the boxes clipped to the crop, in its pixels."""
     left, top, right, bottom = crop.tolist()
     size = torch.tensor([right - left, bottom - top]).repeat(2)
     return image[:, top:bottom, left:right], (boxes - crop[:2].repeat(2)).clamp(min=torch.zeros(4), max=size)
 
 
 def _mirrored(boxes: Tensor, width_px: int) -> Tensor:
-    """Left is right."""
+    """Return the boxes of the horizontally flipped image."""
     return torch.stack((width_px - boxes[:, 2], boxes[:, 1], width_px - boxes[:, 0], boxes[:, 3]), dim=1)
 
 
 def vertical_flip(image: Tensor, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-    """Upside down, half the time: for pictures without an up, such as those of a microscope."""
+    """Flip an image and its boxes vertically, half the time.
+
+    This suits pictures without an up, such as those of a microscope.
+    """
     if torch.rand(()) < 0.5:
         return image, boxes_xyxy
     height = image.shape[-2]

@@ -13,33 +13,39 @@ from model.postprocess import Detections
 
 @dataclass(frozen=True)
 class Curve:
-    """Precision over recall: (D,) float64 each, an entry for each detection that counts, best first.
+    """The precision over recall of a label's detections.
 
-    scores: of the detection; recall and precision: of it and all better ones.
+    Each tensor is (D,) float64, with an entry for each detection that counts, best first.
     """
 
     recall: Tensor
+    """The recall of this detection and all better ones."""
     precision: Tensor
+    """The precision of this detection and all better ones."""
     scores: Tensor
+    """The score of this detection."""
 
 
 @dataclass(frozen=True)
 class Matched:
-    """One image's detections of one label, in their order.
-
-    indices: (D,) int64, which of the image's detections; scores: (D,); outcome: (D,) int64, 1 right, 0 wrong, -1 not
-    counted; objects: (D,) int64, which of the image's objects it finds, -1 where none.
-    """
+    """The detections of one label in one image, in their order, and the objects that they find."""
 
     indices: Tensor
+    """(D,) int64: the index of each detection among all detections of the image."""
     scores: Tensor
+    """(D,): the score of each detection."""
     outcome: Tensor
+    """(D,) int64: 1 for a right detection, 0 for a wrong one, -1 for one that does not count."""
     objects: Tensor
+    """(D,) int64: the index of the object that each detection finds among the image's objects, or -1."""
 
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """One class: area under its curve, by both of VOC's rules; NaN, and a curve without entries, without objects."""
+    """The area under the curve of one class, by both of VOC's rules.
+
+    Without objects, both areas are NaN, and the curve has no entries.
+    """
 
     all_points: float
     eleven_points: float
@@ -50,19 +56,21 @@ class AveragePrecision:
 def average_precisions(
     found: Sequence[Detections], truths: Sequence[Truth], num_labels: int, match_iou: float = 0.5
 ) -> list[AveragePrecision]:
-    """Average precision of each label from 1 to `num_labels`.
+    """Return the average precision of each label from 1 to `num_labels`.
 
-    A detection is right when its IoU with the object of its class that it overlaps most is above `match_iou` and no
-    better-scored one took that object. Difficult objects count for nothing, nor do detections that match them, nor
-    those that match nothing else and lie by more than `match_iou` of their area in a crowd.
+    A detection is compared with the object of its class that it overlaps most. It is right when their IoU is above
+    `match_iou` and no better-scored detection took that object. Difficult objects do not count, nor do detections that
+    match them. A detection that matches nothing else does not count if more than `match_iou` of its area lies in a
+    crowd.
 
     Args:
-        found: detections of each image, best first.
-        truths: objects of the same images in the same order.
-        num_labels: classes without the background.
-        match_iou: overlap from which a detection counts.
+        found: the detections of each image, best first.
+        truths: the objects of the same images in the same order.
+        num_labels: the number of classes without the background.
+        match_iou: the overlap above which a detection matches an object.
 
-    Source: Everingham et al. 2010, section 4.2; eleven points as VOC2007, all points as VOC2010 and later.
+    Source: Everingham et al. 2010, section 4.2. The rule of eleven points is VOC2007's, that of all points VOC2010's
+    and later.
     """
     return [_one_label(found, truths, label, match_iou) for label in range(1, num_labels + 1)]
 
@@ -85,7 +93,7 @@ def _one_label(found: Sequence[Detections], truths: Sequence[Truth], label: int,
 
 
 def _curve(scores: Tensor, outcomes: Tensor, num_objects: int) -> Curve:
-    """The curve of a label's detections in all images, given what `match_label` says of each."""
+    """Return the curve of a label's detections in all images, from the scores and outcomes of `match_label`."""
     order = scores.argsort(descending=True, stable=True)
     order = order[outcomes[order] >= 0]
     num_right = outcomes[order].double().cumsum(0)

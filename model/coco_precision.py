@@ -1,4 +1,4 @@
-"""Mean average precision as COCO defines it, counted by faster-coco-eval: COCO's own evaluation in C++."""
+"""Mean average precision as COCO defines it, computed by faster-coco-eval: COCO's own evaluation in C++."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,36 +14,45 @@ from model.postprocess import Detections
 
 NAN = float("nan")
 OUT_OF_ALL_RANGES = 1e11
-"""An area above all that COCO counts: an object of it is neither missed nor wrong, and its IoU is as any other's."""
+"""An area above all ranges that COCO counts.
+
+An object of this area is neither missed nor wrong, and its IoU is computed like any other.
+"""
 
 
 @dataclass(frozen=True)
 class CocoPrecision:
-    """Mean average precision over IoU 0.5 to 0.95, at 0.5 and at 0.75, and of small, medium and large objects.
+    """The mean average precision by COCO's definition, at several overlaps and sizes of objects.
 
-    Small is below 32² pixels, large above 96². A mean is over the classes that have such objects; NaN where none has.
-    `per_class` is over IoU 0.5 to 0.95, for each label from 1.
+    A mean is over the classes that have such objects. It is NaN where no class has any.
     """
 
     map: float
+    """The mean over IoU 0.5 to 0.95."""
     map50: float
+    """The mean at IoU 0.5."""
     map75: float
+    """The mean at IoU 0.75."""
     map_small: float
+    """The mean of objects below 32² pixels, over IoU 0.5 to 0.95."""
     map_medium: float
+    """The mean of objects between 32² and 96² pixels, over IoU 0.5 to 0.95."""
     map_large: float
+    """The mean of objects above 96² pixels, over IoU 0.5 to 0.95."""
     per_class: tuple[float, ...]
+    """The average precision of each label from 1, over IoU 0.5 to 0.95."""
 
 
 def coco_precision(found: Sequence[Detections], truths: Sequence[Truth], num_labels: int) -> CocoPrecision:
-    """COCO's figures for the best 100 detections an image.
+    """Return COCO's figures for the best 100 detections per image.
 
-    Crowds are COCO's: detections that lie in one count for nothing, any number of them. A difficult object counts for
-    nothing, nor does the best detection that matches it.
+    Crowds follow COCO's rule: detections that lie in a crowd do not count, however many they are. A difficult object
+    does not count, nor does the best detection that matches it.
 
     Args:
-        found: detections of each image, best first.
-        truths: objects of the same images in the same order.
-        num_labels: classes without the background.
+        found: the detections of each image, best first.
+        truths: the objects of the same images in the same order.
+        num_labels: the number of classes without the background.
     """
     images = [{"id": number} for number in range(len(truths))]
     classes = [{"id": label} for label in range(1, num_labels + 1)]
@@ -56,7 +65,7 @@ def coco_precision(found: Sequence[Detections], truths: Sequence[Truth], num_lab
     )
     evaluation.evaluate()
     evaluation.accumulate()
-    # (IoU thresholds, recalls, labels, areas, most detections): areas are all, small, medium, large; the last most is 100.
+    # Axes: IoU thresholds, recalls, labels, areas (all, small, medium, large), limits of detections (the last is 100).
     precision = evaluation.eval["precision"][..., -1]
     return CocoPrecision(
         map=_mean(precision[..., 0]),
@@ -70,7 +79,7 @@ def coco_precision(found: Sequence[Detections], truths: Sequence[Truth], num_lab
 
 
 def _mean(precision: NDArray[np.float64]) -> float:
-    """Over all that have objects: the others are -1."""
+    """Return the mean of the entries that have objects; the others are -1."""
     counted = precision[precision >= 0]
     return float(counted.mean()) if counted.size else NAN
 
@@ -97,7 +106,7 @@ def _entries(number: int, boxes_xyxy: Tensor, labels: Tensor, areas: Tensor) -> 
 
 
 def _dataset(images: list[dict[str, Any]], classes: list[dict[str, Any]], entries: list[dict[str, Any]]) -> COCO:
-    """The library's data set; ids count from 1, as 0 means unmatched to it."""
+    """Return the library's data set. Its ids count from 1, because 0 means unmatched in the library."""
     dataset = COCO()
     annotations = [entry | {"id": number} for number, entry in enumerate(entries, start=1)]
     dataset.dataset = {"images": images, "categories": classes, "annotations": annotations}

@@ -1,4 +1,7 @@
-"""Photometric distortion as one affine map of colours: a quarter of the work of each image's way through HSV."""
+"""Photometric distortion as one affine map of colours.
+
+It is a quarter of the work of converting each image to HSV and back.
+"""
 
 import math
 
@@ -6,23 +9,24 @@ import torch
 from torch import Tensor
 
 LUMA = (0.2989, 0.587, 0.114)
-"""A pixel's grey as torchvision has it; the first axis of YIQ."""
+"""The weights of red, green and blue in a pixel's grey, as in torchvision; the first axis of YIQ."""
 YIQ = torch.tensor([LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])
-"""Colours as grey and two axes of hue. Source: the NTSC standard of 1953."""
+"""The matrix that turns RGB into grey and two axes of hue. Source: the NTSC standard of 1953."""
 
 
 def distort_colours(image: Tensor) -> Tensor:
-    """Brightness, contrast, saturation and hue, each changed half the time; the order of channels never, as in the authors' own settings.
+    """Change brightness, contrast, saturation and hue at random, each half the time.
 
-    Ranges are those of torchvision's `RandomPhotometricDistort`, and so are brightness, contrast and saturation until a value
-    leaves 0 to 255, which is cut off once, at the end. Hue turns in YIQ, where torchvision turns it in HSV: grey keeps its
-    brightness, and the change of a strong colour is another one.
+    The order of channels is never changed, as in the authors' own settings. The ranges are those of torchvision's
+    `RandomPhotometricDistort`. Brightness, contrast and saturation equal torchvision's, too, until a value leaves 0 to
+    255: values are clipped once, at the end. Hue is turned in YIQ, where torchvision turns it in HSV: grey keeps its
+    brightness, and strong colours change differently.
 
     Args:
-        image: (3, H, W) uint8 RGB; fastest in the network's size, and when its memory is channels-last.
+        image: (3, H, W) uint8 RGB; fastest at the network's size, and with channels-last memory.
 
     Returns:
-        The same shape. Randomness is torch's global generator.
+        The changed image, in the same shape. Random numbers come from torch's global generator.
 
     Source: Liu et al. 2016, section 2.2 "Data augmentation", and the authors' Caffe scripts.
     """
@@ -31,7 +35,13 @@ def distort_colours(image: Tensor) -> Tensor:
 
 
 def changed_colours(image: Tensor, brightness: float, contrast: float, saturation: float, turns: float) -> Tensor:
-    """(3, H, W) uint8 RGB, with factors as of torchvision's `adjust_…` (1 = unchanged), and the hue turned (1 = once around)."""
+    """Return a changed copy of an image.
+
+    Args:
+        image: (3, H, W) uint8 RGB.
+        brightness, contrast, saturation: factors as in torchvision's `adjust_…`; 1 = unchanged.
+        turns: the turn of the hue; 1 = once around.
+    """
     pixels = image.permute(1, 2, 0).reshape(-1, 3).float()
     mean_grey = brightness * torch.dot(pixels.mean(dim=0), YIQ[0])
     matrix = brightness * contrast * _around_grey(saturation, turns)
@@ -40,7 +50,7 @@ def changed_colours(image: Tensor, brightness: float, contrast: float, saturatio
 
 
 def _around_grey(saturation: float, turns: float) -> Tensor:
-    """(3, 3) of RGB: the plane of hue turned and stretched, greys as they are."""
+    """Return a (3, 3) matrix for RGB, which turns and stretches the plane of hue and leaves greys unchanged."""
     along, across = (saturation * part(2 * math.pi * turns) for part in (math.cos, math.sin))
     turned = torch.tensor([[1.0, 0.0, 0.0], [0.0, along, across], [0.0, -across, along]])
     matrix: Tensor = torch.linalg.solve(YIQ, turned @ YIQ)

@@ -1,7 +1,7 @@
-"""What an SSD is made of: every number that changes its boxes, declared once."""
+"""The settings of an SSD: every number that changes its boxes, declared once."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -22,7 +22,7 @@ class Auxiliary:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a kind of SSD has of its own: its layers after conv7, and where its default boxes stand."""
+    """The properties of a kind of SSD: its layers after conv7, and the places of its default boxes."""
 
     image_size_px: int
     feature_map_sizes: tuple[int, ...]
@@ -55,7 +55,7 @@ SHAPES: dict[ArchitectureName, Shape] = {
         steps_px=(8, 16, 32, 64, 128, 256, 512),
     ),
 }
-"""SSD300's scales are those for COCO, as torchvision's; SSD512's are those for Pascal VOC.
+"""The shape of each kind of SSD. SSD300's scales are those for COCO, as in torchvision; SSD512's are those for Pascal VOC.
 
 Source: Liu et al. 2016, sections 2.2 and 3; for SSD512 the authors' Caffe scripts.
 """
@@ -71,21 +71,23 @@ class Architecture(Frozen):
     """The network's shape. Two networks with equal architectures take the same weights."""
 
     kind: ArchitectureName = "ssd300_vgg16"
-    """Decides the input's size and the auxiliary convolutions; scales, ratios and steps unless they are given."""
+    """The kind of the network: it decides the input's size and the auxiliary convolutions. It also decides scales,
+    ratios and steps, unless they are given."""
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
-    """Multiplies the channels of each layer of trunk and auxiliary convolutions, rounded to eights."""
+    """The factor by which the channels of each layer of trunk and auxiliary convolutions are multiplied, rounded to multiples of 8."""
     batch_norm: bool = False
-    """A BatchNorm2d after each convolution outside the heads: for training from scratch."""
+    """A BatchNorm2d after each convolution outside the heads, for training from scratch."""
     aspect_ratios: tuple[tuple[float, ...], ...] = Field(
         default_factory=lambda given: SHAPES[given["kind"]].aspect_ratios
     )
-    """For each map, the ratios beside 1; each r stands for r and 1/r."""
+    """The aspect ratios of each map's default boxes other than 1. Each r stands for r and 1/r."""
     scales: tuple[float, ...] = Field(default_factory=lambda given: SHAPES[given["kind"]].scales)
-    """For each map, its default boxes' size as a share of the image; one more for the last square."""
+    """The size of each map's default boxes as a share of the image, and one more for the last map's second square."""
     steps_px: tuple[int, ...] = Field(default_factory=lambda given: SHAPES[given["kind"]].steps_px)
-    """For each map, the distance between two cells' centres in pixels of the network's input."""
+    """The distance between the centres of two cells of each map, in pixels of the network's input."""
     clip_centres: Annotated[bool, Field(exclude_if=lambda clip: not clip)] = False
-    """Default boxes' centres at most on the border. Left out of records where False: older digests stay as they are."""
+    """Moves the centres of default boxes outside of the image onto its border. Records leave it out where it is
+    False, so that older digests stay as they are."""
 
     @model_validator(mode="after")
     def _one_entry_a_map(self) -> "Architecture":
@@ -98,7 +100,7 @@ class Architecture(Frozen):
 
     @property
     def image_size_px(self) -> int:
-        """Side of the square input."""
+        """The side of the square input, in pixels."""
         return SHAPES[self.kind].image_size_px
 
     @property
@@ -113,75 +115,80 @@ class Architecture(Frozen):
 
     @property
     def feature_map_sizes(self) -> tuple[int, ...]:
-        """Sides of the maps that the heads read, as `feature_map_names`."""
+        """The sides of the maps that the heads read, in cells, in the order of `feature_map_names`."""
         return SHAPES[self.kind].feature_map_sizes
 
     @property
     def num_default_boxes_a_cell(self) -> tuple[int, ...]:
-        """Default boxes at each cell of each map: two squares, and two for each aspect ratio."""
+        """The number of default boxes at each cell of each map: two squares, and two boxes for each aspect ratio."""
         return tuple(2 + 2 * len(ratios) for ratios in self.aspect_ratios)
 
 
 class Preprocessing(Frozen):
-    """How pixels become the network's input; in training and in inference alike."""
+    """The way from pixels to the network's input, the same in training and in inference."""
 
     mean: tuple[float, float, float] = (0.48235, 0.45882, 0.40784)
-    """Subtracted from RGB in [0, 1]: ImageNet's means, as the VGG16 trunk was trained with."""
+    """The mean that is subtracted from RGB in [0, 1]: ImageNet's, with which the VGG16 trunk was trained."""
     std: tuple[float, float, float] = (1 / 255, 1 / 255, 1 / 255)
-    """Divides what is left; 1/255 gives the 0-255 range that the original Caffe weights expect."""
+    """The divisor after the subtraction; 1/255 gives the 0-255 range that the original Caffe weights expect."""
     resize: Literal["bilinear_antialias_uint8"] = "bilinear_antialias_uint8"
-    """Both sides to the input's size, the aspect ratio is not kept."""
+    """The way to resize: both sides become the input's size, and the aspect ratio is not kept."""
 
 
 class Thresholds(Frozen):
-    """Which candidates become detections; torchvision's meaning of each."""
+    """The limits by which candidates become detections, each with torchvision's meaning."""
 
     score_thresh: Share = 0.01
-    """Candidates must score above this."""
+    """The score that a candidate must exceed."""
     topk_candidates: Annotated[int, Field(ge=1)] = 400
-    """The best of each class that enter non-maximum suppression."""
+    """The number of best candidates of each class that enter non-maximum suppression."""
     nms_thresh: Share = 0.45
-    """A box is suppressed when its IoU with a better one of its class is above this."""
+    """The IoU with a better box of its class above which a box is suppressed."""
     detections_per_img: Annotated[int, Field(ge=1)] = 200
-    """The best of all classes that are kept."""
+    """The number of best detections of all classes together that are kept per image."""
 
 
 class TrainingSettings(Frozen):
-    """The recipe."""
+    """The recipe of a training."""
+
+    heading: ClassVar[str] = "Recipe"
+    """The title of its flags in a command\'s help."""
 
     num_steps: Annotated[int, Field(ge=1)] = 1500
-    """Optimizer steps."""
+    """Number of optimizer steps."""
     batch_size: Annotated[int, Field(ge=1)] = 16
-    """Images a step."""
+    """Images per optimizer step, of all workers together."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.02
-    """At its highest: reached after the warm-up."""
+    """Highest learning rate, which is reached at the end of the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
-    """Steps in which the learning rate rises from 0."""
+    """Number of steps in which the learning rate rises from 0 to learning_rate."""
     schedule: Literal["cosine", "multistep"] = "cosine"
-    """After the warm-up: half a cosine down to 0, or a tenth from each milestone on."""
+    """Course of the learning rate after the warm-up: cosine falls along half a cosine to 0, and multistep drops to a
+    tenth at each of milestones."""
     milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """With the schedule multistep: steps from which the learning rate is a tenth of what it was."""
+    """Steps at which the learning rate drops to a tenth, for the schedule multistep. May be given several times."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Of SGD, Nesterov's."""
+    """Momentum of SGD, in Nesterov's form."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    """On all weights."""
+    """Weight decay, which applies to all weights."""
     zoom_out_max: Annotated[float, Field(ge=1)] = 4.0
-    """Half the time, shrink the image: both sides to a share drawn between 1 and one by this. Nearer to 1 where objects hardly
-    differ in size, as under a microscope or a camera that stands still; 1 = never."""
+    """Shrink half of the images: both sides are divided by a random factor between 1 and this; 1 turns this off. Use
+    less where objects hardly differ in size, as under a microscope or a fixed camera."""
     crop_min: Annotated[float, Field(gt=0, le=1)] = 0.3
-    """Crop to a share of each side drawn between this and 1, around objects; 1 = never."""
+    """Smallest share of each side that a crop keeps. Crops are drawn between this and 1, around objects; 1 turns them off."""
     match_iou: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """A default box learns the object that it overlaps by this or more. A little less gives small objects more boxes to learn them."""
+    """IoU with an object from which on a default box learns that object. A slightly lower value gives small objects
+    more default boxes to learn them."""
     class_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    """Factors of what boxes of a class lose, by its name, such as Platelets=3; 1 unless given. More than 1 for what is rare."""
+    """Factors of the loss by class name, such as Platelets=3; other classes have 1. Give rare classes more than 1."""
     vertical_flip: bool = False
-    """Flip upside down too: for pictures without an up."""
+    """Flip half of the images upside down, too. Use it for images without an up, such as those of a microscope."""
     grad_accumulation: Annotated[int, Field(ge=1)] = 1
-    """Forward passes that a worker's part of a batch is cut into, where memory does not hold it at once."""
+    """Number of forward passes that a worker's part of a batch is split into. Use more if the part does not fit into memory."""
     compile: bool = False
-    """torch.compile the network; on a CPU it needs a C++ compiler."""
+    """Compile the network with torch.compile. On a CPU, this needs a C++ compiler."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Of weights, order and augmentation."""
+    """Seed of the weights, of the order of the images, and of augmentation."""
 
     @model_validator(mode="after")
     def _milestones_of_a_schedule(self) -> "TrainingSettings":

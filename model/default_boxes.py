@@ -9,14 +9,14 @@ from model.config import Architecture
 
 
 def default_boxes(architecture: Architecture) -> Tensor:
-    """All default boxes, in the order of the heads' outputs: map, row, column, box.
+    """Return all default boxes, in the order of the heads' outputs: map, row, column, box.
 
     Returns:
         (A, 4) float32, cxcywh as shares of the input; A is 8732 for SSD300, 24564 for SSD512. Sides are at most 1.
-        Boxes may reach over the border, and SSD300's last centres of the 10×10 map lie 4 px outside (9.5 · 32 = 304)
+        Boxes may reach over the border. SSD300's last centres of the 10×10 map lie 4 px outside (9.5 · 32 = 304),
         unless the architecture clips centres.
 
-    Source: Liu et al. 2016, section 2.2, "Choosing scales and aspect ratios"; order and clipping as torchvision's.
+    Source: Liu et al. 2016, section 2.2, "Choosing scales and aspect ratios". Order and clipping are torchvision's.
     """
     maps = []
     for index, size in enumerate(architecture.feature_map_sizes):
@@ -35,9 +35,10 @@ def default_boxes(architecture: Architecture) -> Tensor:
 
 
 def box_shapes(architecture: Architecture, map_index: int) -> Tensor:
-    """Widths and heights of one cell's boxes: (K, 2) float32, as shares of the image, not clipped.
+    """Return the widths and heights of one cell's boxes: (K, 2) float32, as shares of the image, not clipped.
 
-    A square of the map's scale, a square of the geometric mean with the next scale, then r and 1/r for each ratio.
+    The order is: a square of the map's scale, a square of the geometric mean with the next scale, then r and 1/r for
+    each ratio.
     """
     scale, next_scale = architecture.scales[map_index : map_index + 2]
     between = math.sqrt(scale * next_scale)

@@ -1,4 +1,4 @@
-"""The network's layers as Markdown tables: `python -m model.describe` prints them, `--write` puts them into the page."""
+"""The network's layers as Markdown tables: `python -m model.describe` prints them, `--write` writes them into the page."""
 
 import argparse
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ HEADER = "| layer | parameters | output (C×H×W) | downsampling rate |\n|---|--
 
 
 def tables() -> dict[str, str]:
-    """The page's tables by name, read off the modules at width 1."""
+    """Return the page's tables by name, computed from the modules at width 1."""
     return _trunk() | _after_the_trunk(Architecture()) | _after_the_trunk(Architecture(kind="ssd512_vgg16"), "512")
 
 
 def _trunk() -> dict[str, str]:
-    """VGG16 and what SSD changes in it, for an input of 3×300×300."""
-    with torch.device("meta"):  # sizes without numbers
+    """Return the tables of VGG16 and of SSD's changes to it, for an input of 3×300×300."""
+    with torch.device("meta"):  # shapes without values
         network, plain, image = SSD(Architecture(), NUM_CLASSES), vgg16_trunk(), torch.empty(1, 3, 300, 300)
         conv4_3_map = torch.empty(1, 512, 38, 38)
     plain_rows = list(_trace([(f"({i})", layer) for i, layer in enumerate(plain)], image))
@@ -43,7 +43,7 @@ def _trunk() -> dict[str, str]:
 
 
 def _after_the_trunk(architecture: Architecture, suffix: str = "") -> dict[str, str]:
-    """Auxiliary convolutions and heads; the suffix ends the tables' names."""
+    """Return the tables of the auxiliary convolutions and the heads. The suffix ends the tables' names."""
     with torch.device("meta"):
         network = SSD(architecture, NUM_CLASSES)
         side = architecture.feature_map_sizes[1]
@@ -58,7 +58,7 @@ def _after_the_trunk(architecture: Architecture, suffix: str = "") -> dict[str, 
 
 
 def _trace(layers: list[tuple[str, nn.Module]], x: Tensor, rate: int = 1) -> Iterator[str]:
-    """A row a layer, with the size that it makes of x and the product of all strides so far, from `rate` on."""
+    """Yield one row per layer, with the size of its output and the product of all strides so far, starting at `rate`."""
     for name, layer in layers:
         x = layer(x)
         if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
@@ -68,12 +68,12 @@ def _trace(layers: list[tuple[str, nn.Module]], x: Tensor, rate: int = 1) -> Ite
 
 
 def _side(value: int | tuple[int, ...]) -> int:
-    """A square kernel's, stride's or padding's one number."""
+    """Return the only number of a square kernel, stride or padding."""
     return value if isinstance(value, int) else value[0]
 
 
 def parameters(layer: nn.Module) -> str:
-    """A layer as its own arguments."""
+    """Return a layer as text: its type and its arguments."""
     if isinstance(layer, nn.Conv2d):
         sizes = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
         kernel, stride, padding, dilation = (_side(size) for size in sizes if not isinstance(size, str))
@@ -88,7 +88,7 @@ def parameters(layer: nn.Module) -> str:
 
 
 def _heads(architecture: Architecture, convolutions: nn.ModuleList, num_values: int, values: str) -> str:
-    """A row a feature map: its convolution, and the default boxes it speaks for."""
+    """Return a table with one row per feature map: its convolution and its default boxes."""
     rows = [
         f"| on | map | default boxes a cell | aspect ratios | parameters: boxes × {values} | default boxes |",
         "|---|---|---|---|---|---|",
@@ -106,7 +106,10 @@ def _heads(architecture: Architecture, convolutions: nn.ModuleList, num_values: 
 
 
 def filled(page: str) -> str:
-    """A page with the content between each pair of markers `<!-- name -->` and `<!-- /name -->` made anew."""
+    """Return a page with the table of each name between its markers `<!-- name -->` and `<!-- /name -->`.
+
+    The earlier content between the markers is replaced.
+    """
     for name, table in tables().items():
         before, start, rest = page.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- /{name} -->")
@@ -115,7 +118,7 @@ def filled(page: str) -> str:
 
 
 def main() -> None:
-    """Print the tables, or write them."""
+    """Print the tables, or write them into the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"write them into {PAGE.name}")
     if parser.parse_args().write:

@@ -1,4 +1,4 @@
-"""The detector: uint8 pixels in, detections out. The same code on CPU and GPU."""
+"""The detector: uint8 pixels in, detections out. The same code runs on CPU and GPU."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from model.preprocess import normalise, resize
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies it in hardware, else float32."""
+    """Return bfloat16 where the device multiplies it in hardware, else float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if device.type == "cpu" and _cpu_multiplies_bfloat16():
@@ -25,16 +25,16 @@ def _cpu_multiplies_bfloat16() -> bool:
 
 
 class OutputError(ArithmeticError):
-    """The network gave numbers that are not finite."""
+    """The network's outputs are infinite or NaN."""
 
 
 class Detector:
-    """One model on one device.
+    """A model on a device.
 
     Args:
         package: the model.
-        device: where it runs.
-        dtype: of weights and activations; decoding, scores and suppression are float32 or better.
+        device: the device that it runs on.
+        dtype: the type of weights and activations; decoding, scores and suppression are float32 or better.
     """
 
     def __init__(self, package: ModelPackage, device: torch.device, dtype: torch.dtype | None = None) -> None:
@@ -48,17 +48,17 @@ class Detector:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, sizes_px: Tensor) -> list[Detections]:
-        """Detect in a batch.
+        """Detect objects in a batch of images.
 
         Args:
             images: (B, 3, S, S) uint8 RGB, resized by `model.preprocess.resize`; S is `image_size_px`.
-            sizes_px: (B, 2) float, original width and height of each.
+            sizes_px: (B, 2) float, the original width and height of each image.
 
         Returns:
-            One `Detections` an image, boxes in pixels of the original, on the CPU.
+            One `Detections` per image, with boxes in pixels of the original, on the CPU.
 
         Raises:
-            OutputError: the outputs of an image are infinite or NaN: they would pass for no detections.
+            OutputError: the outputs of an image are infinite or NaN, and would look like no detections.
         """
         inputs = normalise(images.to(self.device, non_blocking=True), self.record.preprocessing, self.dtype)
         offsets, logits = self._network(inputs)
@@ -69,7 +69,7 @@ class Detector:
 
 
 def detect(detector: Detector, examples: Examples, index: int) -> tuple[Detections, Truth]:
-    """Return what is found in an example, by the same resize and detector as in a run, and what stands in it."""
+    """Return the detections in an example, by the same resize and detector as in a run, and its annotated objects."""
     example = examples[index]
     _, height_px, width_px = example.image.shape
     images = resize(example.image, detector.image_size_px)[None]

@@ -1,4 +1,4 @@
-"""Labelled images, as training and evaluation take them."""
+"""Labelled images for training and evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,34 +9,37 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Truth:
-    """What stands in one image, object by object.
-
-    boxes_xyxy: (N, 4) float pixels; labels: (N,) int64 from 1; is_difficult: (N,) bool, Pascal VOC's: learned from, and
-    neither missed nor wrong in a measurement; is_crowd: (N,) bool, COCO's: a region of many, not learned from either;
-    areas: (N,) float pixels, of what COCO calls small, medium and large.
-    """
+    """The annotated objects of one image."""
 
     boxes_xyxy: Tensor
+    """(N, 4) float, in pixels."""
     labels: Tensor
+    """(N,) int64, from 1."""
     is_difficult: Tensor
+    """(N,) bool: Pascal VOC's difficult objects. They are learned from, but neither missed nor wrong in a measurement."""
     is_crowd: Tensor
+    """(N,) bool: COCO's crowds, regions of many objects. They are not learned from, and neither missed nor wrong."""
     areas: Tensor
+    """(N,) float, in pixels: the area by which COCO calls an object small, medium or large."""
 
 
 def plain_truth(boxes_xyxy: Tensor, labels: Tensor) -> Truth:
-    """Objects of which none is difficult or a crowd, each as large as its box."""
+    """Return objects that are neither difficult nor crowds, each as large as its box."""
     none = torch.zeros(len(labels), dtype=torch.bool)
     return Truth(boxes_xyxy, labels, none, none, (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(dim=1))
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image, (3, H, W) uint8 RGB, what stands in it, and where it is from, if anywhere."""
+    """An image with its annotated objects."""
 
     image: Tensor
+    """(3, H, W) uint8 RGB."""
     truth: Truth
+    """The annotated objects of the image."""
     uri: str = ""
+    """The place that the image was read from; empty where there is none."""
 
 
 Examples = Sequence[Example]
-"""Any number of examples by index; they may be read or drawn when asked for."""
+"""A sequence of examples by index; an example may be read or drawn only when it is asked for."""

@@ -1,4 +1,4 @@
-"""Weights of other projects as model packages: what a file is, its tensors under our names, its preprocessing."""
+"""The import of other projects' weights as model packages: the kind of file, its tensors under our names, its preprocessing."""
 
 import io
 import re
@@ -25,23 +25,26 @@ PREPROCESSINGS: dict[PreprocessingName, Preprocessing] = {
     "imagenet": Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
     "caffe": Preprocessing(),
 }
-"""How VGG16's weights want their pixels: torchvision's own training, or the Caffe weights of VGG's authors."""
+"""The preprocessing for VGG16's weights: imagenet for those that torchvision trained, caffe for those of VGG's authors."""
 
 VOC_CLASS_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 COCO_CLASS_NAMES = tuple(SSD300_VGG16_Weights.COCO_V1.meta["categories"][1:])
-"""torchvision's 90 labels of COCO; the ten that COCO does not use are called N/A."""
+"""The 90 labels that torchvision has for COCO; the ten that COCO does not use are called N/A."""
 
 SSD_PYTORCH_PREPROCESSING = Preprocessing(mean=(123 / 255, 117 / 255, 104 / 255))
 SSD_PYTORCH_THRESHOLDS = Thresholds(score_thresh=0.01, nms_thresh=0.45, topk_candidates=200, detections_per_img=200)
 SSD_PYTORCH_VOC_SCALES = (0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05)
 SSD_PYTORCH_OTHER_SCALES = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)
-"""Its smallest sizes in pixels by 300: 30, 60, 111, … for VOC's 20 classes; 21, 45, 99, … in its settings for COCO."""
+"""The smallest box sizes of ssd.pytorch in pixels, divided by 300.
+
+They are 30, 60, 111, … for VOC's 20 classes (`SSD_PYTORCH_VOC_SCALES`), and 21, 45, 99, … in its settings for COCO.
+"""
 
 TRUNK = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
-"""Where VGG16's convolutions stand among its layers; all four kinds of file number them so."""
+"""The indices of VGG16's convolutions among its layers; all four kinds of file number them in this way."""
 AUXILIARY = tuple((number, part) for number in (8, 9, 10, 11) for part in (1, 2))
 MAX_NAMED = 20
 ENTRIES = (
@@ -56,37 +59,36 @@ ENTRIES = (
     "model_ema",
     "ema",
 )
-"""Of a checkpoint, those that may hold the network; the first of them does."""
+"""The entries of a checkpoint that may hold the network; the first one with tensors is used."""
 SAFETENSORS = re.compile(rb".{5}\x00{3}\{", re.DOTALL)
-"""How such a file begins: the length of its header, in eight bytes, and the header."""
+"""The beginning of a safetensors file: the length of its header, in eight bytes, and the header."""
 
 
 class WeightsError(ValueError):
-    """Weights that can't be imported: what is wrong, in the file's own names."""
+    """The weights can't be imported; the message says what is wrong, in the file's own names."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One kind of file.
-
-    keys: what at least one of its tensors' names starts with, as a regular expression.
-    names: our name of each tensor.
-    ignored: what names of tensors start with that we have no use for.
-    """
+    """A kind of file of weights."""
 
     title: str
+    """The name of the kind, for messages and provenance."""
     keys: str
+    """A regular expression that matches the beginning of at least one tensor's name."""
     names: dict[str, str]
+    """The tensors' names in the file, each with our name."""
     ignored: str | None = None
+    """The beginning of the names of tensors that are not used."""
 
     @property
     def is_trunk(self) -> bool:
-        """No heads: for training to start from."""
+        """Is this a trunk without heads, for training to start from?"""
         return not any(ours.startswith("classification.") for ours in self.names.values())
 
 
 def _tensors(layers: dict[str, str]) -> dict[str, str]:
-    """Names of layers to names of their two tensors."""
+    """Return the names of the two tensors of each layer, theirs to ours, from the names of the layers."""
     return {f"{theirs}.{end}": f"{ours}.{end}" for theirs, ours in layers.items() for end in ("weight", "bias")}
 
 
@@ -131,23 +133,24 @@ SOURCES = (TORCHVISION_SSD, SSD_PYTORCH, TORCHVISION_VGG, VGG_REDUCED)
 
 
 class StandIn:
-    """Stands in a file for a Python object whose class is not looked up: settings, paths, numbers of other libraries."""
+    """A placeholder for a Python object in a file, whose class is not looked up: settings, paths, numbers of other libraries."""
 
     def __new__(cls, *args: object, **kwargs: object) -> "StandIn":
-        """Take what the object would be made of, and keep none of it."""
+        """Accept the object's arguments, and keep none of them."""
         return super().__new__(cls)
 
     def __setstate__(self, state: object) -> None:
-        """Keep none of it."""
+        """Accept the object's state, and keep none of it."""
 
 
 def read_weights(data: bytes) -> dict[str, Tensor]:
-    """The tensors by name in a file that safetensors or `torch.save` wrote; nothing in it is run.
+    """Return the tensors by name in a file that safetensors or `torch.save` wrote; nothing in the file is run.
 
-    They may be an entry of a checkpoint, as `state_dict` or `model`, beside an optimizer and other objects, which are passed over.
+    The tensors may be an entry of a checkpoint, such as `state_dict` or `model`. An optimizer and other objects next to
+    them are ignored.
 
     Raises:
-        WeightsError: it is no such file, or needs code to be run, or holds something else than tensors by name.
+        WeightsError: the file is of neither kind, or needs code to be run, or does not hold tensors by name.
     """
     if SAFETENSORS.match(data[:9]):
         try:
@@ -170,14 +173,19 @@ def read_weights(data: bytes) -> dict[str, Tensor]:
 
 
 def _unpickled(data: bytes) -> tuple[Any, list[str]]:
-    """What `torch.save` wrote, and the classes that `StandIn`s are of: torch names one a time."""
+    """Return what `torch.save` wrote, and the names of the classes that `StandIn` replaces.
+
+    torch names one such class per attempt to load the file.
+    """
     names: list[str] = []
     while True:
         try:
             with warnings.catch_warnings(), safe_globals([(StandIn, name) for name in names]):
-                warnings.simplefilter("ignore")  # about old ways of writing
+                warnings.simplefilter("ignore")  # warnings about old formats
                 return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), names
-        except Exception as error:  # of damaged files torch raises nearly anything, AssertionError and struct.error too
+        except (
+            Exception
+        ) as error:  # for damaged files torch raises nearly anything, AssertionError and struct.error too
             needed = re.search(r"GLOBAL (\S+) (was not an allowed global|whose module \S+ is blocked)", str(error))
             if needed is None:
                 raise WeightsError(
@@ -185,7 +193,7 @@ def _unpickled(data: bytes) -> tuple[Any, list[str]]:
                 ) from error
             is_plain = "." in needed[1] and needed[2].startswith(
                 "was"
-            )  # else a function that Python is born with, or of its system
+            )  # otherwise it is a built-in function, or one of the system
             if not is_plain or needed[1] in names or len(names) == MAX_NAMED:
                 message = f"it holds Python objects ({needed[1]}), and reading them would run code from the file"
                 raise WeightsError(f"{message}; save the network's state_dict() alone") from error
@@ -193,7 +201,7 @@ def _unpickled(data: bytes) -> tuple[Any, list[str]]:
 
 
 def _tensors_in(loaded: Any) -> dict[Any, Tensor] | None:
-    """Tensors by name, or the entry of a checkpoint that holds such."""
+    """Return the tensors by name, or those in an entry of a checkpoint; None where there are none."""
     if not isinstance(loaded, dict) or not loaded:
         return None
     if all(isinstance(value, Tensor) for value in loaded.values()):
@@ -205,7 +213,10 @@ def _tensors_in(loaded: Any) -> dict[Any, Tensor] | None:
 
 
 def without_wrapper(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors without what DistributedDataParallel, torch.compile or a class around the network put before their names."""
+    """Return the tensors under their names without the prefix of a wrapper.
+
+    DistributedDataParallel, torch.compile or a class around the network add such a prefix.
+    """
     names = {name: name for name in tensors}
     while not _sources(names.values()):
         wrappers = {name.partition(".")[0] for name in names.values()}
@@ -222,17 +233,17 @@ def import_weights(
     preprocessing: PreprocessingName | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> ModelPackage:
-    """A model package of someone else's weights: a detector, or a trunk to start a training from.
+    """Return a model package of another project's weights: a detector, or a trunk to start a training from.
 
     Args:
-        tensors: by the names that their own project gives them; which project that is, the names tell.
+        tensors: the tensors by the names that their own project gives them, which identify the project.
         name: the model's name.
-        class_names: without the background; needed where the number of classes does not tell them.
-        preprocessing: of VGG16's weights, where the file does not tell it.
-        provenance: goes into the record, with the kind of source.
+        class_names: the classes without the background; needed where their number does not identify them.
+        preprocessing: the preprocessing of VGG16's weights, where the file does not show it.
+        provenance: is added to the record, with the kind of source.
 
     Raises:
-        WeightsError: tensors are missing, extra, misshapen or not finite, each is named; or an argument does not fit.
+        WeightsError: tensors are missing, extra, misshapen or not finite, and each is named; or an argument is wrong.
     """
     tensors = without_wrapper(tensors)
     source = recognise(tensors)
@@ -254,10 +265,10 @@ def import_weights(
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> Source:
-    """The kind of file that has tensors of these names.
+    """Return the kind of file that has tensors of these names.
 
     Raises:
-        WeightsError: none that is known.
+        WeightsError: no known kind has them.
     """
     if found := _sources(tensors):
         return found[0]
@@ -266,13 +277,13 @@ def recognise(tensors: Mapping[str, Tensor]) -> Source:
 
 
 def _sources(names: Iterable[str]) -> list[Source]:
-    """Those that have tensors of some of these names."""
+    """Return the kinds of file that have tensors of some of these names."""
     names = list(names)
     return [source for source in SOURCES if any(re.match(source.keys, name) for name in names)]
 
 
 def _num_classes(tensors: Mapping[str, Tensor], source: Source) -> int:
-    """What most classification heads are made for, with the background; VOC's where there are none."""
+    """Return the number of classes of most classification heads, with the background; VOC's where there are no heads."""
     boxes_a_cell = Architecture().num_default_boxes_a_cell
     heads = [(theirs, ours.split(".")) for theirs, ours in source.names.items() if ours.startswith("classification.")]
     counts = [
@@ -284,8 +295,8 @@ def _num_classes(tensors: Mapping[str, Tensor], source: Source) -> int:
 
 
 def _renamed(tensors: Mapping[str, Tensor], source: Source, num_classes: int) -> dict[str, Tensor]:
-    """The tensors under our names, each checked, in memory of their own."""
-    with torch.device("meta"):  # shapes without numbers
+    """Return the tensors under our names, each checked and copied into memory of its own."""
+    with torch.device("meta"):  # shapes without values
         wanted = SSD(Architecture(), num_classes).state_dict()
     problems = [f"missing {theirs}" for theirs in source.names if theirs not in tensors]
     for theirs, tensor in tensors.items():
@@ -305,7 +316,7 @@ def _renamed(tensors: Mapping[str, Tensor], source: Source, num_classes: int) ->
 
 
 def _preprocessing(tensors: Mapping[str, Tensor], source: Source, name: PreprocessingName | None) -> Preprocessing:
-    """The source's own; for a trunk what was said, else what its file tells."""
+    """Return the source's own preprocessing; for a trunk the given one, else the one that its file shows."""
     if source.is_trunk:
         return PREPROCESSINGS[name or _trained_by(tensors, source)]
     if name:
@@ -314,7 +325,10 @@ def _preprocessing(tensors: Mapping[str, Tensor], source: Source, name: Preproce
 
 
 def _trained_by(tensors: Mapping[str, Tensor], source: Source) -> PreprocessingName:
-    """Whose VGG16 it is: torchvision's file of the Caffe weights has a classifier without a single number."""
+    """Return the name of the preprocessing that a VGG16 was trained with.
+
+    torchvision's file of the Caffe weights is recognised by its classifier, which has not a single finite number.
+    """
     if source is VGG_REDUCED:
         return "caffe"
     finite = [tensor.isfinite() for name, tensor in tensors.items() if name.startswith("classifier.")]
@@ -329,7 +343,7 @@ def _trained_by(tensors: Mapping[str, Tensor], source: Source) -> PreprocessingN
 
 
 def _class_names(source: Source, given: tuple[str, ...] | None, num_classes: int) -> tuple[str, ...]:
-    """As many names as the heads have classes beside the background; none for a trunk."""
+    """Return a name for each class of the heads except the background; none for a trunk."""
     if source.is_trunk:
         if given:
             raise WeightsError(f"{source.title} detects no classes; leave --class-names out")
@@ -343,6 +357,6 @@ def _class_names(source: Source, given: tuple[str, ...] | None, num_classes: int
 
 
 def _listed(names: list[str], separator: str = ", ") -> str:
-    """The first names of many."""
+    """Return the first names of many as one text."""
     more = f"{separator}and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return separator.join(names[:MAX_NAMED]) + more

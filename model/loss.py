@@ -9,48 +9,50 @@ from torch.nn import functional as F
 from model.boxes import cxcywh_to_xyxy, encode_boxes, pairwise_iou, xyxy_to_cxcywh
 
 NEGATIVES_A_POSITIVE = 3
-"""Background boxes that count in the loss, for each matched one. Source: section 2.2, "Hard negative mining"."""
+"""The number of background boxes that count in the loss per matched box. Source: section 2.2, "Hard negative mining"."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The objects of a batch, padded to the same count M.
-
-    boxes_xyxy: (B, M, 4) float in [0, 1]; labels: (B, M) int64, from 1, where 0 is padding.
-    """
+    """The objects of a batch, padded to the same count M."""
 
     boxes_xyxy: Tensor
+    """(B, M, 4) float in [0, 1]."""
     labels: Tensor
+    """(B, M) int64, from 1; 0 is padding."""
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Scalars: smooth L1 of the offsets and cross entropy of the classes, each a matched default box."""
+    """The two losses as scalars, per matched default box."""
 
     localization: Tensor
+    """The smooth L1 loss of the offsets."""
     classification: Tensor
+    """The cross entropy of the classes."""
 
     @property
     def total(self) -> Tensor:
-        """Their sum: the paper's alpha is 1."""
+        """Return the sum of both losses: the paper's alpha is 1."""
         return self.localization + self.classification
 
 
 def match(targets: Targets, default_boxes: Tensor, match_iou: float = 0.5) -> tuple[Tensor, Tensor]:
     """Give each default box the object it learns, or background.
 
-    A default box takes the object it overlaps best, if by `match_iou` or more; each object also takes a default box, whatever the
-    overlap: of all pairs the best, then the best among the other objects and default boxes, and so on. Each object has one of its own.
+    A default box takes the object that it overlaps best, if by `match_iou` or more. Each object also takes a default
+    box of its own, whatever the overlap. The pair that overlaps best comes first, then the best pair among the remaining
+    objects and default boxes, and so on.
 
     Args:
-        targets: objects of B images.
+        targets: the objects of B images.
         default_boxes: (A, 4) float, cxcywh in [0, 1].
         match_iou: the least overlap; the paper's unless given.
 
     Returns:
         boxes (B, A, 4) float xyxy (arbitrary where background) and labels (B, A) int64, 0 = background.
 
-    Source: section 2.2, "Matching strategy"; where two objects have one best default box, the authors' Caffe code.
+    Source: section 2.2, "Matching strategy". Where two objects share their best default box: the authors' Caffe code.
     """
     is_object = targets.labels > 0
     if targets.labels.shape[1] == 0:
@@ -85,7 +87,7 @@ def _own_boxes(iou: Tensor) -> Tensor:
 
 
 def hard_negatives(cross_entropy: Tensor, labels: Tensor) -> Tensor:
-    """The background boxes that are most confidently wrong, three for each matched box of their image.
+    """Return the background boxes that are most confidently wrong, three per matched box of their image.
 
     Args:
         cross_entropy: (B, A) float, each default box's classification loss.
@@ -108,16 +110,16 @@ def multibox_loss(
     num_matched: Tensor,
     class_weights: Tensor,
 ) -> Losses:
-    """SSD's loss over images; 0 when none has an object.
+    """Return SSD's loss over images; 0 when no image has an object.
 
     Args:
         offsets: (B, A, 4), from the localization heads.
         logits: (B, A, C), from the classification heads.
-        matched: boxes and labels that `match` gave; boxes with sides above 0.
+        matched: the boxes and labels that `match` returned; boxes have sides above 0.
         default_boxes: (A, 4) float, cxcywh in [0, 1].
-        num_matched: what the sums are divided by: matched default boxes of the whole batch, of which these images may
-            be a part.
-        class_weights: (C,) float, factors of what a default box loses, by the class that it learns.
+        num_matched: the divisor of the sums: the number of matched default boxes of the whole batch, of which these
+            images may be a part.
+        class_weights: (C,) float, the factors of a default box's losses, by the class that it learns.
 
     Source: Liu et al. 2016, section 2.2, equations 1 to 3.
     """
@@ -133,5 +135,5 @@ def multibox_loss(
 
 
 def count_matched(labels: Tensor) -> Tensor:
-    """Matched default boxes among labels of `match`."""
+    """Return the number of matched default boxes among labels of `match`."""
     return (labels > 0).sum()

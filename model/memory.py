@@ -1,17 +1,18 @@
-"""How this process's C library handles memory."""
+"""The memory settings of this process's C library."""
 
 import ctypes
 import sys
 
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
-"""Numbers of glibc's `mallopt`. Source: mallopt(3)."""
+"""The numbers of two options of glibc's `mallopt`. Source: mallopt(3)."""
 
 
 def keep_freed_memory() -> None:
-    """Keep memory that is freed for what is allocated next; without glibc, nothing.
+    """Keep freed memory for the next allocations; without glibc, do nothing.
 
-    Each forward pass frees what the next allocates again. glibc gives large blocks back to the kernel, which zeroes them page by page: a
-    sixth to a fifth of the time of a pass on a CPU. The process then stays as large as it once was.
+    Each forward pass frees memory that the next one allocates again. By default, glibc gives large blocks back to the
+    kernel, which zeroes them page by page. This takes a sixth to a fifth of the time of a pass on a CPU. After this
+    call, the process stays as large as it once was.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc and hasattr(libc, "mallopt"):

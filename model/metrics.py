@@ -1,4 +1,4 @@
-"""How good detections are: COCO's figures and Pascal VOC's of the same images. Needs no network."""
+"""The quality of detections: COCO's and Pascal VOC's figures for the same images. It needs no network."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -13,22 +13,24 @@ from model.postprocess import Detections
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a measurement found; `voc` is by name, for the classes that have objects."""
+    """The results of a measurement."""
 
     num_images: int
     coco: CocoPrecision
     coco_per_class: dict[str, float]
+    """COCO's average precision by name, for the classes that have objects."""
     voc: dict[str, AveragePrecision]
+    """Pascal VOC's average precision by name, for the classes that have objects."""
 
     @property
     def curves(self) -> dict[str, Curve]:
-        """Precision over recall at IoU 0.5, class by class."""
+        """Return the precision over recall at IoU 0.5 of each class."""
         return {name: precision.curve for name, precision in self.voc.items()}
 
     def summary(self) -> dict[str, Any]:
-        """The numbers that people compare, as JSON has them; None where no object could tell.
+        """Return the numbers that people compare, for JSON; None where there is no object to measure on.
 
-        `map`… are COCO's; `voc_map_…` and `per_class` Pascal VOC's at IoU 0.5, the latter over all points;
+        `map`… are COCO's. `voc_map_…` and `per_class` are Pascal VOC's at IoU 0.5; `per_class` is over all points.
         `per_class_map` is COCO's over IoU 0.5 to 0.95.
         """
         coco, voc = self.coco, self.voc
@@ -48,12 +50,12 @@ class Metrics:
 
 
 def measure(found: Sequence[Detections], truths: Sequence[Truth], class_names: Sequence[str]) -> Metrics:
-    """Compare detections with what stands in the images.
+    """Compare detections with the annotated objects of the images.
 
     Args:
-        found: detections of each image, best first; boxes in its pixels.
-        truths: objects of the same images in the same order.
-        class_names: the class at index i has label i + 1.
+        found: the detections of each image, best first; boxes in its pixels.
+        truths: the objects of the same images in the same order.
+        class_names: the names of the classes; the class at index i has label i + 1.
     """
     voc = dict(zip(class_names, average_precisions(found, truths, len(class_names)), strict=True))
     coco = coco_precision(found, truths, len(class_names))

@@ -1,4 +1,4 @@
-"""What a detector got wrong, object by object, in the words that people use for it."""
+"""The mistakes of a detector, object by object, under the names that people use for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,28 +12,28 @@ from model.example import Truth
 from model.postprocess import Detections
 
 NEAR_IOU = 0.1
-"""Overlap from which a box is taken to be meant for an object. Source: Bolya et al. 2020 (TIDE), section 2.2."""
+"""The overlap above which a box is treated as meant for an object. Source: Bolya et al. 2020 (TIDE), section 2.2."""
 
 MistakeKind = Literal["false_positive", "wrong_class", "poorly_placed", "missed"]
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong detection, or an object that has none.
-
-    image: index; score: of the detection, 0 for a missed object; detection, object: indices in the image, None where
-    there is none: nothing was found, or there is nothing to find.
-    """
+    """A wrong detection, or an object that has no detection."""
 
     kind: MistakeKind
     image: int
+    """The index of the image."""
     score: float
+    """The score of the detection; 0 for a missed object."""
     detection: int | None
+    """The index of the detection in the image; None where nothing was found."""
     object: int | None
+    """The index of the object in the image; None where there is nothing to find."""
 
 
 def best_score(curve: Curve) -> float:
-    """The score from which on detections are best kept: there, F1 is highest. 1 where nothing is right."""
+    """Return the least score of detections to keep, at which F1 is highest; 1 where no detection is right."""
     if not len(curve.scores) or not curve.precision.any():
         return 1.0
     f1 = 2 * curve.precision * curve.recall / (curve.precision + curve.recall).clamp(min=1e-12)
@@ -43,18 +43,23 @@ def best_score(curve: Curve) -> float:
 def find_mistakes(
     found: Sequence[Detections], truths: Sequence[Truth], min_scores: Tensor, match_iou: float = 0.5
 ) -> list[Mistake]:
-    """All mistakes, the most confident detections first, then missed objects from the largest to the smallest.
+    """Return all mistakes: the most confident detections first, then missed objects from the largest to the smallest.
 
-    Right is what counts as right in average precision. A wrong detection is *poorly placed* when the object of its
-    class that it overlaps most has no right one, and the overlap is above `NEAR_IOU`; else of the *wrong class* when
-    it overlaps an object of another class by more than `match_iou`; else a *false positive*. *Missed* are objects that
-    none of these stands for. Difficult objects and crowds are never missed, nor wrong what is matched to them.
+    A detection is right if average precision counts it as right. A wrong one is of the first kind that fits:
+
+    - *poorly placed*: the object of its class that it overlaps most has no right detection; their overlap is above
+      `NEAR_IOU`.
+    - *wrong class*: it overlaps an object of another class by more than `match_iou`.
+    - *false positive*: nothing else fits.
+
+    An object is *missed* if no right detection finds it, and no wrong one of the first two kinds belongs to it.
+    Difficult objects and crowds are never missed, and detections that match them are never wrong.
 
     Args:
-        found: detections of each image.
-        truths: objects of the same images in the same order.
-        min_scores: (L + 1,) for each label; detections below it do not count, neither as wrong nor as found.
-        match_iou: overlap from which a detection counts.
+        found: the detections of each image.
+        truths: the objects of the same images in the same order.
+        min_scores: (L + 1,), the least score of each label; detections below it count neither as wrong nor as found.
+        match_iou: the overlap above which a detection matches an object.
     """
     mistakes = []
     for image, (detections, truth) in enumerate(zip(found, truths, strict=True)):
@@ -64,7 +69,7 @@ def find_mistakes(
 
 
 def _in_image(image: int, found: Detections, truth: Truth, min_scores: Tensor, match_iou: float) -> list[Mistake]:
-    """As `find_mistakes`, in no set order."""
+    """Return the mistakes in one image, in no set order."""
     right, wrong = _judge(found, truth, min_scores, match_iou)
     counts = ~truth.is_difficult & ~truth.is_crowd
     overlaps = pairwise_iou(found.boxes_xyxy, truth.boxes_xyxy) * counts
@@ -78,7 +83,7 @@ def _in_image(image: int, found: Detections, truth: Truth, min_scores: Tensor, m
 
 
 def _judge(found: Detections, truth: Truth, min_scores: Tensor, match_iou: float) -> tuple[set[int], list[int]]:
-    """The objects that are rightly found, and the detections that are wrong."""
+    """Return the objects that are found, and the detections that are wrong."""
     is_kept = found.scores >= min_scores[found.labels]
     right: set[int] = set()
     wrong: list[int] = []
@@ -93,7 +98,14 @@ def _judge(found: Detections, truth: Truth, min_scores: Tensor, match_iou: float
 def _explain(
     overlaps: Tensor, is_same_class: Tensor, right: set[int], match_iou: float
 ) -> tuple[MistakeKind, int | None]:
-    """What a wrong detection is, and the object that it stands for; overlaps: (N,) with the image's objects."""
+    """Return the kind of a wrong detection, and the object that it belongs to.
+
+    Args:
+        overlaps: (N,), the overlaps (IoU) with the image's objects.
+        is_same_class: (N,) bool, whether each object is of the detection's class.
+        right: the objects that have a right detection.
+        match_iou: the overlap above which a detection matches an object.
+    """
     if len(overlaps) == 0:
         return "false_positive", None
     same, other = overlaps * is_same_class, overlaps * ~is_same_class

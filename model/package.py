@@ -24,14 +24,14 @@ class ModelPackage:
 
     @cached_property
     def digest(self) -> str:
-        """The digest of its files; see `PackageFiles.digest`."""
+        """Return the digest of the package's files; see `PackageFiles.digest`."""
         return PackageFiles(self.to_files()).digest
 
     def network(self) -> SSD:
-        """The network with these weights, in float32 on the CPU, ready for inference.
+        """Return the network with these weights, in float32 on the CPU, ready for inference.
 
         Raises:
-            PackageError: tensors are missing, extra, of another shape or not finite; each is named. Or it is a trunk.
+            PackageError: tensors are missing, extra, of another shape or not finite, and each is named. Or the package is a trunk.
         """
         if not self.record.class_names:
             raise PackageError("it has no classes: it holds a trunk alone, to start a training from (train --init)")
@@ -53,8 +53,11 @@ class ModelPackage:
         return network.eval()
 
     def fitting(self, architecture: Architecture, class_names: tuple[str, ...]) -> dict[str, Tensor]:
-        """The tensors that another network can start from: same name and shape; classification only of same classes."""
-        with torch.device("meta"):  # shapes without numbers
+        """Return the tensors that another network can start from: those of the same name and shape.
+
+        Tensors of the classification heads are included only for the same classes.
+        """
+        with torch.device("meta"):  # shapes without values
             wanted = SSD(architecture, len(class_names) + 1).state_dict()
         return {
             name: tensor
@@ -65,17 +68,17 @@ class ModelPackage:
         }
 
     def to_files(self) -> dict[str, bytes]:
-        """The package as file name to content; tensors are stored in the type that they have."""
+        """Return the content of the package's files by name; tensors are stored in the type that they have."""
         record = json.dumps(self.record.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.weights.items()}
         return {RECORD_FILE: record.encode(), WEIGHTS_FILE: save(weights)}
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> "ModelPackage":
-        """The inverse of `to_files`.
+        """Return the package that is stored in these files: the inverse of `to_files`.
 
         Raises:
-            PackageError: a file is not what it should be.
+            PackageError: a file is missing or not valid.
         """
         record = PackageFiles(files).record
         try:

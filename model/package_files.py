@@ -1,4 +1,4 @@
-"""The files of a model package, and its digest, without torch: enough to plan what a model has not done yet."""
+"""The files of a model package, and its digest, without torch: enough to plan which images a model has not processed yet."""
 
 import hashlib
 import json
@@ -18,42 +18,42 @@ TORCH_NAMES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "I16": "int16",
     "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
-"""Types of tensors by their names in a safetensors file; the digest has torch's."""
+"""The names of tensor types in a safetensors file, and torch's names for them, which the digest contains."""
 
 
 class PackageError(ValueError):
-    """A model package that can't be used: what is wrong in it, and where."""
+    """The model package can't be used; the message says what is wrong in it, and where."""
 
 
 class PackageRecord(Frozen):
-    """What `model.json` holds."""
+    """The content of `model.json`."""
 
     name: Annotated[str, Field(min_length=1)]
-    """For people; results are told apart by the digest."""
+    """The model's name, for people; results are distinguished by the digest."""
     architecture: Architecture
     class_names: tuple[str, ...]
-    """Without the background: the class at index i has label i + 1. Empty: a trunk, for training to start from."""
+    """The names of the classes without the background: index i is label i + 1. A trunk, for training to start from, has none."""
     preprocessing: Preprocessing = Preprocessing()
     thresholds: Thresholds = Thresholds()
     provenance: dict[str, Any] = Field(default_factory=dict)
-    """How it was made: data, command, seed, time. Not in the digest."""
+    """The origin of the model: data, command, seed, time. It is not in the digest."""
     metrics: dict[str, Any] = Field(default_factory=dict)
-    """How good it is, and on what. Not in the digest."""
+    """The quality of the model, and the data that it was measured on. They are not in the digest."""
 
 
 @dataclass(frozen=True)
 class PackageFiles:
-    """A package as file name to content.
+    """The content of a package's files by name.
 
     Raises:
-        PackageError: when a property is asked for, and a file is not what it should be.
+        PackageError: a property is read, and a file is missing or not valid.
     """
 
     content: Mapping[str, bytes]
 
     @cached_property
     def record(self) -> PackageRecord:
-        """The content of `model.json`."""
+        """Return the content of `model.json`."""
         if missing := {RECORD_FILE, WEIGHTS_FILE} - self.content.keys():
             raise PackageError(f"{' and '.join(sorted(missing))} missing")
         try:
@@ -64,7 +64,7 @@ class PackageFiles:
 
     @cached_property
     def digest(self) -> str:
-        """The sha256, in hex, of what changes the boxes: weights, architecture, classes, preprocessing, thresholds."""
+        """Return the sha256, in hex, of all that changes the boxes: weights, architecture, classes, preprocessing, thresholds."""
         fields = {"architecture", "class_names", "preprocessing", "thresholds"}
         settings = json.dumps(self.record.model_dump(mode="json", include=fields), sort_keys=True)
         digest = hashlib.sha256(settings.encode())

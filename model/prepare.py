@@ -12,11 +12,11 @@ from model.order import seed_at
 from model.preprocess import resize
 
 Ready = tuple[Tensor, Tensor, Tensor]
-"""An example for the step: (3, S, S) uint8; boxes (N, 4) float xyxy in [0, 1]; labels (N,) int64."""
+"""An example for the step: image (3, S, S) uint8, boxes (N, 4) float xyxy in [0, 1], labels (N,) int64."""
 
 
 class Preparation:
-    """Augments and resizes examples; at another position of the training the same example comes out otherwise."""
+    """Augments and resizes examples. At each position of the training, the same example is augmented differently."""
 
     def __init__(self, image_size_px: int, preprocessing: Preprocessing, settings: TrainingSettings) -> None:
         self._image_size_px = image_size_px
@@ -24,9 +24,9 @@ class Preparation:
         self._augmentation = Augmentation(preprocessing, settings)
 
     def __call__(self, example: Example, position: int) -> Ready:
-        """What the step learns at a position: a function of the two and the settings alone."""
+        """Return what the step learns at a position. It depends only on the example, the position and the settings."""
         with torch.random.fork_rng(devices=()):
-            # torch.manual_seed would also note down, with a stack trace, to seed the GPUs some day: 1 ms.
+            # torch.manual_seed would also record, with a stack trace, to seed the GPUs later, which takes 1 ms.
             torch.default_generator.manual_seed(seed_at(position, self._settings.seed))
             return self._prepared(example)
 
@@ -41,6 +41,6 @@ class Preparation:
 
 
 def pad_targets(boxes_xyxy: list[Tensor], labels: list[Tensor]) -> Targets:
-    """Objects of a batch, image by image, padded to the most of any of them."""
+    """Return the objects of a batch, image by image, padded to the largest number in any image."""
     pad = torch.nn.utils.rnn.pad_sequence
     return Targets(pad(boxes_xyxy, batch_first=True), pad(labels, batch_first=True))

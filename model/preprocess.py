@@ -1,4 +1,4 @@
-"""Pixels to the network's input; the one place, for training and inference."""
+"""The conversion of pixels to the network's input, the same in training and inference."""
 
 import torch
 from torch import Tensor
@@ -8,22 +8,22 @@ from model.config import Preprocessing
 
 
 def resize(image: Tensor, size_px: int) -> Tensor:
-    """Squeeze an image to the network's square.
+    """Resize an image to the network's square input.
 
     Args:
-        image: (3, H, W) uint8 RGB; fastest when its memory is channels-last, as `decode_image` leaves it.
-        size_px: the side wanted.
+        image: (3, H, W) uint8 RGB; fastest when its memory is channels-last, as `decode_jpeg` returns it.
+        size_px: the wanted side.
 
     Returns:
         (3, size_px, size_px) uint8, antialiased bilinear. The aspect ratio is not kept: SSD's training does the same.
     """
-    # Of a plain unsqueeze torch would not see that memory is channels-last, and would make a planar result.
+    # After a plain unsqueeze, torch would not see that memory is channels-last, and would make a planar result.
     batch = image.permute(1, 2, 0).unsqueeze(0).permute(0, 3, 1, 2)
     return F.interpolate(batch, (size_px, size_px), mode="bilinear", antialias=True).squeeze(0)
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing, dtype: torch.dtype) -> Tensor:
-    """(B, 3, H, W) uint8 RGB to the same shape in `dtype`, channels-last, on the images' device."""
+    """Normalise (B, 3, H, W) uint8 RGB to the same shape in `dtype`, channels-last, on the images' device."""
     mean = torch.tensor(preprocessing.mean, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(preprocessing.std, device=images.device).view(1, 3, 1, 1)
     scaled = (images.float() / 255 - mean) / std

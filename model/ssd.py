@@ -10,26 +10,28 @@ from model.config import Architecture
 from model.vgg16 import pool_positions, scaled, vgg16_trunk
 
 CONV4_3_SCALE = 20.0
-"""Where the learned scale of conv4_3 starts. Source: Liu et al. 2016, section 3.1 (after ParseNet)."""
+"""The initial value of conv4_3's learned scale. Source: Liu et al. 2016, section 3.1 (after ParseNet)."""
 
 
 class L2Norm(nn.Module):
-    """Each position's channels brought to length 1, then scaled by a learned factor a channel."""
+    """Scales each position's channels to length 1, and then each channel by a learned factor."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.full((channels,), CONV4_3_SCALE))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """Return the scaled map: (B, C, H, W) to the same shape."""
         return self.scale.view(1, -1, 1, 1) * F.normalize(x, dim=1)
 
 
 def adapted_trunk(architecture: Architecture) -> nn.Sequential:
-    """VGG16's trunk with SSD's two changes of pooling.
+    """Return VGG16's trunk with SSD's two changes of pooling.
 
-    pool3 rounds up, so that SSD300's 75 becomes 38 and not 37; pool5 no longer halves (3×3, stride 1), so that conv6
-    works on 19×19, SSD512's on 32×32. Neither has weights: VGG16's state dict still fits. Source: Liu et al. 2016, section 3.
+    pool3 rounds up, so that SSD300's 75 becomes 38 and not 37. pool5 no longer halves (3×3, stride 1), so that conv6
+    works on 19×19, and SSD512's on 32×32. Neither has weights: VGG16's state dict still fits.
+
+    Source: Liu et al. 2016, section 3.
     """
     trunk = vgg16_trunk(architecture.width, architecture.batch_norm)
     pool3, pool5 = pool_positions(trunk)[2], pool_positions(trunk)[4]
@@ -39,11 +41,11 @@ def adapted_trunk(architecture: Architecture) -> nn.Sequential:
 
 
 class SSD(nn.Module):
-    """SSD with a VGG16 trunk: SSD300 or SSD512.
+    """The SSD network with a VGG16 trunk: SSD300 or SSD512.
 
     Args:
         architecture: kind, width, batch norm, default boxes.
-        num_classes: classes with the background, which is class 0.
+        num_classes: the number of classes with the background, which is class 0.
 
     Source: Liu et al. 2016, section 2.1 and figure 2.
     """
@@ -61,7 +63,7 @@ class SSD(nn.Module):
             layer = nn.Conv2d(inner, outer, kernel_size, stride, padding, dilation)
             return nn.Sequential(layer, *norm, nn.ReLU(inplace=True))
 
-        # VGG16's fc6 and fc7 as convolutions: fc6 sampled with holes, so that its reach stays that of the 7×7 it was.
+        # VGG16's fc6 and fc7 as convolutions. fc6 is sampled with holes, so that its reach stays that of the original 7×7.
         self.conv6 = convolution(512, 1024, 3, padding=6, dilation=6)
         self.conv7 = convolution(1024, 1024, 1)
         map_channels, channels = [512, 1024], 1024
@@ -86,7 +88,7 @@ class SSD(nn.Module):
         self._initialise()
 
     def feature_maps(self, images: Tensor) -> Iterator[Tensor]:
-        """The maps that the heads read, for images (B, 3, S, S): sides 38, 19, 10, 5, 3, 1 for SSD300."""
+        """Yield the maps that the heads read, for images (B, 3, S, S). Their sides are 38, 19, 10, 5, 3, 1 for SSD300."""
         x = self.trunk[: self.pool4](images)
         yield self.conv4_3_norm(x)
         x = self.conv7(self.conv6(self.trunk[self.pool4 :](x)))
@@ -97,13 +99,13 @@ class SSD(nn.Module):
             yield x
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The raw outputs of both heads.
+        """Return the raw outputs of both heads.
 
         Args:
             images: (B, 3, S, S) float, normalised RGB; S is the architecture's `image_size_px`.
 
         Returns:
-            offsets (B, A, 4), variance-scaled, and logits (B, A, num_classes), ordered as `default_boxes`; A is 8732
+            offsets (B, A, 4), variance-scaled, and logits (B, A, num_classes), ordered like `default_boxes`. A is 8732
             for SSD300, 24564 for SSD512.
         """
         offsets, logits = [], []
@@ -114,7 +116,7 @@ class SSD(nn.Module):
         return torch.cat(offsets, dim=1), torch.cat(logits, dim=1)
 
     def _initialise(self) -> None:
-        """Xavier for what is new, He for the trunk, zero biases. Source: Liu et al. 2016, section 3; He et al. 2015."""
+        """Initialise new layers by Xavier, the trunk by He, biases as zero. Source: Liu et al. 2016, section 3; He et al. 2015."""
         for name, module in self.named_modules():
             if not isinstance(module, nn.Conv2d):
                 continue
@@ -127,6 +129,9 @@ class SSD(nn.Module):
 
 
 def _one_row_a_box(head: Tensor, num_values: int) -> Tensor:
-    """(B, K·V, H, W) to (B, H·W·K, V): channels hold box by box its values; no copy when channels are last."""
+    """Reshape a head's output from (B, K·V, H, W) to (B, H·W·K, V).
+
+    The channels hold the V values of each of K boxes, box by box. Nothing is copied when memory is channels-last.
+    """
     num_rows = head.shape[1:].numel() // num_values
     return head.permute(0, 2, 3, 1).reshape(head.shape[0], num_rows, num_values)

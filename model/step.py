@@ -29,11 +29,11 @@ class NotFiniteError(ArithmeticError):
 
 
 class TrainingStep:
-    """One optimizer step on one batch: forward, loss, backward, update. Loss and weights in float32.
+    """The optimizer step on a batch: forward, loss, backward, update. Loss and weights are in float32.
 
-    Where torch.distributed runs, each worker gives its part of the batch, and all end with the gradients of the whole:
-    sums over all images, divided by the matched boxes of all. Only batch norm sees the difference: on CPUs its statistics are
-    those of a worker's part.
+    Where torch.distributed runs, each worker gives its part of the batch. All workers end with the gradients of the
+    whole batch: sums over all images, divided by the number of all matched boxes. Only batch norm differs: on CPUs its
+    statistics are those of a worker's part.
     """
 
     def __init__(self, network: SSD, record: PackageRecord, settings: TrainingSettings) -> None:
@@ -61,15 +61,15 @@ class TrainingStep:
         """Learn from a batch.
 
         Args:
-            step: from 0; decides the learning rate.
-            images: (B, 3, S, S) uint8; of several workers, this one's part.
-            targets: their objects.
+            step: the number of the step, from 0, which decides the learning rate.
+            images: (B, 3, S, S) uint8; with several workers, this worker's part.
+            targets: the objects of these images.
 
         Returns:
             The losses over the whole batch, of all workers.
 
         Raises:
-            NotFiniteError: before the weights are touched; by all workers at once.
+            NotFiniteError: the loss or a gradient is infinite or NaN. All workers raise it at once, before any weight changes.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(step, self._settings)
@@ -87,25 +87,28 @@ class TrainingStep:
         return Losses(*sums)
 
     def check_weights(self) -> None:
-        """Make sure that the weights can be kept; all workers have the same.
+        """Check that the weights are finite and can be kept; all workers have the same.
 
         Raises:
-            NotFiniteError: some are infinite or NaN, after too large a step.
+            NotFiniteError: some weights are infinite or NaN, after too large a step.
         """
         if not all(weight.isfinite().all() for weight in self._network.parameters()):
             raise NotFiniteError("weights are not finite numbers")
 
     def state(self) -> dict[str, Any]:
-        """All that another process needs to go on from here."""
+        """Return all that another process needs to resume from here."""
         return {"network": self._network.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Resume from what `state` returned."""
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
 
     def _accumulate(self, images: Tensor, matched: tuple[Tensor, Tensor], num_matched: Tensor) -> Tensor:
-        """Forward and backward, part by part: gradients of the whole, and this worker's sums of both losses."""
+        """Run forward and backward, part by part, and return this worker's sums of both losses.
+
+        The gradients are then those of the whole batch.
+        """
         count = num_parts(self._settings, self.num_workers)
         parts = list(zip(*(tensor.tensor_split(count) for tensor in (images, *matched)), strict=True))
         sums = torch.zeros(2, device=self.device)
@@ -124,27 +127,27 @@ class TrainingStep:
         return multibox_loss(offsets, logits, matched, self._default_boxes, num_matched, self._class_weights)
 
     def _gathered_later(self) -> AbstractContextManager[None]:
-        """Gradients stay this worker's own until its last part."""
+        """Return a context for all parts but the last, in which gradients are not shared with other workers."""
         return self._forward.no_sync() if self.num_workers > 1 else nullcontext()
 
     def _over_workers(self, value: Tensor) -> Tensor:
-        """The sum over all workers."""
+        """Return the sum of a value over all workers."""
         if self.num_workers > 1:
             distributed.all_reduce(value)
         return value
 
     def _synchronised(self, network: SSD) -> nn.Module:
-        """Batch norm over the whole batch, where torch has it: on GPUs."""
+        """Return the network with batch norm over the whole batch, where torch has it: on GPUs."""
         if self.num_workers > 1 and self.device.type == "cuda":
             return nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call, no-any-return]
         return network
 
 
 def class_weights(settings: TrainingSettings, class_names: tuple[str, ...]) -> Tensor:
-    """(C,) float, the background first: 1 unless the settings say another.
+    """Return the weight of each class: (C,) float, the background first, 1 unless the settings have another.
 
     Raises:
-        ValueError: they name a class that there is not.
+        ValueError: the settings name a class that does not exist.
     """
     if unknown := sorted(settings.class_weights.keys() - set(class_names)):
         raise ValueError(f"class_weights: no class is named {', '.join(unknown)}; there are {', '.join(class_names)}")
@@ -152,20 +155,24 @@ def class_weights(settings: TrainingSettings, class_names: tuple[str, ...]) -> T
 
 
 def num_parts(settings: TrainingSettings, num_workers: int) -> int:
-    """Forward passes a step: as many of each worker, or those with a larger share would wait for others for ever."""
+    """Return the number of forward passes per step, the same for each worker.
+
+    Otherwise workers with a larger share would wait for the others for ever.
+    """
     return max(1, min(settings.grad_accumulation, settings.batch_size // num_workers))
 
 
 def can_compile(device: torch.device) -> bool:
-    """Is there what torch.compile needs for a device? On a CPU that is a C++ compiler."""
+    """Does this machine have what torch.compile needs for a device? On a CPU that is a C++ compiler."""
     return device.type != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 def training_dtype(device: torch.device, architecture: Architecture) -> torch.dtype:
-    """`fast_dtype`, but float32 where gradients in bfloat16 can't be trusted.
+    """Return `fast_dtype`, but float32 where gradients in bfloat16 can't be trusted.
 
-    On a CPU with avx512_bf16, torch 2.14.1 gave wrong or infinite weight gradients of conv6, or crashed, when its map is
-    32×32 and its input channels are no multiple of 16; SSD300's 19×19 and all multiples of 16 were right.
+    On a CPU with avx512_bf16, torch 2.14.1 gave wrong or infinite weight gradients of conv6, or crashed. This happened
+    when its map was 32×32 and its input channels were no multiple of 16. SSD300's 19×19 and all multiples of 16 were
+    right.
     """
     if device.type == "cpu" and architecture.kind == "ssd512_vgg16" and scaled(512, architecture.width) % 16:
         return torch.float32
@@ -173,7 +180,7 @@ def training_dtype(device: torch.device, architecture: Architecture) -> torch.dt
 
 
 def learning_rate(step: int, settings: TrainingSettings) -> float:
-    """Linear warm-up, then half a cosine to 0, or a tenth from each milestone on."""
+    """Return the learning rate of a step: linear warm-up, then half a cosine to 0, or a tenth from each milestone on."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
     if settings.schedule == "multistep":

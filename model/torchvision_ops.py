@@ -1,6 +1,7 @@
 """The two compiled functions of torchvision that inference needs, without its Python modules.
 
-To import those takes 1.4 s of processor time, most of it for a compiler that is not used here, and each worker would pay it.
+Importing those modules takes 1.4 s of processor time, most of it for a compiler that is not used here. Each worker
+would spend this time.
 """
 
 import importlib
@@ -48,7 +49,7 @@ def decode_jpeg(data: Tensor) -> Tensor:
 
 @cache
 def _load(library: str, module: str) -> None:
-    """Load a library of torchvision's; where it has another name, import the module that loads it."""
+    """Load one of torchvision's libraries; where it has another name, import the module that loads it."""
     found = importlib.util.find_spec("torchvision")
     folders = found.submodule_search_locations if found else None
     files = [file for folder in folders or () for file in Path(folder).glob(f"{library}*.so")]

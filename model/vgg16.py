@@ -9,18 +9,18 @@ STAGES: tuple[tuple[int, ...], ...] = (
     (512, 512, 512),
     (512, 512, 512),
 )
-"""Output channels of each convolution of each stage at width 1. Source: Simonyan 2014, table 1, column D."""
+"""The output channels of each convolution of each stage at width 1. Source: Simonyan 2014, table 1, column D."""
 
 
 def scaled(channels: int, width: float) -> int:
-    """Channels at a width multiplier: rounded to a multiple of eight (what vector units take), at least eight."""
+    """Return the number of channels at a width multiplier: a multiple of eight, as vector units take, and at least eight."""
     return max(8, round(channels * width / 8) * 8)
 
 
 def vgg16_trunk(width: float = 1.0, batch_norm: bool = False) -> nn.Sequential:
-    """The convolutional part of VGG16, layer for layer as torchvision numbers it.
+    """Return the convolutional part of VGG16, layer for layer as torchvision numbers it.
 
-    Takes (B, 3, H, W); the downsampling rate after the five stages is 2, 4, 8, 16, 32. At width 1 its state
+    It takes (B, 3, H, W); the downsampling rate after the five stages is 2, 4, 8, 16, 32. At width 1 its state
     dict is that of torchvision's `vgg16().features` (`vgg16_bn().features` with `batch_norm`).
     """
     layers: list[nn.Module] = []
@@ -38,5 +38,5 @@ def vgg16_trunk(width: float = 1.0, batch_norm: bool = False) -> nn.Sequential:
 
 
 def pool_positions(trunk: nn.Sequential) -> list[int]:
-    """Index of each stage's pooling layer: 4, 9, 16, 23, 30 without batch norm."""
+    """Return the index of each stage's pooling layer: 4, 9, 16, 23, 30 without batch norm."""
     return [i for i, layer in enumerate(trunk) if isinstance(layer, nn.MaxPool2d)]

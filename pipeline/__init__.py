@@ -1,1 +1,1 @@
-"""From images in storage to a table of detections."""
+"""The pipeline from images in storage to a table of detections."""

@@ -1,13 +1,13 @@
-"""What can stop a run.
+"""The errors that can stop a run, and their exit codes.
 
-SsdBatchError            exit 1   something failed while running; what was committed stays
-├─ SettingError          exit 2   a wrong setting, input, model or table; nothing was started. Exit 1 where it follows from a store or
-│                                 a server that does not answer: the setting may be right
-├─ ReconciliationError   exit 1   the table does not hold what the run believes it wrote
-├─ TargetMissedError     exit 3   done, or stopped, with more failures than allowed; or another shortfall
-├─ HeldError             exit 4   another run that lives holds the table; nothing was started
-├─ OvertakenError        exit 5   another run has taken the table; what was committed stays
-└─ StoppedError          exit 128 + the signal's number, as shells have it: 130 of Ctrl-C, 143 of SIGTERM
+SsdBatchError            exit 1   Something failed while running; committed rows stay.
+├─ SettingError          exit 2   A setting, input, model or table is wrong; nothing was started.
+│                        exit 1   The same, because a store or a server does not answer: the setting may be right.
+├─ ReconciliationError   exit 1   The table does not hold the rows that the run believes it wrote.
+├─ TargetMissedError     exit 3   The run is done, or was stopped, with more failures than allowed; or another shortfall.
+├─ HeldError             exit 4   Another live run holds the table; nothing was started.
+├─ OvertakenError        exit 5   Another run has taken the table over; committed rows stay.
+└─ StoppedError          exit 128 + the signal's number, as in shells: 130 for Ctrl-C, 143 for SIGTERM.
 """
 
 import re
@@ -17,7 +17,10 @@ from typing import Any
 from pipeline.redaction import redacted
 
 NOT_AGAIN = (2, 3, 4, 5)
-"""Exit codes after which a scheduler should not try again: it would end in the same way, or take from who overtook."""
+"""The exit codes after which a scheduler should not try again.
+
+Another attempt would end in the same way, or take the table from the run that overtook this one.
+"""
 
 NO_ANSWER = re.compile(
     r"could not connect|connect(ion)? (timeout|timed out|refused|reset|was closed|aborted|error)|cannot connect|read timeout|timed out"
@@ -25,40 +28,43 @@ NO_ANSWER = re.compile(
     r"|slow ?down|service ?unavailable|internal ?server ?error|too many requests|bad gateway|gateway time-?out",
     re.I,
 )
-"""Outages as libraries tell them: botocore, s3fs, aiohttp, delta-rs, obstore, urllib."""
+"""A pattern of the messages by which libraries report outages: botocore, s3fs, aiohttp, delta-rs, obstore, urllib."""
 NOT_ALLOWED = re.compile(
     r"read-only file system|permission denied|access ?denied|\bforbidden\b|operation not permitted", re.I
 )
-"""What may not be written, in the words of the same."""
+"""A pattern of the messages by which the same libraries report a place that may not be written."""
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-"""Colours that delta-rs puts into its messages; obstore adds pages of `Debug source`."""
+"""A pattern of the colours that delta-rs puts into its messages. obstore adds pages of `Debug source`."""
 
 
 class SsdBatchError(Exception):
-    """The root; `exit_code` is what the command line returns."""
+    """The base class of our errors. The command line returns their `exit_code`."""
 
     exit_code = 1
 
 
 class SettingError(SsdBatchError):
-    """A setting can't work: the message names it, its value and the fix. Or nobody can tell, because a store does not answer."""
+    """A setting that can't work. The message names it, its value and the fix.
+
+    It is also raised if the setting can't be checked, because a store does not answer.
+    """
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]
-        """1 where it follows from an outage, which a scheduler should wait out; else 2."""
+        """Return 1 if the error follows from an outage, which a scheduler should wait out; else 2."""
         return 1 if is_outage(self.__cause__) else 2
 
 
 class ReconciliationError(SsdBatchError):
-    """listed = already done + ok + failed does not hold in the table."""
+    """The table does not satisfy listed = already done + ok + failed."""
 
 
 class TargetMissedError(SsdBatchError):
-    """A command missed what it was held to: the message names the setting that says so.
+    """A target that a command missed. The message names the setting that sets the target.
 
     Args:
-        message: as of all errors.
-        summary: what was done, to be printed all the same.
+        message: the text of the error.
+        summary: the work that was done, to be printed nevertheless.
     """
 
     exit_code = 3
@@ -69,13 +75,13 @@ class TargetMissedError(SsdBatchError):
 
 
 class HeldError(SsdBatchError):
-    """The table is held by a run that lives: the message names it."""
+    """The table is held by a live run. The message names that run."""
 
     exit_code = 4
 
 
 class OvertakenError(SsdBatchError):
-    """Another run has taken the table over: the message names it."""
+    """The table was taken over by another run. The message names that run."""
 
     exit_code = 5
 
@@ -84,7 +90,7 @@ class StoppedError(SsdBatchError):
     """A signal has stopped the command.
 
     Args:
-        number: the signal's.
+        number: the number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -93,13 +99,13 @@ class StoppedError(SsdBatchError):
 
 
 def ended_by(what: str, error: Exception) -> SsdBatchError:
-    """Return the error that ends a command whose store failed: a wrong setting, where it may not be written at all.
+    """Return the error that ends a command whose store failed. It is a `SettingError` if the store may not be written at all.
 
-    Credentials that have expired are none: another attempt gets new ones.
+    Expired credentials are no wrong setting: another attempt gets new ones.
 
     Args:
-        what: happened, with the URL.
-        error: of the store, or of the library that speaks to it.
+        what: the text that says what failed, with the URL.
+        error: the error of the store, or of the library that speaks to it.
     """
     is_refused = isinstance(error, PermissionError) or NOT_ALLOWED.search(str(error))
     kind = SettingError if is_refused and "expired" not in str(error).lower() else SsdBatchError
@@ -107,7 +113,10 @@ def ended_by(what: str, error: Exception) -> SsdBatchError:
 
 
 def reason(error: BaseException) -> str:
-    """Return what another library's error says, without secrets, in one line of at most 300 characters; the cause's, where it says nothing."""
+    """Return the text of another library's error, without secrets, in one line of at most 300 characters.
+
+    If the error has no text, return that of its cause.
+    """
     text = " ".join(ANSI.sub("", str(error).partition("\n\nDebug source")[0]).split())
     if text not in ("", "None"):
         return redacted(text)[:300]
@@ -115,7 +124,7 @@ def reason(error: BaseException) -> str:
 
 
 def is_outage(error: BaseException | None) -> bool:
-    """Tell whether an error, or what it follows from, is of a store or a server that does not answer, or has too much to do."""
+    """Does an error, or its cause, come from a store or a server that does not answer, or that is overloaded?"""
     while error:
         answer = getattr(error, "response", None)  # botocore's
         status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) if isinstance(answer, dict) else 0

@@ -1,4 +1,4 @@
-"""Log lines: for people, or a JSON object each. None has a password, a token or a signed URL."""
+"""Write log lines, for people or as one JSON object each. No line has a password, a token or a signed URL."""
 
 import json
 import logging
@@ -20,19 +20,22 @@ _run_id: ContextVar[str | None] = ContextVar("run_id", default=None)
 
 
 class TextFormatter(logging.Formatter):
-    """The message alone."""
+    """A formatter that writes the message alone."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """A line; of an exception also where it came from."""
+        """Return a line. For an exception, it also has the traceback."""
         line = redacted(super().format(record))
         return f"Error: {line}" if record.levelno >= logging.ERROR else line
 
 
 class JsonFormatter(logging.Formatter):
-    """An object a line: time (UTC), level, logger, message, run_id (null outside of a run), and of an exception its traceback."""
+    """A formatter that writes one JSON object per line.
+
+    It has the time (UTC), level, logger, message, run_id (null outside of a run), and for an exception its traceback.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -46,7 +49,10 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up() -> None:
-    """Log to standard error, as text unless `use` says otherwise: our own messages, others' warnings, and what nobody caught."""
+    """Log to standard error, as text unless `use` sets another format.
+
+    The log has our own messages, the warnings of other libraries, and exceptions that nobody caught.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
@@ -56,7 +62,7 @@ def set_up() -> None:
 
 
 def use(log_format: LogFormat) -> None:
-    """Log in this format, where `set_up` was called."""
+    """Log in this format, if `set_up` was called."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler.formatter, TextFormatter | JsonFormatter):
             handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
@@ -69,7 +75,7 @@ def _log_uncaught(kind: type[BaseException], error: BaseException, trace: Traceb
 
 @contextmanager
 def of_run(run_id: str) -> Iterator[None]:
-    """What is logged in here, by this thread, is of a run."""
+    """Mark the lines that this thread logs in a `with` block with a run's id."""
     before = _run_id.set(run_id)
     try:
         yield
@@ -78,12 +84,12 @@ def of_run(run_id: str) -> Iterator[None]:
 
 
 def can_rewrite(stream: TextIO) -> bool:
-    """Is this a terminal, on which one line may show how far something is?"""
+    """Is this a terminal, on which one line may be rewritten to show progress?"""
     return stream.isatty() and not _is_json()
 
 
 def write_line(stream: TextIO, line: str) -> None:
-    """How far something is, on a line of its own; in the log where that is read by programs."""
+    """Write progress on a line of its own, or into the log if the log is read by programs."""
     if _is_json():
         logger.info("%s", line)
         return

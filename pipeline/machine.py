@@ -1,4 +1,4 @@
-"""Count the cores and the GPUs of this machine, quickly: nothing here imports torch or Ray."""
+"""Count the cores and the GPUs of this machine. This is quick, because nothing here imports torch or Ray."""
 
 import ctypes
 import os
@@ -8,7 +8,10 @@ from functools import cache
 
 @cache
 def num_local_gpus() -> int:
-    """Return the number of CUDA devices that this process sees, asking the driver's library: torch takes seconds to import."""
+    """Return the number of CUDA devices that this process sees.
+
+    The driver's library is asked, because torch takes seconds to import.
+    """
     if sys.platform not in ("linux", "win32"):
         return 0
     try:
@@ -22,7 +25,7 @@ def num_local_gpus() -> int:
 
 
 def local_cores() -> int:
-    """Return the number of cores that this process may use: its affinity, and its container's share of time."""
+    """Return the number of cores that this process may use, by its affinity and by its container's share of time."""
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     try:
         with open("/sys/fs/cgroup/cpu.max") as file:

@@ -1,4 +1,7 @@
-"""How far a run is: one line that rewrites itself on a terminal; elsewhere a line at the first results and every ten seconds."""
+"""Show the progress of a run.
+
+A terminal shows one line that rewrites itself. Elsewhere, a line is written at the first results and every ten seconds.
+"""
 
 import sys
 import time
@@ -11,11 +14,11 @@ REDRAW_INTERVAL_S = 0.2
 
 
 class Progress:
-    """Images done, images/s, failed, time left.
+    """The progress of a run: images done, images per second, failed images, time left.
 
     Args:
-        total: images to do.
-        stream: where lines go.
+        total: the number of images to do.
+        stream: the stream to which lines are written.
     """
 
     def __init__(self, total: int, stream: TextIO = sys.stderr) -> None:
@@ -27,7 +30,7 @@ class Progress:
         self.done = self.failed = 0
 
     def update(self, done: int, failed: int) -> None:
-        """Count `done` more images, `failed` of them failed, and show it at the first ones and when it is time."""
+        """Count `done` more images, `failed` of which failed. Show the progress at the first ones and whenever it is due."""
         self.done += done
         self.failed += failed
         now = time.monotonic()
@@ -52,7 +55,7 @@ class Progress:
         self._stream.flush()
 
     def _rate(self, now: float) -> tuple[float, float | None]:
-        """Images/s since the first results, so that start-up does not count, and seconds left."""
+        """Return the images per second since the first results, so that start-up does not count, and the seconds left."""
         if self._first is None:
             return 0.0, None
         since, before = self._first
@@ -63,6 +66,6 @@ class Progress:
 
 
 def describe(done: int, failed: int, total: int, rate: float, left_s: float | None) -> str:
-    """The line itself."""
+    """Return the line that shows the progress."""
     left = "starting" if left_s is None else f"{int(left_s // 60)}:{int(left_s % 60):02d} left"
     return f"{done:,} of {total:,} images · {rate:.1f} images/s · {failed:,} failed · {left}"

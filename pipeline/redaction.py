@@ -1,4 +1,4 @@
-"""What may be written down: texts without passwords, tokens and signatures. All that logs, records, tables and pages say passes here."""
+"""Remove passwords, tokens and signatures from texts. All texts of logs, records, tables and pages pass through here."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ _NAME = (
     r"|(?:api|access|account|private|secret|shared|master|storage|encryption)[_-]?key)"
 )
 SECRET_NAME = re.compile(rf"{_NAME}(?![a-z])", re.I)
-"""Found in the name of a setting or variable whose value is a secret."""
+"""A pattern found in the name of a setting or variable whose value is a secret."""
 _VALUE = r"""(\\*"|\\*')?(?:(?<=")[^"\\]*|(?<=')[^'\\]*|(?!\{)[^\s&,;)'"\]}\\]+)"""
 _QUOTED = r"""\\*["']"""
 
@@ -16,12 +16,13 @@ _SECRETS = tuple(
     (re.compile(pattern, re.I), replaced)
     for pattern, replaced in (
         (r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----[^-]*(?:-----END \1-----|$)", r"***"),
-        # A password in a URL may have slashes; what looks like a port is one.
+        # A password in a URL may have slashes; text that looks like a port is treated as one.
         (r"(://)[^\s/@:'\"<>]*:(?!\d{1,5}(?:[/\s'\"]|$))[^\s'\"<>]*@", r"\1"),
         (r"(https?://)[^\s/@?#'\"<>]+@", r"\1"),
         (rf"""(authorization{_QUOTED}?\s*[:=]\s*{_QUOTED}?(?:[a-z]+\s+)?)[^\s"',;]+""", r"\1***"),
         (r"(\bbearer\s+)[^\s\"',;]+", r"\1***"),
-        # name=value, but where it is a folder's name; "name": "value" as in JSON; --name value; and name: value, but for words that are common in sentences.
+        # name=value, except in the name of a folder; "name": "value" as in JSON; --name value; and name: value, except after words that are
+        # common in sentences.
         (rf"(?<![\w/.-])([\w.-]*{_NAME}{_QUOTED}?\s*=\s*){_VALUE}", r"\1\2***"),
         (rf"({_QUOTED}[\w.-]*{_NAME}{_QUOTED}\s*:\s*){_VALUE}", r"\1\2***"),
         (rf"(--[\w-]*{_NAME}\s+){_VALUE}", r"\1\2***"),
@@ -35,17 +36,17 @@ _HTTP_QUERY = re.compile(r"(https?://[^\s?#'\"<>]*)[?#][^\s'\"<>]*", re.I)
 
 
 def has_secret(text: str) -> bool:
-    """Tell whether a text has something that looks like a secret."""
+    """Does a text have something that looks like a secret?"""
     return _without_secrets(text) != text
 
 
 def redacted(text: str) -> str:
-    """Return a text as it may be written down. URLs of HTTP lose their query, where tokens stand under any name."""
+    """Return a text that may be written down. HTTP URLs lose their query, because it may have tokens under any name."""
     return _HTTP_QUERY.sub(r"\1", _without_secrets(text))
 
 
 def redacted_json(value: Any, name: str = "") -> Any:
-    """Return a value of JSON as it may be written down: its texts redacted, and what stands under the name of a secret."""
+    """Return a JSON value that may be written down. Its texts are redacted, or replaced by *** under the name of a secret."""
     match value:
         case str():
             return "***" if SECRET_NAME.search(name) else redacted(value)

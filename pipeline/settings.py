@@ -1,35 +1,55 @@
 """The settings that several commands share; flags, specs and the schema are made from these classes."""
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
 from model.config import Frozen
 
+
+@dataclass(frozen=True)
+class Metavar:
+    """The word that stands for a setting's value in a command's help, where the type alone does not say it."""
+
+    text: str
+
+
+Place = Annotated[str, Metavar("PATH_OR_URL")]
+"""The type of a setting that names a file or a folder, anywhere."""
+Url = Annotated[str, Field(min_length=1), Metavar("PATH_OR_URL")]
+"""The same, where it must be given."""
+Name = Annotated[str, Field(min_length=1), Metavar("NAME")]
+
 LOCAL, LOCAL_RAY = "local", "local-ray"
-"""The addresses of this machine alone."""
+"""The addresses that stand for this machine alone."""
 
 
 class ClusterSettings(Frozen):
-    """Where work is done."""
+    """The settings of the place where the work is done."""
 
-    address: str = LOCAL
-    """Where work is done: "local" is this machine, where processes do it without Ray unless it has GPUs; "local-ray" is a Ray cluster of one's own on this machine; "auto" is the cluster this machine belongs to; or host:port of a cluster."""
+    heading: ClassVar[str] = "Cluster"
+    """The title of its flags in a command's help."""
+
+    address: Annotated[str, Metavar("ADDRESS")] = LOCAL
+    """Cluster to work on. "local" is this machine; detection there uses Ray only if it has GPUs. "local-ray" starts
+    a Ray cluster on this machine. "auto" joins the cluster that this machine belongs to, host:port any other."""
     require_gpu: bool = False
-    """Stop where there is no GPU, instead of using cores."""
+    """Stop if there is no GPU, instead of using CPU cores."""
     node_wait_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
-    """Seconds that a cluster, unless it is a local one, is given to start the nodes that are needed; an autoscaler is asked for them."""
+    """Seconds to wait for missing nodes of a cluster, which an autoscaler is asked to start. A local cluster is not waited for."""
 
 
 class DetectionSettings(ClusterSettings):
-    """How many detectors, and of what batch size, in a run and in an evaluation."""
+    """The settings of detection, in a run and in an evaluation."""
 
     num_detectors: Annotated[int, Field(ge=0)] = 0
     """Number of detectors; the maximum if min_detectors is set. 0 means one per GPU, or one per core without GPUs."""
     min_detectors: Annotated[int, Field(ge=1)] | None = None
-    """On Ray, start with this many detectors, and add others up to num_detectors as there is work; an autoscaler is asked for their nodes. Without Ray all start at once."""
+    """Number of detectors to start with on Ray. More are added up to num_detectors while there is work, and an
+    autoscaler is asked for their nodes. Without Ray, all detectors start at once."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
-    """Images a forward pass."""
+    """Images per forward pass."""
 
     @model_validator(mode="after")
     def _detectors_in_order(self) -> "DetectionSettings":
@@ -39,14 +59,17 @@ class DetectionSettings(ClusterSettings):
 
 
 class InputSettings(DetectionSettings):
-    """What to detect in."""
+    """The settings of the images to detect in."""
 
-    input: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
-    """Folder, glob, s3://bucket/prefix, any fsspec URL, or a list: .parquet, .csv, .jsonl or .json with a column uri, .txt with a name a line (these
-    also as .gz), or an S3 Inventory's manifest.json; may be given several times."""
+    heading: ClassVar[str] = "Images"
+
+    input: Annotated[tuple[Url, ...], Field(min_length=1)]
+    """Images to process: a folder, glob, s3://bucket/prefix, any fsspec URL, or a list. A list is .parquet, .csv,
+    .jsonl or .json with a column uri, or .txt with one name per line (text also as .gz). An S3 Inventory's
+    manifest.json is a list, too. May be given several times."""
     all_files: bool = False
-    """Take all files of folders and prefixes, not only those with an image's suffix."""
+    """Process all files in folders and prefixes, not only those with the suffix of an image."""
     sample: Annotated[int, Field(ge=1)] | None = None
-    """Take only so many of the listed images: whichever a hash of their names picks, the same ones each time."""
+    """Process only this many images: a fixed sample, chosen by a hash of their URIs."""
     max_pixels: Annotated[int, Field(ge=1)] = 200_000_000
-    """Pictures of more pixels are failures, and not decoded."""
+    """Largest number of pixels of an image. Larger images are not decoded, and recorded as failed."""

@@ -1,4 +1,4 @@
-"""Stop at a signal: what is finished is committed first, then the run ends, whatever it waits for."""
+"""Stop at a signal: finished results are committed first, then the run ends, whatever it waits for."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -13,12 +13,12 @@ _listeners: list[Callable[[], None]] = []
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Call the listeners at a signal, and raise KeyboardInterrupt: the one exception that Ray's core hands on as it is.
+    """Call the listeners at a signal, and raise KeyboardInterrupt: the one exception that Ray's core passes on unchanged.
 
-    For the main thread, which Python gives all signals to.
+    Use it in the main thread, to which Python gives all signals.
 
     Raises:
-        StoppedError: at the end, in the place of all that followed from a signal.
+        StoppedError: a signal came; it is raised at the end, instead of any error that followed from the signal.
     """
     caught: list[int] = []
 
@@ -42,7 +42,7 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def on_stop(listen: Callable[[], None]) -> Iterator[None]:
-    """Call a listener when a signal comes, before anything ends for it. The listener must neither wait nor raise."""
+    """Call a listener when a signal comes, before anything ends because of it. The listener must neither wait nor raise."""
     _listeners.append(listen)
     try:
         yield
@@ -52,11 +52,14 @@ def on_stop(listen: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def handler_kept(number: signal.Signals) -> Iterator[None]:
-    """Restore a signal's handler at the end, whatever was set meanwhile, and hand it the signal that the other was given."""
+    """Restore a signal's handler at the end, whatever handler was set meanwhile.
+
+    If that other handler ends the process at the signal, raise the signal again for the restored one.
+    """
     handler = signal.getsignal(number)
     try:
         yield
-    except SystemExit:  # of the other, which ends the process
+    except SystemExit:  # raised by the other handler, which ends the process
         signal.signal(number, handler)
         signal.raise_signal(number)
         raise

@@ -8,23 +8,26 @@ import duckdb
 import pyarrow as pa
 
 MEMORY_LIMIT = "1500MB"
-"""Planning 10 million images against as many rows took as much CPU with it as with 2 GB, and a process of 1.8 GB without torch."""
+"""The memory limit of a DuckDB. Planning 10 million images against as many rows took as much CPU with it as with 2 GB.
+
+The process then took 1.8 GB without torch.
+"""
 
 SQL_TYPES = {
     "bool": "BOOLEAN", "int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT", "float": "FLOAT",
     "double": "DOUBLE", "string": "VARCHAR", "large_string": "VARCHAR", "string_view": "VARCHAR", "binary": "BLOB",
     "large_binary": "BLOB", "binary_view": "BLOB", "date32[day]": "DATE",
 }  # fmt: skip
-"""DuckDB's names of Arrow's types; others are made of these."""
+"""The names that DuckDB has for Arrow's types. Other types are made of these."""
 
 
 def literal(text: str) -> str:
-    """Return a string as SQL writes it."""
+    """Return a string as a literal of SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def no_rows(schema: pa.Schema) -> str:
-    """Return a SELECT that has these columns, and no row. To hand DuckDB an Arrow table would import pandas for it."""
+    """Return a SELECT that has these columns and no row. Handing DuckDB an empty Arrow table instead would import pandas."""
     columns = (f'NULL::{_sql_type(field.type)} AS "{field.name}"' for field in schema)
     return f"SELECT {', '.join(columns)} WHERE false"
 
@@ -46,7 +49,7 @@ def _sql_type(arrow: pa.DataType) -> str:
 
 @contextmanager
 def bounded() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB in memory that takes no more than `MEMORY_LIMIT`; what does not fit goes to a folder that is for it alone."""
+    """Open a DuckDB in memory that takes no more than `MEMORY_LIMIT`. Data that does not fit goes to a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="ssd-batch-duckdb-") as spilled, duckdb.connect() as db:
         db.execute("SET TimeZone = 'UTC'")
         db.execute("SET memory_limit = ?", [MEMORY_LIMIT])

@@ -1,6 +1,6 @@
 """Count docstrings that open as a fragment: with a word that is neither a verb nor a noun with its article. Exit with 1 if there are any.
 
-`check_docstrings.py --long [FOLDER...]` lists sentences of more than 25 words, too, which is no error.
+`check_docstrings.py --long [FILE_OR_FOLDER...]` lists sentences of more than 25 words, too, which is no error.
 """
 
 import ast
@@ -142,12 +142,17 @@ def long_sentences(text: str) -> Iterator[str]:
                 yield sentence
 
 
+def _files(names: list[str]) -> Iterator[Path]:
+    for path in map(Path, names):
+        yield from path.rglob("*.py") if path.is_dir() else [path]
+
+
 def main(arguments: list[str]) -> int:
     """Print what is found, and return the exit code."""
     is_long = "--long" in arguments
     folders = [argument for argument in arguments if argument != "--long"] or list(FOLDERS)
     num_docstrings = num_fragments = 0
-    for path in sorted(file for folder in folders for file in Path(folder).rglob("*.py")):
+    for path in sorted(_files(folders)):
         for line, text in docstrings(ast.parse(path.read_text())):
             num_docstrings += 1
             if is_fragment(text):

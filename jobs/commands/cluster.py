@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
-from jobs.commands.options import SPEC, json_option
+from jobs.commands.options import SPEC, command, json_option
 from jobs.specs.load import kind_of, read_spec, setting_options
 from jobs.specs.settings import SPEC_KINDS, JobSettings
 
@@ -18,23 +19,32 @@ if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
-ADDRESS = click.option(
+ADDRESS = cloup.option(
     "--address",
     envvar=ADDRESS_VARIABLE,
     default=JobSettings.model_fields["address"].default,
     show_default=True,
+    metavar="URL",
     help="The cluster's job server: the head node's dashboard.",
 )
 
 
-@click.command()
-@SPEC
-@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
-@click.option(
-    "--date", "day", type=click.DateTime(["%Y-%m-%d"]), help="Of the night; today where the schedule is, unless given."
+@command(
+    "submit jobs/nightly.yaml --address http://head:8265 --wait",
+    "submit jobs/nightly.yaml --date 2026-01-31 -- --max-planned 500000",
 )
-@click.option(
-    "--wait", is_flag=True, help="Show what the job prints until it ends, and try again what may pass; exit as it does."
+@SPEC
+@cloup.argument("flags", nargs=-1, type=click.UNPROCESSED)
+@cloup.option(
+    "--date",
+    "day",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="Date of the night; by default today, in the schedule's time zone.",
+)
+@cloup.option(
+    "--wait",
+    is_flag=True,
+    help="Show what the job prints until it ends, try again what may pass, and exit as the job does.",
 )
 @setting_options(JobSettings)
 @json_option
@@ -46,7 +56,7 @@ def submit(
     as_json: bool,
     **job_flags: Any,
 ) -> None:
-    """Give a cluster the job of a SPEC, once a night; FLAGS after -- are the command's own, and override the spec."""
+    """Submit the job of a SPEC to a cluster, once per night. FLAGS after -- are those of its command, and override the spec."""
     from jobs.submit.server import JobServer, submit_and_wait
     from jobs.submit.submission import load_submission
 
@@ -68,7 +78,7 @@ def submit(
 
 
 def own_flags(kind: str, flags: tuple[str, ...]) -> dict[str, Any]:
-    """Flags of another command, as it would understand them."""
+    """Return the flags of another command, as it would understand them."""
     group = click.get_current_context().find_root().command
     assert isinstance(group, click.Group)
     command = group.commands[kind]
@@ -77,16 +87,16 @@ def own_flags(kind: str, flags: tuple[str, ...]) -> dict[str, Any]:
 
 
 def tell(line: str) -> None:
-    """On standard error."""
+    """Write a line to standard error."""
     click.echo(line, err=True)
 
 
-@click.command()
-@click.argument("submission_id", metavar="[ID]", required=False)
+@command("status --address http://head:8265", "status nightly-2026-11-25-1 --json")
+@cloup.argument("submission_id", metavar="[ID]", required=False)
 @ADDRESS
 @json_option
 def status(submission_id: str | None, address: str, as_json: bool) -> None:
-    """Say how a job is, or list all that were submitted, the last first."""
+    """Report a job, or list all that were submitted, the last first."""
     from jobs.submit.server import JobServer
 
     server = JobServer(address)
@@ -99,7 +109,7 @@ def status(submission_id: str | None, address: str, as_json: bool) -> None:
 
 
 def as_row(job: "JobDetails") -> dict[str, Any]:
-    """A job for programs; times in UTC."""
+    """Return a job for programs; times are in UTC."""
     begun, done = (
         datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="seconds") if time_ms else None
         for time_ms in (job.start_time, job.end_time)
@@ -116,14 +126,14 @@ def as_row(job: "JobDetails") -> dict[str, Any]:
 
 
 def describe(row: dict[str, Any]) -> str:
-    """A job in a line."""
+    """Return a job in one line."""
     code = f" (exit code {row['exit_code']})" if row["exit_code"] else ""
     return f"{row['submission_id']}  {row['status'].lower()}{code}  {row['started_at']} to {row['ended_at'] or 'now'}"
 
 
-@click.command()
-@click.argument("submission_id", metavar="ID")
-@click.option("--follow", is_flag=True, help="Until the job ends; exit as it does.")
+@command("logs nightly-2026-11-25-1", "logs nightly-2026-11-25-1 --follow --address http://head:8265")
+@cloup.argument("submission_id", metavar="ID")
+@cloup.option("--follow", is_flag=True, help="Follow until the job ends, and exit as it does.")
 @ADDRESS
 def logs(submission_id: str, follow: bool, address: str) -> None:
     """Show what a job prints."""
@@ -135,12 +145,12 @@ def logs(submission_id: str, follow: bool, address: str) -> None:
     click.echo(server.logs(submission_id), nl=False)
 
 
-@click.command()
-@click.argument("submission_id", metavar="ID")
+@command("stop nightly-2026-11-25-1", "stop nightly-2026-11-25-1 --address http://head:8265 --json")
+@cloup.argument("submission_id", metavar="ID")
 @ADDRESS
 @json_option
 def stop(submission_id: str, address: str, as_json: bool) -> None:
-    """Stop a job; what is finished is committed first."""
+    """Stop a job; it commits what is finished first."""
     from jobs.submit.server import JobServer
 
     end = JobServer(address).stop(submission_id)

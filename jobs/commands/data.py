@@ -7,23 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cloup
 
-from jobs.commands.options import json_option
+from jobs.commands.options import examples, json_option
 from jobs.specs.load import load_settings, spec_options
 from model.config import Architecture
 from pipeline.labelled.settings import DataCheckSettings
 
 
-@click.group()
+@cloup.group(epilog=examples("data check --data DATA", "data check --data DATA --split train --output check.html"))
 def data() -> None:
-    """Look through labelled images."""
+    """Check labelled images."""
 
 
-@data.command("check")
+@data.command(
+    "check", epilog=examples("data check --data DATA", "data check --data DATA --split train --output check.html")
+)
 @spec_options(DataCheckSettings)
 @json_option
 def check_data(spec: Path | None, as_json: bool, **flags: Any) -> None:
-    """Tell what is wrong with labelled images before a training; exit code 1 when something would spoil it."""
+    """Report what is wrong with labelled images before a training; exit with 1 if something would spoil it."""
     from jobs.text.data import describe_report
 
     report = check(load_settings(DataCheckSettings, spec, flags))

@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import click
+import cloup
+
+from jobs.commands.options import command
 
 
-@click.command()
-@click.option(
+@command("demo", "demo --output /tmp/demo")
+@cloup.option(
     "--output", default="demo-out", show_default=True, type=click.Path(path_type=Path), help="Folder to fill."
 )
 def demo(output: Path) -> None:
-    """Draw pictures, detect, query, compare with what was drawn, and annotate; on this machine alone."""
+    """Draw 200 pictures, detect, query, and compare with what was drawn; on this machine alone."""
     from jobs.demo.run import demo as run
 
     run(output)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.commands.options import json_option
+from jobs.commands.options import command, json_option
 from jobs.specs.load import load_settings, spec_options
 from pipeline.errors import TargetMissedError
 from pipeline.inference.settings import CanarySettings, InferSettings
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from pipeline.inference.summary import Summary
 
 
-@click.command()
+@command(
+    "infer --input photos --table tables/photos --model models/mine",
+    "infer --spec jobs/nightly.yaml --since 2026-01-01 --dry-run",
+)
 @spec_options(InferSettings)
 @json_option
 def infer(spec: Path | None, as_json: bool, **flags: Any) -> None:
@@ -41,7 +44,7 @@ def infer(spec: Path | None, as_json: bool, **flags: Any) -> None:
 
 
 def describe(summary: "Summary") -> str:
-    """The summary for people; a backfill's has a line a day."""
+    """Return the summary for people; a backfill's has one line per day."""
     from pipeline.inference.summary import DryRunSummary
 
     if isinstance(summary, DryRunSummary):
@@ -59,7 +62,10 @@ def describe(summary: "Summary") -> str:
     )
 
 
-@click.command()
+@command(
+    "canary --model models/new --against models/blood/latest \\\n      --input photos --output canary.html",
+    "canary --model models/new --against models/blood/latest \\\n      --input photos --min-agreement 0.9",
+)
 @spec_options(CanarySettings)
 @json_option
 def canary(spec: Path | None, as_json: bool, **flags: Any) -> None:

@@ -6,22 +6,31 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cloup
 
-from jobs.commands.options import json_option
+from jobs.commands.options import examples, json_option
 from jobs.specs.load import load_settings, spec_options
 from pipeline.registry.settings import ImportSettings, PublishSettings
 
 
-@click.group()
+@cloup.group(
+    epilog=examples("model list models/blood", "model publish --model models/mine --to models/blood"),
+)
 def model() -> None:
     """Make and manage model packages."""
 
 
-@model.command("import")
+@model.command(
+    "import",
+    epilog=examples(
+        "model import --weights SSD300_VGG16_Weights.COCO_V1 \\\n      --output models/coco --name coco",
+        "model import --weights weights.pth --class-names names.txt \\\n      --output models/mine --name mine",
+    ),
+)
 @spec_options(ImportSettings)
 @json_option
 def import_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
-    """Turn weights of torchvision or ssd.pytorch into a model package: SSD300, or VGG16 for `train --init`."""
+    """Make a model package of weights of torchvision or ssd.pytorch: an SSD300, or a VGG16 for `train --init`."""
     from pipeline.registry.import_weights import import_model as run
 
     made = run(load_settings(ImportSettings, spec, flags))
@@ -30,11 +39,17 @@ def import_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
     click.echo(json.dumps(made) if as_json else text)
 
 
-@model.command("publish")
+@model.command(
+    "publish",
+    epilog=examples(
+        "model publish --model models/mine --to s3://bucket/models/blood",
+        "model publish --model models/mine --to models/blood --alias next",
+    ),
+)
 @spec_options(PublishSettings)
 @json_option
 def publish_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
-    """Put a model package where the nightly run looks for it, under its digest, and move an alias to it."""
+    """Publish a model package in a folder named by its digest, and move an alias to it."""
     from jobs.text.models import describe_published
     from pipeline.registry.publish import publish
 
@@ -43,11 +58,14 @@ def publish_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
     click.echo(json.dumps(asdict(done)) if as_json else describe_published(done))
 
 
-@model.command("rollback")
-@click.argument("alias")
+@model.command(
+    "rollback",
+    epilog=examples("model rollback s3://bucket/models/blood/latest", "model rollback models/blood/next --json"),
+)
+@cloup.argument("alias")
 @json_option
 def roll_back_model(alias: str, as_json: bool) -> None:
-    """Move an alias, such as s3://bucket/models/blood/latest, back to the model that it stood for before."""
+    """Move an alias, such as s3://bucket/models/blood/latest, back to the model that it named before."""
     from pipeline.registry.publish import roll_back
 
     done = roll_back(alias)
@@ -55,11 +73,11 @@ def roll_back_model(alias: str, as_json: bool) -> None:
     click.echo(json.dumps(asdict(done)) if as_json else text)
 
 
-@model.command("list")
-@click.argument("url")
+@model.command("list", epilog=examples("model list models/blood", "model list s3://bucket/models/blood --json"))
+@cloup.argument("url")
 @json_option
 def list_models(url: str, as_json: bool) -> None:
-    """List the models published at a URL, and what their aliases stood for."""
+    """List the models published at a URL, and the moves of their aliases."""
     from jobs.text.models import describe_models, models_as_json
     from pipeline.registry.publish import list_published
 

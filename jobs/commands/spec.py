@@ -6,23 +6,24 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import click
+import cloup
 from cronsim import CronSim
 
-from jobs.commands.options import SPEC, json_option
+from jobs.commands.options import SPEC, examples, json_option
 from jobs.specs.load import check_settings, kind_of, read_spec
 from jobs.specs.settings import SPEC_KINDS, JobSettings
 
 
-@click.group()
+@cloup.group(epilog=examples("spec check jobs/nightly.yaml", "spec schema"))
 def spec() -> None:
-    """Check specs."""
+    """Check job specs."""
 
 
-@spec.command("check")
+@spec.command("check", epilog=examples("spec check jobs/nightly.yaml", "spec check jobs/nightly.yaml --json"))
 @SPEC
 @json_option
 def check_spec(spec: Path, as_json: bool) -> None:
-    """Say what is wrong with a SPEC, without starting anything; exit code 2 when something is."""
+    """Report what is wrong with a SPEC, and exit with 2 if something is. Nothing is started."""
     checked = read_spec(spec)
     kind = kind_of(checked)
     settings = check_settings(SPEC_KINDS[kind], checked.settings)
@@ -34,13 +35,13 @@ def check_spec(spec: Path, as_json: bool) -> None:
 
 
 def next_due(job: JobSettings) -> str | None:
-    """When the schedule comes next, in its time zone."""
+    """Return when the schedule wants the next job, in its time zone."""
     if job.schedule is None:
         return None
     return next(CronSim(job.schedule, datetime.now(ZoneInfo(job.time_zone)))).isoformat()
 
 
-@spec.command("schema")
+@spec.command("schema", epilog=examples("spec schema", "spec schema > spec.schema.json"))
 def show_schema() -> None:
     """Print the JSON schema of specs, for editors."""
     from jobs.specs.schema import spec_schema

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
-from jobs.commands.options import json_option, table_option
+from jobs.commands.options import command, examples, json_option, table_option
 from jobs.specs.load import load_settings, spec_options
 from pipeline.table.settings import MaintainSettings
 
@@ -16,10 +17,20 @@ if TYPE_CHECKING:
     from pipeline.table.maintain import Maintained
 
 
-@click.command()
-@click.argument("sql")
+@command(
+    'query --table tables/photos "SELECT * FROM runs"',
+    'query --table tables/photos --format csv \\\n      "SELECT label, count(*) FROM detections GROUP BY label"',
+)
+@cloup.argument("sql")
 @table_option
-@click.option("--format", "output", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@cloup.option(
+    "--format",
+    "output",
+    type=click.Choice(["table", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="What to print.",
+)
 def query(sql: str, table: str, output: str) -> None:
     """Answer one SELECT over the views images, detections, failures, runs and history."""
     from jobs.text.values import write_csv, write_json
@@ -34,13 +45,18 @@ def query(sql: str, table: str, output: str) -> None:
             write(relation.to_arrow_reader(), sys.stdout)
 
 
-@click.command()
+@command(
+    "export --table tables/photos --output flat",
+    "export --table s3://bucket/tables/photos \\\n      --output s3://bucket/flat --json",
+)
 @table_option
-@click.option("--output", required=True, help="Folder to make: a path or URL.")
-@click.option("--format", "kind", type=click.Choice(["parquet"]), default="parquet", show_default=True)
+@cloup.option("--output", required=True, metavar="PATH_OR_URL", help="Folder to make.")
+@cloup.option(
+    "--format", "kind", type=click.Choice(["parquet"]), default="parquet", show_default=True, help="What to write."
+)
 @json_option
 def export(table: str, output: str, kind: str, as_json: bool) -> None:
-    """Write the detections as flat files, one row a box."""
+    """Write the detections as flat files, one row per box."""
     from pipeline.table.delta import ResultTable
     from pipeline.table.query import export_parquet
 
@@ -50,13 +66,16 @@ def export(table: str, output: str, kind: str, as_json: bool) -> None:
     )
 
 
-@click.group(invoke_without_command=True)
-@click.option("--table", help="Table of results: a path or s3:// URL.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Runs to list.")
+@cloup.group(
+    invoke_without_command=True,
+    epilog=examples("runs --table tables/photos", "runs show 20261125T02 --table tables/photos"),
+)
+@cloup.option("--table", metavar="PATH_OR_URL", help="Table of results, local or s3://.")
+@cloup.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Number of runs to list.")
 @json_option
 @click.pass_context
 def runs(context: click.Context, table: str | None, limit: int, as_json: bool) -> None:
-    """List the last runs of a table; `runs show ID` tells where the time of one went."""
+    """List the last runs of a table; `runs show ID` shows where the time of one went."""
     from jobs.text.runs import describe_runs, list_runs
     from jobs.text.values import plain
     from pipeline.table.delta import ResultTable
@@ -69,12 +88,17 @@ def runs(context: click.Context, table: str | None, limit: int, as_json: bool) -
     click.echo(json.dumps({"runs": plain(records)}) if as_json else describe_runs(records))
 
 
-@runs.command("show")
-@click.argument("run_id")
+@runs.command(
+    "show",
+    epilog=examples(
+        "runs show 20261125T020000Z-1a2b3c4d --table tables/photos", "runs show 20261125 --table tables/photos --json"
+    ),
+)
+@cloup.argument("run_id")
 @table_option
 @json_option
 def show_run(run_id: str, table: str, as_json: bool) -> None:
-    """Tell where the time of a run went, and what would change it; RUN_ID may be the beginning of one."""
+    """Show where the time of a run went, and what would change it; RUN_ID may be the beginning of an ID."""
     from jobs.text.runs import bottleneck, describe_run, find_run
     from jobs.text.values import plain
     from pipeline.table.delta import ResultTable
@@ -85,11 +109,14 @@ def show_run(run_id: str, table: str, as_json: bool) -> None:
     click.echo(json.dumps(told) if as_json else describe_run(record))
 
 
-@click.command()
+@command(
+    "maintain --table tables/photos --dry-run",
+    "maintain --table tables/photos --delete-uris forget.csv --erase",
+)
 @spec_options(MaintainSettings)
 @json_option
 def maintain(spec: Path | None, as_json: bool, **flags: Any) -> None:
-    """Compact the table, delete what is asked or no longer needed; beside a run too, unless rows are to be deleted."""
+    """Compact a table, and delete what is asked or no longer needed. Only a deletion of rows needs the table to itself."""
     from pipeline.table.maintain import maintain as run
 
     settings = load_settings(MaintainSettings, spec, flags)

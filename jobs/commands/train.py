@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.commands.options import json_option
+from jobs.commands.options import command, json_option
 from jobs.specs.load import load_settings, spec_options
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.training.settings import TrainSettings
@@ -18,11 +18,14 @@ PAGE_FILE = "training.html"
 """The page of a training, in the folder of its package."""
 
 
-@click.command()
+@command(
+    "train --data DATA --output models/mine --name mine",
+    "train --spec jobs/bccd.yaml --data BCCD --output models/blood \\\n      --name blood",
+)
 @spec_options(TrainSettings)
 @json_option
 def train(spec: Path | None, as_json: bool, **flags: Any) -> None:
-    """Train an SSD on labelled images, narrow and from scratch unless said, and write its package."""
+    """Train an SSD on labelled images, and write its package. By default it is narrow, and starts from scratch."""
     metrics = train_and_show(load_settings(TrainSettings, spec, flags))
     click.echo(json.dumps(metrics) if as_json else json.dumps(metrics, indent=2))
 
@@ -39,7 +42,10 @@ def train_and_show(settings: TrainSettings) -> dict[str, Any]:
     return training.evaluation.package.record.metrics
 
 
-@click.command()
+@command(
+    "evaluate --model models/mine --data DATA --split test",
+    "evaluate --model models/mine --data DATA --page page.html --json",
+)
 @spec_options(EvaluateSettings)
 @json_option
 def evaluate(spec: Path | None, as_json: bool, **flags: Any) -> None:

@@ -1,6 +1,6 @@
-"""The demo: pictures drawn here, a small model trained on them, and the whole job on a laptop."""
+"""The demo: drawn pictures, a small model trained on them, and the whole job on a laptop."""
 
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent / "model"
-"""The small model's package."""
+"""The folder of the small model's package."""

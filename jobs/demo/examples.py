@@ -1,4 +1,7 @@
-"""Drawn pictures as examples to learn from and to measure on. Apart from the training, which takes seconds to import."""
+"""Drawn pictures as examples for training and evaluation.
+
+This module is separate from the demo's training, which takes seconds to import.
+"""
 
 from collections.abc import Sequence
 
@@ -10,7 +13,7 @@ from model.example import Example, plain_truth
 
 
 class DrawnExamples(Sequence[Example]):
-    """Pictures of consecutive seeds, drawn when asked for."""
+    """The pictures of consecutive seeds, each drawn only when it is asked for."""
 
     def __init__(self, first_seed: int, count: int) -> None:
         self._first_seed, self._count = first_seed, count
@@ -23,6 +26,6 @@ class DrawnExamples(Sequence[Example]):
 
 
 def to_example(picture: LabelledPicture) -> Example:
-    """A drawn picture in tensors."""
+    """Return a drawn picture as an example of tensors."""
     truth = plain_truth(torch.from_numpy(picture.boxes_xyxy), torch.from_numpy(picture.labels))
     return Example(torch.from_numpy(np.array(picture.image)).permute(2, 0, 1), truth)

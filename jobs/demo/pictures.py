@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 CLASS_NAMES = ("circle", "square", "triangle", "star", "ring", "cross")
-"""Six kinds that no rotation turns into each other."""
+"""The six kinds of objects; no rotation turns one into another."""
 
 MIN_VISIBLE = 0.6
-"""An object shows at least this share of its area: not the border nor a later object hides more."""
+"""The least share of an object's area that is visible: neither the border nor a later object hides more."""
 MIN_CONTRAST = 60.0
-"""Distance of an object's colour from what it covers, in RGB levels, so that a person sees it."""
+"""The least distance of an object's colour from what it covers, in RGB levels, so that a person sees it."""
 SUPERSAMPLING = 3
 
 Mask = NDArray[np.uint8]
@@ -22,19 +22,18 @@ Mask = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class LabelledPicture:
-    """A picture and what is in it.
-
-    image: RGB; boxes_xyxy: (N, 4) float32 pixels, tight around each object's extent inside the picture, covered parts
-    included; labels: (N,) int64, label i + 1 stands for CLASS_NAMES[i].
-    """
+    """A picture and its objects."""
 
     image: Image.Image
+    """The picture in RGB."""
     boxes_xyxy: NDArray[np.float32]
+    """(N, 4) float32, in pixels, tight around each object's extent inside the picture, covered parts included."""
     labels: NDArray[np.int64]
+    """(N,) int64; label i + 1 means CLASS_NAMES[i]."""
 
 
 def draw_picture(seed: int) -> LabelledPicture:
-    """The picture of a seed: 320 to 640 by 240 to 480 pixels, one to eight objects, in part overlapping."""
+    """Draw the picture of a seed: 320 to 640 by 240 to 480 pixels, one to eight objects, which may overlap in part."""
     random = np.random.default_rng(seed)
     width_px, height_px = int(random.integers(320, 641)), int(random.integers(240, 481))
     canvas = background(random, width_px, height_px)
@@ -61,7 +60,10 @@ def draw_picture(seed: int) -> LabelledPicture:
 
 
 def background(random: Generator, width_px: int, height_px: int) -> NDArray[np.float32]:
-    """(H, W, 3) float32 in 0 to 255: a gradient or blotches between two colours, perhaps striped, with grain."""
+    """Return a background: (H, W, 3) float32 in 0 to 255.
+
+    It is a gradient or blotches between two colours, perhaps striped, with grain.
+    """
     first, second = random.uniform(20, 235, (2, 3))
     y, x = np.mgrid[0:height_px, 0:width_px].astype(np.float32)
     if random.random() < 0.5:
@@ -81,7 +83,10 @@ def background(random: Generator, width_px: int, height_px: int) -> NDArray[np.f
 
 
 def object_mask(kind: str, side_px: int, angle: float) -> Mask:
-    """(H, W) uint8, 255 inside: the object in a square patch, turned by `angle` (radians), with smooth edges."""
+    """Return an object's mask: (H, W) uint8, 255 inside.
+
+    The object is in a square patch, turned by `angle` (radians), with smooth edges.
+    """
     patch_px = 2 * math.ceil(side_px * 0.75)
     size = patch_px * SUPERSAMPLING
     drawing = Image.new("L", (size, size))
@@ -103,7 +108,7 @@ def object_mask(kind: str, side_px: int, angle: float) -> Mask:
 
 
 def _corners(kind: str) -> list[tuple[float, float]]:
-    """A polygon's corners as (radius, angle), the farthest at radius 1 to 1.2."""
+    """Return a polygon's corners as (radius, angle), the farthest at radius 1 to 1.2."""
     if kind == "square":
         return [(1.15, math.pi / 4 + k * math.pi / 2) for k in range(4)]
     if kind == "triangle":
@@ -118,10 +123,12 @@ def _corners(kind: str) -> list[tuple[float, float]]:
 
 @dataclass
 class Visibility:
-    """Pixels of an object: all that it has, and those that nothing hides."""
+    """The number of an object's pixels."""
 
     area: int
+    """The number of all its pixels."""
     visible: int
+    """The number of its pixels that nothing hides."""
 
 
 def _place(
@@ -130,7 +137,7 @@ def _place(
     """Find a place where this object and all earlier ones stay visible, and take it.
 
     Returns:
-        left, top, and the mask cut at the border; `owner` and `objects` are brought up to date.
+        left, top, and the mask cut at the border; None where no place was found. `owner` and `objects` are updated.
     """
     height_px, width_px = owner.shape
     area = int((mask > 127).sum())
@@ -165,14 +172,14 @@ def _paint(patch: NDArray[np.float32], mask: Mask, random: Generator) -> None:
 
 
 def _tight_box(mask: Mask, left: int, top: int) -> tuple[float, float, float, float]:
-    """Xyxy in pixels of the picture, the right and lower border outside."""
+    """Return the tight box of a mask: xyxy in pixels of the picture, the right and lower border outside."""
     inside = mask > 127
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     return left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1
 
 
 def _photographed(canvas: NDArray[np.float32], random: Generator) -> Image.Image:
-    """Light and softness of a cheap camera."""
+    """Return the picture with the light and softness of a cheap camera."""
     lit = canvas * random.uniform(0.8, 1.2)
     picture = Image.fromarray(lit.clip(0, 255).astype(np.uint8))
     return picture.filter(ImageFilter.GaussianBlur(random.uniform(0, 1.0)))

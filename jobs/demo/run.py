@@ -1,4 +1,4 @@
-"""The whole job on a laptop: draw pictures, detect, query, compare, look."""
+"""The whole job on a laptop: draw pictures, detect, query, compare, annotate."""
 
 import io
 from pathlib import Path
@@ -20,7 +20,7 @@ from pipeline.table.query import query
 
 NUM_PICTURES = 200
 FIRST_SEED = 2_000_000
-"""Training drew seeds from 0, its evaluation from 1,000,000."""
+"""The seed of the first picture. Training drew seeds from 0, its evaluation from 1,000,000."""
 BROKEN = "broken.jpg"
 NUM_ANNOTATED = 8
 MIN_SCORE = 0.5
@@ -33,13 +33,13 @@ QUERIES = (
 
 
 def demo(output: Path) -> tuple[Summary, float]:
-    """Run it, printing as it goes.
+    """Run the demo, and print each step.
 
     Args:
-        output: folder for pictures, table and annotated pictures; a second demo there finds nothing left to do.
+        output: the folder for pictures, table and annotated pictures; a second demo there finds nothing left to do.
 
     Returns:
-        The run's summary, and mAP at IoU 0.5 of what the table holds against what was drawn.
+        The run's summary, and the mAP at IoU 0.5 of the table's detections, checked against the drawn objects.
     """
     pictures, table = output / "pictures", output / "table"
     print(f"Drawing {NUM_PICTURES} pictures into {pictures}, one of them broken", flush=True)
@@ -64,7 +64,7 @@ def demo(output: Path) -> tuple[Summary, float]:
 
 
 def draw_into(folder: Path) -> dict[str, LabelledPicture]:
-    """Write the pictures whose file is missing or another; what each shows, by file name."""
+    """Write the pictures whose file is missing or different, and return all pictures by file name."""
     folder.mkdir(parents=True, exist_ok=True)
     truths = {}
     for index in range(NUM_PICTURES - 1):
@@ -78,19 +78,19 @@ def draw_into(folder: Path) -> dict[str, LabelledPicture]:
 
 
 def write_if_other(path: Path, data: bytes) -> None:
-    """Leave a file that is right already untouched, so that it counts as the same version."""
+    """Write a file, unless it has this content already: untouched, it counts as the same version."""
     if not path.exists() or path.read_bytes() != data:
         path.write_bytes(data)
 
 
 def read_detections(table: Path) -> dict[str, list[dict[str, object]]]:
-    """Return what the table holds of each picture, by file name."""
+    """Return the table's detections in each picture, by file name."""
     with query(ResultTable(str(table)), "SELECT uri, detections FROM images WHERE status = 'ok'") as relation:
         return {Path(uri).name: detections for uri, detections in relation.fetchall()}
 
 
 def compare(found: dict[str, list[dict[str, object]]], truths: dict[str, LabelledPicture]) -> float:
-    """Mean over the classes of average precision at IoU 0.5 (VOC, all points)."""
+    """Return the mean over the classes of average precision at IoU 0.5 (VOC, all points)."""
     detections = [
         Detections(
             torch.tensor([[d[side] for side in ("xmin", "ymin", "xmax", "ymax")] for d in found[name]]).reshape(-1, 4),

@@ -1,4 +1,4 @@
-"""Make the demo's model package: `python -m jobs.demo.train`. About half an hour on two cores."""
+"""Make the demo's model package: `python -m jobs.demo.train`. It takes about half an hour on two cores."""
 
 from jobs.demo import PACKAGE
 from jobs.demo.examples import DrawnExamples
@@ -16,7 +16,7 @@ SETTINGS = ClusterTraining(num_steps=1200, zoom_out_max=1, crop_min=1, vertical_
 
 
 def main() -> None:
-    """Train, measure on pictures that training never drew, and write the package; started again, it goes on."""
+    """Train, measure on pictures that training never drew, and write the package. Started again, it resumes."""
     data = f"jobs.demo.pictures, seeds 0 to {NUM_PICTURES - 1}"
     held_out = DrawnExamples(HELD_OUT_SEED, NUM_HELD_OUT)
     run = TrainingRun("demo-shapes", SETTINGS, RUN_FOLDER, {"data": data})

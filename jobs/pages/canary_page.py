@@ -1,4 +1,4 @@
-"""The page about a new model and the nightly one, with pictures of the images that differ most."""
+"""The page that compares a new model with the nightly one, with pictures of the images that differ most."""
 
 from html import escape
 
@@ -11,11 +11,11 @@ from pipeline.redaction import redacted
 
 NUM_PICTURES = 12
 AGAINST, NEW = "#007a33", "#e6194b"
-"""Colours of what each model found."""
+"""The colours of each model's detections."""
 
 
 def render(comparison: Comparison) -> str:
-    """The whole page; the images that differ most are read again."""
+    """Return the whole page. The images that differ most are read again."""
     rows = [tuple(map(escape, row)) for row in figures(comparison)]
     pictures = [_picture(image) for image in comparison.differing[:NUM_PICTURES]]
     named = [f"{image.num_differences:,}: {redacted(image.uri)}" for image in comparison.differing]

@@ -9,9 +9,9 @@ from jobs.pages.draw import COLOURS
 
 WIDTH_PX, HEIGHT_PX = 560, 240
 RIGHT_PX, TOP_PX, BOTTOM_PX = 20, 10, 40
-"""Around the lines, for ticks and labels."""
+"""The margins around the lines, for ticks and labels, in pixels."""
 TITLE_PX = 30
-"""On the left, for the axis' title and what lies between it, its numbers and the frame."""
+"""The space on the left for the axis' title and the gaps between it, its numbers and the frame, in pixels."""
 NUM_TICKS = 5
 LEGEND_LINE_PX = 17
 CHARACTER_PX = 6.5
@@ -21,7 +21,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Line:
-    """Holds what one colour shows; points go from left to right."""
+    """A line of one colour; its points go from left to right."""
 
     name: str
     points: Sequence[Point]
@@ -29,44 +29,44 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """Says which numbers stand along a side, from where to where."""
+    """An axis along a side: its label, and its lowest and highest number."""
 
     label: str
     low: float
     high: float
 
     def share(self, value: float) -> float:
-        """Return how far along the side a value stands, 0 to 1."""
+        """Return the position of a value along the side, 0 to 1."""
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
-        """About `NUM_TICKS` round numbers."""
+        """Return about `NUM_TICKS` round numbers."""
         step = _round_step((self.high - self.low) / NUM_TICKS)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [number * step for number in range(first, last + 1)]
 
 
 class LogAxis(Axis):
-    """An axis on which the same factor is the same way, from above 0: for what begins large and ends small."""
+    """A logarithmic axis, which begins above 0: for values that begin large and end small."""
 
     def share(self, value: float) -> float:
-        """Return how far along the side a value stands, 0 to 1; what is not above 0 stands before its start."""
+        """Return the position of a value along the side, 0 to 1. A value that is not above 0 is before its start."""
         return math.log(value / self.low) / math.log(self.high / self.low) if value > 0 else -math.inf
 
     def ticks(self) -> list[float]:
-        """1, 2 and 5 times powers of ten."""
+        """Return 1, 2 and 5 times powers of ten."""
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         ticks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
         return [tick for tick in ticks if self.low * (1 - 1e-9) <= tick <= self.high * (1 + 1e-9)]
 
 
 def line_chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
-    """An SVG; what lies outside an axis is not drawn.
+    """Return an SVG of lines; points outside an axis are not drawn.
 
     Args:
-        title: for those who can't see it.
-        lines: a colour each; a line of one point is a dot.
-        x, y: the lower and the left side.
+        title: the text for people who can't see the chart.
+        lines: the lines, each in its own colour; a line of one point is a dot.
+        x, y: the axes of the lower and the left side.
     """
     legend, width = _legend(lines)
     frame = f'<path d="M{_left_px(y):.1f},{TOP_PX}V{HEIGHT_PX - BOTTOM_PX}H{WIDTH_PX - RIGHT_PX}" fill="none" stroke="#999"/>'
@@ -79,12 +79,12 @@ def line_chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
 
 
 def colour(number: int) -> str:
-    """Return the colour of the line at an index; a chart of more lines than colours begins again."""
+    """Return the colour of the line at an index; a chart of more lines than colours repeats the colours."""
     return COLOURS[number % len(COLOURS)]
 
 
 def top_of(values: Sequence[float]) -> float:
-    """Return a round number at which an axis from 0 that shows all values may end."""
+    """Return a round number for the end of an axis that begins at 0 and shows all values."""
     highest = max((value for value in values if math.isfinite(value)), default=0.0)
     if highest <= 0:
         return 1.0
@@ -93,18 +93,18 @@ def top_of(values: Sequence[float]) -> float:
 
 
 def _round_step(rough: float) -> float:
-    """1, 2 or 5 times a power of ten, at least as large."""
+    """Return 1, 2 or 5 times a power of ten, at least as large as `rough`."""
     power: float = 10.0 ** math.floor(math.log10(rough))
     return next((factor * power for factor in (1, 2, 5) if factor * power >= rough * (1 - 1e-9)), 10 * power)
 
 
 def _left_px(y: Axis) -> float:
-    """Return where the frame begins: the longest number of the left side has room beside the title."""
+    """Return the left edge of the frame in pixels: the longest number of the left side has room next to the title."""
     return TITLE_PX + CHARACTER_PX * max((len(f"{tick:g}") for tick in y.ticks()), default=0)
 
 
 def _place(point: Point, x: Axis, y: Axis) -> Point:
-    """Return where a point lies, in pixels of the SVG."""
+    """Return the place of a point, in pixels of the SVG."""
     left = _left_px(y)
     width, height = WIDTH_PX - left - RIGHT_PX, HEIGHT_PX - TOP_PX - BOTTOM_PX
     return left + width * x.share(point[0]), TOP_PX + height * (1 - y.share(point[1]))
@@ -120,7 +120,7 @@ def _draw(line: Line, stroke: str, x: Axis, y: Axis) -> str:
 
 
 def _grid(x: Axis, y: Axis) -> str:
-    """Thin lines at the ticks of the left side, numbers at those of both, and the labels."""
+    """Return thin lines at the ticks of the left side, numbers at the ticks of both sides, and the labels."""
     start = _left_px(y)
     bottom, middle = HEIGHT_PX - BOTTOM_PX, (TOP_PX + HEIGHT_PX - BOTTOM_PX) / 2
     parts = []
@@ -141,7 +141,10 @@ def _grid(x: Axis, y: Axis) -> str:
 
 
 def _legend(lines: Sequence[Line]) -> tuple[str, float]:
-    """Names beside their colours, to the right; and how wide that is. One line alone is what its axis says."""
+    """Return the names next to their colours, on the right of the chart, and the width of this legend.
+
+    A single line needs no legend: its axis has the label.
+    """
     if len(lines) < 2:
         return "", 0.0
     parts = []

@@ -1,4 +1,4 @@
-"""What `data check` found, as one HTML page with pictures and without a network."""
+"""The page of `data check`, as one HTML file with pictures and without a network."""
 
 from collections.abc import Sequence
 from html import escape
@@ -13,12 +13,12 @@ from pipeline.labelled.check import DataReport, SplitReport
 from pipeline.labelled.findings import FINDING_TEXTS, Finding, Mark
 
 NUM_PICTURES, NUM_NAMED = 6, 50
-"""Of each finding."""
+"""The number of pictures, and the number of named images, per finding."""
 NUM_BINS = 20
 
 
 def render(report: DataReport, data: Sequence[str], architecture: Architecture) -> str:
-    """The whole page; the pictures are read again, a few of each finding."""
+    """Return the whole page. A few pictures of each finding are read again."""
     verdict = (
         ("sound", "Nothing here would spoil a training.")
         if report.is_sound
@@ -58,7 +58,7 @@ def _finding(finding: Finding, number: int) -> str:
 
 
 def _picture(mark: Mark) -> str | None:
-    """A figure; None of what can't be shown."""
+    """Return a figure; None where the image can't be shown."""
     if not mark.uri:
         return None
     caption = ": ".join(filter(None, (mark.uri.rpartition("/")[2], mark.why)))
@@ -74,7 +74,7 @@ def _classes(splits: dict[str, SplitReport]) -> str:
 
 
 def _sizes(splits: dict[str, SplitReport], architecture: Architecture) -> str:
-    """Of each split a table of quantiles, and a histogram of the best overlaps."""
+    """Return a table of quantiles and a histogram of the best overlaps, for each split."""
     parts = [
         f"<h2>Objects at the network's input</h2><p>{escape(architecture.kind)}: sides in pixels of its "
         f"{architecture.image_size_px}×{architecture.image_size_px}; overlap (IoU) with the default box that fits best.</p>"
@@ -95,7 +95,7 @@ def _sizes(splits: dict[str, SplitReport], architecture: Architecture) -> str:
 
 
 def _histogram(overlaps: NDArray[np.float64]) -> str:
-    """Bars from 0 to 1; those below half are red."""
+    """Return bars from 0 to 1; those below half are red."""
     counts, _ = np.histogram(overlaps, bins=NUM_BINS, range=(0, 1))
     bars = []
     for number, height in enumerate(counts / counts.max() * 60):

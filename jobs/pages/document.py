@@ -1,4 +1,4 @@
-"""What all pages share: one HTML file each, with pictures, without scripts and without a network."""
+"""The parts that all pages share. A page is one HTML file, with pictures, without scripts and without a network."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from pipeline.storage import store
 from pipeline.urls import absolute
 
 SIDE_PX = 280
-"""The longer side of a picture."""
+"""The longer side of a picture, in pixels."""
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -33,11 +33,11 @@ svg text { font: 11px system-ui, sans-serif; fill: #555 }
 
 
 def document(title: str, parts: Sequence[str]) -> str:
-    """The whole page.
+    """Return the whole page.
 
     Args:
-        title: text.
-        parts: HTML, one below the other.
+        title: the title, as plain text.
+        parts: the parts as HTML, one below the other.
     """
     head = (
         f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>',
@@ -48,10 +48,10 @@ def document(title: str, parts: Sequence[str]) -> str:
 
 
 def write_page(url: str, page: str, setting: str) -> None:
-    """Put a page at a path or URL.
+    """Write a page to a path or URL.
 
     Raises:
-        SettingError: it can't be written; `setting` is what named the place.
+        SettingError: it can't be written. The error names `setting`, the setting that gave the path or URL.
     """
     try:
         store.write(absolute(url), page.encode())
@@ -60,24 +60,24 @@ def write_page(url: str, page: str, setting: str) -> None:
 
 
 class Page:
-    """A page to be written at a place; without a place nothing is.
+    """A page to be written to a path or URL; without one, nothing is written.
 
     Args:
-        url: the place.
-        setting: the one that names the place, for errors.
+        url: the path or URL.
+        setting: the name of the setting that gave it, for errors.
     """
 
     def __init__(self, url: str | None, setting: str) -> None:
         self._url, self._setting = url, setting
 
     def write(self, render: Callable[[], str]) -> None:
-        """Render and write; raises as `write_page`."""
+        """Render the page and write it; raises as `write_page`."""
         if self._url:
             write_page(self._url, render(), self._setting)
 
 
 def page_at(url: str | None, setting: str) -> Page:
-    """Return the page of a place, once it is sure that it can be written: the work for it may take hours.
+    """Return a page, after checking that it can be written: the work for it may take hours.
 
     Raises:
         SettingError: it can't be written.
@@ -88,7 +88,10 @@ def page_at(url: str | None, setting: str) -> Page:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], are_numbers: bool = True) -> str:
-    """A table of escaped cells; all columns but the first are numbers, or as short, unless they are not."""
+    """Return a table of cells that are escaped already.
+
+    All columns but the first are aligned as numbers, unless `are_numbers` is False.
+    """
     rest = ' class="number"' if are_numbers else ""
 
     def cells(tag: str, row: Sequence[str]) -> str:
@@ -105,7 +108,10 @@ def picture(
     caption: str,
     colours: Sequence[str] | None = None,
 ) -> str | None:
-    """A figure with a small picture of an image and its boxes, as `thumbnail`; None of what can't be read."""
+    """Return a figure with a small picture of an image and its boxes; None if the image can't be read.
+
+    For the boxes, texts and colours, see `thumbnail`.
+    """
     try:
         pixels = decode(store.read(uri))
     except (OSError, DecodeError):

@@ -1,4 +1,4 @@
-"""Pictures of what was found, and of what was annotated."""
+"""Pictures with boxes: those of detections, and those of annotations."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 MIN_DRAWN_PX = 8
-"""Side that a box is drawn with when it has less, or none."""
+"""The side in pixels with which a box is drawn if its own is smaller, or 0."""
 MAX_MARGIN = 0.5
-"""Share of a picture's side that is added for boxes beyond it."""
+"""The largest share of a picture's side that is added at each edge for boxes that reach beyond it."""
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 
 
 def draw_detections(image: Image.Image, detections: Iterable[dict[str, Any]], min_score: float) -> Image.Image:
-    """A copy of a picture with boxes, labels and scores drawn in.
+    """Return a copy of a picture with boxes, labels and scores drawn in.
 
     Args:
-        image: as a viewer shows it.
+        image: the picture as a viewer shows it.
         detections: the table's `detections` of the image; boxes in its pixels.
-        min_score: weaker ones are left out.
+        min_score: the score below which detections are left out.
     """
     drawn = image.convert("RGB")
     pen = ImageDraw.Draw(drawn)
@@ -44,14 +44,14 @@ def thumbnail(
     side_px: int,
     colours: Sequence[str] | None = None,
 ) -> Image.Image:
-    """A small picture with boxes drawn in, on gray where they reach beyond it.
+    """Return a small picture with boxes drawn in, with gray around it where they reach beyond it.
 
     Args:
-        image: as a viewer shows it.
-        boxes_xyxy: (N, 4) in its pixels; those that are no numbers are not drawn, those without area still seen.
-        texts: what to write at each; where nothing, the box is thin.
-        side_px: the longer side that comes out.
-        colours: of each; one and the same unless given.
+        image: the picture as a viewer shows it.
+        boxes_xyxy: (N, 4) in its pixels. Boxes that are infinite or NaN are not drawn; those without area are visible.
+        texts: the text at each box; a box with an empty text is thin.
+        side_px: the longer side of the result.
+        colours: the colour of each box; the same for all unless given.
     """
     is_drawn = np.isfinite(boxes_xyxy).all(axis=1)
     boxes, size = boxes_xyxy[is_drawn], np.array(image.size, dtype=np.float64)

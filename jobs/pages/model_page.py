@@ -1,4 +1,4 @@
-"""How good a model is and how it came to be, as one HTML page: figures, curves, and its worst mistakes as pictures."""
+"""The page on a model's quality and origin, as one HTML file: figures, curves, and the worst mistakes as pictures."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -20,10 +20,10 @@ from pipeline.redaction import redacted
 from pipeline.training.history import TrainingHistory
 
 NUM_PICTURES = 6
-"""Of each kind of mistake."""
+"""The number of pictures per kind of mistake."""
 NUM_CURVE_POINTS = 300
 FOUND, TRUTH = "#e6194b", "#007a33"
-"""Colours of what was found, and of what stands in the image."""
+"""The colours of detections, and of the image's annotated objects."""
 MISTAKE_TEXTS: dict[MistakeKind, tuple[str, str]] = {
     "false_positive": ("False positives", "Nothing of that class stands there, or it was found already."),
     "wrong_class": ("Wrong class", "The box is right, the class is not."),
@@ -38,12 +38,12 @@ COCO_FIGURES = {
 
 
 def render(evaluation: Evaluation, data: str, history: TrainingHistory | None = None) -> str:
-    """Return the whole page; images with mistakes are read again, a few of each kind.
+    """Return the whole page. A few images with mistakes of each kind are read again.
 
     Args:
-        evaluation: the package, and what was measured.
+        evaluation: the package, and its measured quality.
         data: the name of the data that it was measured on, for people.
-        history: that of the training, where this is its end.
+        history: the history of the training, if the evaluation ends one.
     """
     package, metrics, examples = evaluation.package, evaluation.metrics, evaluation.examples
     assert isinstance(examples, LabelledExamples)
@@ -72,7 +72,7 @@ def _number(value: float | None) -> str:
 
 
 def _training(history: TrainingHistory) -> Iterator[str]:
-    """Losses, learning rate, and what was measured on the way."""
+    """Yield the charts of the losses, the learning rate, and the measurements during training."""
     told = history.stepped
     x = Axis("step", 0, told[-1].step)
     losses = [
@@ -96,14 +96,14 @@ def _chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
 
 
 def _loss_axis(values: Sequence[float]) -> LogAxis:
-    """From the least, but one to three powers of ten in all."""
+    """Return an axis that begins at the least value, but spans one to three powers of ten."""
     high = top_of(values)
     least = min((value for value in values if value > 0), default=high)
     return LogAxis("loss", max(min(least, high / 10), high / 1000), high)
 
 
 def _precision_recall(metrics: Metrics) -> str:
-    """Curves, and for each class where it is best operated."""
+    """Return the curves, and the best score of each class to keep detections from."""
     lines = []
     rows = []
     for name, voc in metrics.voc.items():
@@ -125,7 +125,7 @@ def _precision_recall(metrics: Metrics) -> str:
 
 
 def _thinned(recall: torch.Tensor, precision: torch.Tensor) -> list[tuple[float, float]]:
-    """As many points as can be seen, the last among them."""
+    """Return as many points of a curve as can be seen, the last one among them."""
     stride = max(1, len(recall) // NUM_CURVE_POINTS)
     kept = sorted({*range(0, len(recall), stride), len(recall) - 1} - {-1})
     return [(float(recall[index]), float(precision[index])) for index in kept]
@@ -134,7 +134,7 @@ def _thinned(recall: torch.Tensor, precision: torch.Tensor) -> list[tuple[float,
 def _mistakes(
     record: PackageRecord, metrics: Metrics, found: Sequence[Detections], examples: LabelledExamples
 ) -> Iterator[str]:
-    """A sheet of pictures of each kind."""
+    """Yield a sheet of pictures for each kind of mistake."""
     best = [best_score(metrics.curves[name]) if name in metrics.curves else 0.5 for name in record.class_names]
     truths = [examples.truth(index) for index in range(len(examples))]
     mistakes = find_mistakes(found, truths, torch.tensor([1.0, *best]))
@@ -153,7 +153,7 @@ def _mistakes(
 def _pictures(
     mistakes: Sequence[Mistake], found: Sequence[Detections], examples: LabelledExamples, class_names: Sequence[str]
 ) -> Iterator[str]:
-    """The first of each image, as far as they can be read."""
+    """Yield a figure of the first mistake in each image, for at most `NUM_PICTURES` images that can be read."""
     num_shown, seen = 0, set[int]()
     for mistake in mistakes:
         if mistake.image in seen or num_shown == NUM_PICTURES:
@@ -165,7 +165,7 @@ def _pictures(
 
 
 def _picture(mistake: Mistake, found: Detections, examples: LabelledExamples, class_names: Sequence[str]) -> str | None:
-    """All objects thin, then the mistake's object and what was found."""
+    """Return a figure of all objects in thin lines, then the mistake's object and its detection."""
     truth, uri = examples.truth(mistake.image), examples.uri(mistake.image)
     boxes, texts = [*truth.boxes_xyxy.tolist()], [""] * len(truth.labels)
     colours = [TRUTH] * len(texts)
@@ -187,7 +187,7 @@ def _picture(mistake: Mistake, found: Detections, examples: LabelledExamples, cl
 
 
 def _origin(record: PackageRecord) -> str:
-    """Where the model is from: its provenance, as it stands in the package."""
+    """Return the origin of the model: its provenance, as it is stored in the package."""
     rows = [(escape(name), escape(value)) for name, value in _flat(record.provenance)]
     if not rows:
         return ""
@@ -195,7 +195,7 @@ def _origin(record: PackageRecord) -> str:
 
 
 def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Names and texts of nested values."""
+    """Yield the names and texts of nested values."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{above}{name}.")

@@ -1,1 +1,1 @@
-"""Job specs: YAML files with the settings of one command, and how a cluster is given the job."""
+"""Job specs: YAML files with the settings of one command, and of its submission to a cluster."""

@@ -5,13 +5,15 @@ A spec has the settings of one command, and may say which (`kind`) and how a clu
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import date, datetime
 from functools import reduce
 from pathlib import Path
-from typing import Any, TypeVar, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import click
+import cloup
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -20,50 +22,75 @@ from pydantic_core import PydanticUndefined
 from jobs.specs.settings import SPEC_KINDS, JobSettings
 from pipeline.errors import SettingError
 from pipeline.redaction import has_secret
+from pipeline.settings import Metavar
 from pipeline.texts import decode_text
 
 Settings = TypeVar("Settings", bound=BaseModel)
 READ_ONCE = {"weights"}
-"""Settings that no record has: a signed URL is downloaded from, and forgotten."""
+"""The settings that no record has: a signed URL is downloaded from, and forgotten."""
 Command = Callable[..., Any]
 
 SPEC_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-"""A flag's type."""
-"""A user's name with a password."""
+"""The type of a flag that names a spec."""
+METAVARS = {str: "TEXT", int: "INTEGER", float: "NUMBER", date: "YYYY-MM-DD", datetime: "TIME"}
+"""The words for types of values in a command's help."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a file says. settings: the command's own, by name, not checked yet; kind: None where it says none."""
+    """The contents of a spec."""
 
     path: Path
     kind: str | None
+    """The command that it is for; None where it does not say."""
     settings: dict[str, Any]
+    """The command's settings by name, not checked yet."""
     job: JobSettings
 
 
 def spec_options(model: type[BaseModel]) -> Callable[[Command], Command]:
     """Give a click command `--spec`, and a flag for each field of a model."""
-    help_text = "YAML file with any of the settings below; flags override it."
-    spec = click.option("--spec", type=SPEC_FILE, help=help_text)
+    spec = cloup.option(
+        "--spec", type=SPEC_FILE, help="YAML file with any of the settings of this command; flags override it."
+    )
     return lambda command: spec(setting_options(model)(command))
 
 
 def setting_options(model: type[BaseModel]) -> Callable[[Command], Command]:
-    """Give a click command a flag for each field of a model but settings within settings; first those that must be given."""
+    """Give a click command a flag for each field of a model but settings within settings, in groups.
+
+    A group is a class with a `heading`: that which declares the field, or one above it.
+    """
 
     def decorate(command: Command) -> Command:
-        fields = sorted(model.model_fields.items(), key=lambda item: not item[1].is_required())
-        for name, field in reversed(fields):
-            if _model_of(field) is None:
-                command = _option(name, field)(command)
+        for heading, names in reversed(field_groups(model).items()):
+            fields = [(name, model.model_fields[name]) for name in names]
+            options = [_option(name, field) for name, field in fields if _model_of(field) is None]
+            command = cloup.option_group(heading, *options)(command) if options else command
         return command
 
     return decorate
 
 
+def field_groups(model: type[BaseModel]) -> dict[str, list[str]]:
+    """Return the names of a model's fields by the heading of their group.
+
+    Groups with required fields come first, and required fields come first in their group.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in model.model_fields:
+        declaring = next(kind for kind in reversed(model.__mro__) if name in getattr(kind, "__annotations__", {}))
+        groups.setdefault(getattr(declaring, "heading", "Settings"), []).append(name)
+
+    def is_optional(name: str) -> bool:
+        return not model.model_fields[name].is_required()
+
+    ordered = {heading: sorted(names, key=is_optional) for heading, names in groups.items()}
+    return dict(sorted(ordered.items(), key=lambda group: all(map(is_optional, group[1]))))
+
+
 def _model_of(field: FieldInfo) -> type[BaseModel] | None:
-    """That of settings within settings."""
+    """Return the class of settings within settings."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
@@ -75,14 +102,38 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
     if field.default not in (PydanticUndefined, None, False, ()):
         default = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
         help_text += f"  [default: {default}]"
-    declaration = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
-    is_many = get_origin(kind) in (tuple, dict)
-    value_type = None if kind is bool else str  # values are parsed and bounded by the model alone
-    return click.option(declaration, name, type=value_type, multiple=is_many, default=None, help=help_text)
+    if field.is_required():
+        help_text += "  [required]"
+    is_flag, is_many = kind is bool, get_origin(kind) in (tuple, dict)
+    declaration = f"--{flag}/--no-{flag}" if is_flag else f"--{flag}"
+    return cloup.option(
+        declaration,
+        name,
+        type=None if is_flag else str,  # values are parsed and bounded by the model alone
+        metavar=None if is_flag else metavar(kind, field.metadata),
+        multiple=is_many,
+        default=None,
+        help=help_text,
+    )
+
+
+def metavar(kind: Any, metadata: Iterable[Any] = ()) -> str:
+    """Return what stands in a command's help for a value of a type."""
+    if marked := next((mark.text for mark in metadata if isinstance(mark, Metavar)), None):
+        return marked
+    if kind in METAVARS:
+        return METAVARS[kind]
+    if get_origin(kind) is Literal:
+        return f"[{'|'.join(get_args(kind))}]"
+    if get_origin(kind) is dict:
+        return "NAME=VALUE"
+    if get_origin(kind) is Annotated:
+        return metavar(get_args(kind)[0], get_args(kind)[1:])
+    return metavar(next(part for part in get_args(kind) if part not in (None, type(None))))
 
 
 def load_settings(model: type[Settings], path: Path | None, flags: dict[str, Any]) -> Settings:
-    """The spec's settings, overridden by the flags that were given.
+    """Return the spec's settings, overridden by the flags that were given.
 
     Raises:
         SettingError: each wrong field with its value, or the nearest name to an unknown one; a spec of another kind.
@@ -99,12 +150,12 @@ def load_settings(model: type[Settings], path: Path | None, flags: dict[str, Any
 
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:
-    """Those flags that were given."""
+    """Return the flags that were given."""
     return {name: value for name, value in flags.items() if value not in (None, ())}
 
 
 def check_settings(model: type[Settings], values: dict[str, Any]) -> Settings:
-    """Settings of a class, from values by name; raises as `load_settings`."""
+    """Return the settings of a class, from values by name; raises as `load_settings`."""
     values = dict(values)
     _refuse_secrets(values)
     for name, field in model.model_fields.items():
@@ -119,14 +170,14 @@ def check_settings(model: type[Settings], values: dict[str, Any]) -> Settings:
 
 
 def _by_name(flag: str, texts: tuple[str, ...]) -> dict[str, str]:
-    """A flag's values, each NAME=VALUE."""
+    """Return a flag's values by name; each is NAME=VALUE."""
     if not all("=" in text for text in texts):  # which may be secrets
         raise SettingError(f"{flag}: give each as NAME=VALUE")
     return dict(text.split("=", 1) for text in texts)
 
 
 def read_spec(path: Path) -> Spec:
-    """A spec's parts.
+    """Return the parts of a spec.
 
     Raises:
         SettingError: it can't be read, has a secret, its kind is none, or what it says of the job is wrong.
@@ -154,7 +205,7 @@ def _refuse_secrets(values: dict[str, Any]) -> None:
 
 
 def kind_of(spec: Spec) -> str:
-    """Which command a spec is for.
+    """Return which command a spec is for.
 
     Raises:
         SettingError: it does not say.
@@ -165,7 +216,7 @@ def kind_of(spec: Spec) -> str:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All strings of a setting."""
+    """Yield all strings of a setting."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

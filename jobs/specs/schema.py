@@ -10,7 +10,7 @@ from jobs.specs.settings import SPEC_KINDS, JobSettings
 
 
 def spec_schema() -> dict[str, Any]:
-    """Of a spec of any kind; what may be a list may be one value of it, too."""
+    """Return the schema of a spec of any kind. A setting that may be a list may also be one value of it."""
     create: Any = create_model  # its types have no place for a kind that is not known beforehand
     specs = [
         create(

@@ -1,7 +1,7 @@
-"""What a spec may say beside a command's settings: which command it is for, and how a cluster is given the job."""
+"""The settings of a spec next to its command's: which command it is for, and how it is submitted to a cluster."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
@@ -11,6 +11,7 @@ from model.config import Frozen
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.inference.settings import InferSettings
 from pipeline.redaction import SECRET_NAME
+from pipeline.settings import Metavar
 from pipeline.table.settings import MaintainSettings
 from pipeline.training.settings import TrainSettings
 
@@ -20,7 +21,7 @@ SPEC_KINDS: dict[str, type[BaseModel]] = {
     "evaluate": EvaluateSettings,
     "maintain": MaintainSettings,
 }
-"""Commands that a spec can be for, and their settings."""
+"""The commands that a spec can be for, and their settings."""
 
 
 def _check_cron(expression: str) -> str:
@@ -47,46 +48,50 @@ def _check_no_secret(variables: dict[str, str]) -> dict[str, str]:
 
 
 class AlertSettings(Frozen):
-    """Say when someone should look. `exporter` tells Prometheus, whose rules are in infra/monitoring/alerts.yaml."""
+    """The limits of alerts: when someone should look. `exporter` publishes them to Prometheus, whose rules are in
+    infra/monitoring/alerts.yaml."""
 
     no_success_h: Annotated[float, Field(gt=0)] = 26.0
-    """NoSuccess: hours since the last complete run."""
+    """Hours without a complete run, after which the alert NoSuccess fires."""
     failed_share: Annotated[float, Field(ge=0, le=1)] = 0.02
-    """ManyFailures: of the images that a run has planned."""
+    """Share of a run's planned images that may fail before the alert ManyFailures fires."""
     slow_share: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Slow: of the usual images/s."""
+    """Share of the usual images per second, below which the alert Slow fires."""
     late_h: Annotated[float, Field(gt=0)] = 1.0
-    """Late: hours from when a run was due to its start."""
+    """Hours that a run may start after it was due, before the alert Late fires."""
     long_h: Annotated[float, Field(gt=0)] = 12.0
-    """TooLong: hours since a run has started that has no end."""
+    """Hours since the start of a run that has not ended, after which the alert TooLong fires."""
 
 
 class JobSettings(Frozen):
-    """Say how a job is given to a cluster, and when."""
+    """The settings of a job: how it is submitted to a cluster, and when."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")] | None = None
-    """The job's, in its submission id; the spec's file name unless given."""
-    address: Annotated[str, Field(pattern=r"^https?://")] = "http://127.0.0.1:8265"
-    """The cluster's job server: the head node's dashboard."""
-    working_dir: str | None = None
-    """Working tree of ssd-batch whose code is shipped, and nothing else of it, seen from the spec; without, the nodes have ssd-batch installed."""
-    excludes: tuple[str, ...] = ()
-    """What of the code stays, as patterns of .gitignore."""
+    heading: ClassVar[str] = "Job"
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"), Metavar("NAME")] | None = None
+    """Name of the job, used in its submission id. If not set: the spec's file name."""
+    address: Annotated[str, Field(pattern=r"^https?://"), Metavar("URL")] = "http://127.0.0.1:8265"
+    """URL of the cluster's job server, which is the head node's dashboard."""
+    working_dir: Annotated[str, Metavar("FOLDER")] | None = None
+    """Working tree of ssd-batch, relative to the spec. Its code is uploaded, and nothing else of it. If not set, the
+    nodes must have ssd-batch installed."""
+    excludes: tuple[Annotated[str, Metavar("PATTERN")], ...] = ()
+    """Files of the code not to upload, as .gitignore patterns."""
     max_package_mib: Annotated[float, Field(gt=0, le=500)] = 50.0
-    """A larger package, zipped, is refused."""
-    image: str | None = None
-    """Container image that the job runs in, with ssd-batch installed, on clusters whose nodes have podman."""
+    """Largest size of the zipped code, in MiB. A larger package is refused."""
+    image: Annotated[str, Metavar("IMAGE")] | None = None
+    """Container image to run the job in, with ssd-batch installed. The nodes must have podman."""
     env_vars: Annotated[dict[str, str], AfterValidator(_check_no_secret)] = Field(default_factory=dict)
-    """Environment variables of all its processes; no secrets."""
+    """Environment variables of all processes of the job. Secrets do not belong here; give them to the nodes."""
     driver_cpus: Annotated[float, Field(ge=0)] = 0.0
-    """Cores booked for the job's driver, which is on the head node where this is 0."""
-    schedule: Annotated[str, AfterValidator(_check_cron)] | None = None
-    """When it is due, as a cron expression; whatever calls `submit` at these times is told in infra/."""
-    time_zone: Annotated[str, AfterValidator(_check_zone)] = "UTC"
-    """Of the schedule, and of the date of a night."""
+    """Cores to reserve for the job's driver. 0 runs the driver on the head node."""
+    schedule: Annotated[str, AfterValidator(_check_cron), Metavar("CRON")] | None = None
+    """Times at which the job is due, as a cron expression such as 0 2 * * *. See infra/ for what calls `submit` at these times."""
+    time_zone: Annotated[str, AfterValidator(_check_zone), Metavar("ZONE")] = "UTC"
+    """Time zone of the schedule, and of the date of a night."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
-    """Attempts of a night that `submit --wait` makes."""
+    """Number of attempts per night that `submit --wait` makes."""
     backoff_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
-    """Seconds before the second attempt, twice as many before each later one."""
+    """Seconds before the second attempt. The time doubles before each later one."""
     alerts: AlertSettings = AlertSettings()
-    """When someone should look."""
+    """Limits of alerts: when someone should look."""

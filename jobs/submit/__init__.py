@@ -1,1 +1,1 @@
-"""Jobs on a Ray cluster: what is sent, in which environment, to which server."""
+"""The submission of jobs to a Ray cluster: the job, its environment, and the job server."""

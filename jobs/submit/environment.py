@@ -1,4 +1,4 @@
-"""What a job runs in on a cluster: the code that is shipped or an image, and variables."""
+"""The environment of a job on a cluster: the uploaded code or an image, and variables."""
 
 import shutil
 import tempfile
@@ -16,14 +16,14 @@ from pipeline.errors import SettingError
 
 MIB = 2**20
 CODE = ("model/**/*.py", "pipeline/**/*.py", "jobs/**/*.py", "jobs/*.yaml", "jobs/demo/model/*")
-"""What is shipped of a working tree: what the installed package has. Whatever lies beside it, keys and data, stays."""
+"""The files of a working tree that are uploaded: those of the installed package. Other files, such as keys and data, are not."""
 NUM_NAMED = 3
-"""Files of a package that is too large."""
+"""The number of files that are named of a package that is too large."""
 
 
 @contextmanager
 def runtime_env(submission: Submission) -> Iterator[dict[str, Any]]:
-    """Ray's runtime environment of a job; the package that is shipped is there while inside."""
+    """Yield Ray's runtime environment of a job. The uploaded package exists only within the context."""
     settings = submission.settings
     environment: dict[str, Any] = {"env_vars": settings.env_vars} if settings.env_vars else {}
     if settings.image:
@@ -39,7 +39,7 @@ def pack(working_dir: Path, settings: JobSettings, folder: Path) -> Path:
     """Make a zip file of the code, in a folder.
 
     Raises:
-        SettingError: there is no code in it, or it is too large.
+        SettingError: the working tree has no code, or the zip file is too large.
     """
     if not (working_dir / "jobs/__main__.py").is_file():
         raise SettingError(
@@ -47,7 +47,7 @@ def pack(working_dir: Path, settings: JobSettings, folder: Path) -> Path:
         )
     package, shipped = folder / "working_dir.zip", folder / "shipped"
     for path in (path for pattern in CODE for path in working_dir.glob(pattern)):
-        if path.is_file() and not path.is_symlink():  # which may lead to anything
+        if path.is_file() and not path.is_symlink():  # a link may lead to anything
             copy = shipped / path.relative_to(working_dir)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, copy)

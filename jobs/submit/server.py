@@ -1,4 +1,4 @@
-"""Jobs on a cluster: submitted, followed, stopped, through Ray's job server."""
+"""Submits, follows and stops jobs on a cluster, through Ray's job server."""
 
 import asyncio
 import os
@@ -17,32 +17,30 @@ from jobs.submit.submission import Submission
 from pipeline.errors import NOT_AGAIN, HeldError, SettingError, SsdBatchError, reason
 
 OVERRULING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-"""Variables that Ray's client goes by, whatever address it is given."""
+"""The environment variables that Ray's client obeys, whatever address it is given."""
 NOT_FOUND = 127
-"""A shell's exit code where there is no such command."""
+"""The exit code of a shell for a command that does not exist."""
 POLL_S = 1.0
 SILENCE_S = 120.0
-"""A job server that does not answer for so long is given up; its head node may be starting again."""
+"""The seconds without an answer after which a job server is given up. Its head node may be restarting until then."""
 STOP_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of an attempt.
-
-    exit_code: of the command, 0 to 5; 1 where it has none, such as a job that was stopped.
-    """
+    """The end of an attempt."""
 
     submission_id: str
     status: str
     exit_code: int
+    """The command's exit code, 0 to 5; 1 where it has none, such as a job that was stopped."""
 
 
 class JobServer:
-    """Ray's, by its address; what goes wrong with it is told in one line.
+    """Ray's job server at an address. Its errors are reported in one line.
 
     Raises:
-        SettingError: nothing answers there, or it does not let us in.
+        SettingError: nothing answers at the address, or the server refuses access.
     """
 
     def __init__(self, address: str) -> None:
@@ -51,10 +49,10 @@ class JobServer:
             self._client = JobSubmissionClient(self._address)
 
     def submit(self, submission: Submission) -> str:
-        """Begin the next attempt of a night: its submission id.
+        """Begin the next attempt of a night, and return its submission id.
 
         Raises:
-            HeldError: an earlier attempt is pending, running, or succeeded.
+            HeldError: an earlier attempt is pending or running, or has succeeded.
             SettingError: the package is too large.
         """
         attempt = 1
@@ -86,21 +84,21 @@ class JobServer:
                 raise
 
     def find(self, submission_id: str) -> JobDetails | None:
-        """A job; None where the server knows none of this id."""
+        """Return a job; None where the server knows none with this id."""
         return next((some for some in self.jobs() if some.submission_id == submission_id), None)
 
     def details(self, submission_id: str) -> JobDetails:
-        """A job.
+        """Return a job.
 
         Raises:
-            SettingError: the server knows none of this id.
+            SettingError: the server knows none with this id.
         """
         if details := self.find(submission_id):
             return details
         raise SettingError(f"ID: no job {submission_id!r} at {self._address}; ssd-batch status lists them")
 
     def jobs(self) -> list[JobDetails]:
-        """Return all jobs that were submitted, by anyone, the last first."""
+        """Return all jobs that were submitted, by anyone, the newest first."""
         with self._explained():
             found: list[JobDetails] = self._client.list_jobs()
         submitted = [some for some in found if some.submission_id]
@@ -114,11 +112,11 @@ class JobServer:
         return text
 
     def follow(self, submission_id: str, show: Callable[[str], None]) -> Ended:
-        """Show what a job prints until it ends, through outages of the server.
+        """Show what a job prints until it ends, also through outages of the server.
 
         Raises:
-            SsdBatchError: the server stays away, or has forgotten the job.
-            SettingError: the cluster can't start any job of ours.
+            SsdBatchError: the server does not answer for `SILENCE_S`, or has forgotten the job.
+            SettingError: the cluster can't start any job of ours: the head node has no python on its PATH.
         """
         log = Log(show)
         while not (details := self._patiently(submission_id)).status.is_terminal():
@@ -132,7 +130,7 @@ class JobServer:
         return ended(details)
 
     def stop(self, submission_id: str) -> Ended:
-        """Stop a job, which commits what is finished first; returns when it has ended."""
+        """Stop a job, and wait until it has ended. It first commits the images that are finished."""
         self.details(submission_id)
         with self._explained():
             self._client.stop_job(submission_id)
@@ -144,7 +142,7 @@ class JobServer:
         return ended(details)
 
     def _tail(self, submission_id: str, log: "Log") -> None:
-        """Follow a job's log as long as the connection holds."""
+        """Show a job's log as long as the connection lasts."""
 
         async def tail() -> None:
             num_seen = 0
@@ -156,7 +154,7 @@ class JobServer:
             asyncio.run(tail())
 
     def _patiently(self, submission_id: str) -> JobDetails:
-        """A job, asked for again while nothing answers."""
+        """Return a job; ask again while the server does not answer."""
         deadline = time.monotonic() + SILENCE_S
         while True:
             try:
@@ -182,7 +180,7 @@ class JobServer:
 
 @contextmanager
 def _without(names: Iterable[str]) -> Iterator[None]:
-    """Without some variables of the environment."""
+    """Remove some variables from the environment, within the context."""
     kept = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
@@ -191,20 +189,20 @@ def _without(names: Iterable[str]) -> Iterator[None]:
 
 
 class Log:
-    """Keeps count of what was shown of a job's log, which begins anew each time it is followed."""
+    """The log of a job, with the number of characters already shown. It begins anew each time it is followed."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
         self._show, self._num_shown = show, 0
 
     def show_from(self, start: int, text: str) -> None:
-        """Show what is new of a part of the log that begins at a character."""
+        """Show the new characters in a part of the log that begins at the character `start`."""
         if new := text[max(0, self._num_shown - start) :]:
             self._show(new)
             self._num_shown = start + len(text)
 
 
 def ended(details: JobDetails) -> Ended:
-    """Return how a job that has ended did."""
+    """Return the end of a job that has ended."""
     succeeded = details.status == JobStatus.SUCCEEDED
     return Ended(details.submission_id or "", str(details.status), 0 if succeeded else details.driver_exit_code or 1)
 
@@ -212,13 +210,13 @@ def ended(details: JobDetails) -> Ended:
 def submit_and_wait(
     server: JobServer, submission: Submission, announce: Callable[[str], None], show: Callable[[str], None]
 ) -> Ended:
-    """Attempts of a night, one after the other, until one succeeds or another would be no use.
+    """Submit attempts of a night, one after the other, until one succeeds or another would be of no use.
 
     Args:
-        server: the cluster's.
-        submission: of the night.
-        announce: told each submission id.
-        show: shown what jobs print.
+        server: the cluster's job server.
+        submission: the submission of the night.
+        announce: is called with each submission id, and with a line on each failed attempt.
+        show: is called with what jobs print.
     """
     backoff_s = submission.settings.backoff_s
     for number in range(1, submission.settings.max_attempts + 1):
@@ -236,5 +234,5 @@ def submit_and_wait(
 
 
 def is_final(end: Ended) -> bool:
-    """Tell whether another attempt is of no use. Who stops a job does not want it again."""
+    """Is another attempt of no use? A job that someone stopped is not wanted again."""
     return end.status != JobStatus.FAILED or end.exit_code in NOT_AGAIN

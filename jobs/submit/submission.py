@@ -1,4 +1,4 @@
-"""A job as it is submitted: one command of a spec, for one night."""
+"""The submission of a job: one command of a spec, for one night."""
 
 import shlex
 from collections.abc import Iterator
@@ -20,14 +20,17 @@ from pipeline.inference.settings import InferSettings
 from pipeline.urls import is_local
 
 MADE_UP_WITHIN = timedelta(hours=12)
-"""After a due time of the day before, a job that begins now is of that day, unless the next due time is nearer."""
+"""The time after yesterday's last due time in which a job still belongs to yesterday, unless the next due time is nearer."""
 PLACES = ("table", "output", "storage", "page", "tensorboard", "input", "data")
-"""Settings that are paths or URLs: on a cluster, a relative path would be in a folder that has the code alone, and goes with the job."""
+"""The settings that are paths or URLs.
+
+On a cluster, a relative path would be in a folder that has only the code, and that is removed with the job.
+"""
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A command of a spec, to be submitted for a night."""
+    """The command of a spec, to be submitted for a night."""
 
     kind: str
     """The command's name."""
@@ -38,20 +41,24 @@ class Submission:
     command: BaseModel
     """The command's settings, checked."""
     settings: JobSettings
+    """The job's own settings, checked."""
     folder: Path
-    """The folder of the spec, from which `working_dir` is seen."""
+    """The folder of the spec, which `working_dir` is relative to."""
     due: datetime | None = None
-    """When the schedule wants it; None where it wants none on this day."""
+    """The time at which the schedule wants the job; None where it wants none on this day."""
 
     def submission_id(self, attempt: int) -> str:
-        """The same for all who submit this attempt. Where a day has several, the time at which it was due is part of it."""
+        """Return the id of an attempt, the same for everyone who submits it.
+
+        Where a day has several jobs, the id contains the time at which the job was due.
+        """
         is_one_of_several = self.due and self.settings.schedule and len(due_times(self.settings, self.day)) > 1
         night = f"{self.day}-{self.due:%H%M}" if is_one_of_several else f"{self.day}"
         return f"{self.name}-{night}-{attempt}"
 
     @property
     def entrypoint(self) -> str:
-        """The command with all that was set, for the head node's shell: as anyone may run it there."""
+        """Return the command with all settings that were given, for the head node's shell. Anyone may run it there."""
         values = self.command.model_dump(mode="json", exclude_unset=True) | {"address": "auto"}
         if "address" not in type(self.command).model_fields:
             del values["address"]
@@ -62,7 +69,7 @@ class Submission:
 
 
 def as_flags(name: str, value: Any) -> Iterator[str]:
-    """A setting as flags of the command line."""
+    """Yield a setting as flags of the command line."""
     flag = f"--{name.replace('_', '-')}"
     if value is None:
         return
@@ -88,14 +95,14 @@ def load_submission(spec: Spec, day: date | None, flags: dict[str, Any], job_fla
     """Return the submission of a spec for a night.
 
     Args:
-        spec: which command, its settings, and the job's.
-        day: of the night; today, where the schedule is, unless given. Of a day that was given the job is due for the first time that the
-            schedule names, of today for the last one that has passed.
+        spec: the command, its settings, and the job's settings.
+        day: the date of the night. On a given day, the job is due at the first time that the schedule names. Unless
+            given, the night is the one of a job that begins now in the schedule's time zone; see `night_of`.
         flags: override the command's settings.
-        job_flags: override the job's.
+        job_flags: override the job's settings.
 
     Raises:
-        SettingError: whatever the command itself would refuse, a spec without a kind, or paths that a cluster can't use.
+        SettingError: the command itself would refuse a setting, the spec has no kind, or a cluster can't use a path.
     """
     kind = kind_of(spec)
     job = check_settings(JobSettings, spec.job.model_dump(exclude_unset=True) | given(job_flags))
@@ -108,9 +115,10 @@ def load_submission(spec: Spec, day: date | None, flags: dict[str, Any], job_fla
 
 
 def night_of(job: JobSettings, now: datetime) -> tuple[date, list[datetime]]:
-    """Return the night that a job is of which begins now, and when it was due, first of all.
+    """Return the night of a job that begins now, and a list of due times, of which the job's own is the first.
 
-    That is today, by the last due time that has passed. Where none has, a job that was due shortly before midnight is made up.
+    The night is today, and the job's due time is the last one that has passed. Where none has passed, the night is
+    yesterday if its last job was due shortly before midnight; see `MADE_UP_WITHIN`.
     """
     today, yesterday = now.date(), now.date() - timedelta(days=1)
     due = due_times(job, today)
@@ -123,13 +131,17 @@ def night_of(job: JobSettings, now: datetime) -> tuple[date, list[datetime]]:
 
 
 def name_of(spec: Spec) -> str:
-    """The spec's file name, as a job's may be."""
+    """Return the spec's file name as a valid name of a job."""
     name = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in spec.path.stem.lower())
     return check_settings(JobSettings, {"name": name.strip("-")}).name or ""
 
 
 def check_paths(settings: BaseModel) -> None:
-    """Raise where something would be read from, or written to, the folder of the head node that has a job's code."""
+    """Check that nothing would be read from, or written to, the folder of the head node that has a job's code.
+
+    Raises:
+        SettingError: a path is relative.
+    """
     for name in PLACES:
         value = getattr(settings, name, None) or ()
         for url in (value,) if isinstance(value, str) else value:

@@ -1,1 +1,1 @@
-"""Results as text for people and programs."""
+"""The results of commands, as text for people and programs."""

@@ -1,11 +1,11 @@
-"""How two models differ, as text."""
+"""The differences between two models, as text."""
 
 from jobs.text.columns import columns, number
 from pipeline.inference.canary import Comparison, Side
 
 
 def describe_comparison(comparison: Comparison) -> str:
-    """Say how two models differ, for people."""
+    """Return the differences between two models, as text for people."""
     differing = [f"{image.num_differences:>5,}  {image.uri}" for image in comparison.differing]
     return "\n".join(
         [
@@ -18,7 +18,7 @@ def describe_comparison(comparison: Comparison) -> str:
 
 
 def verdict(comparison: Comparison) -> str:
-    """Return in how many images two models agree, in a sentence."""
+    """Return a sentence that says in how many images two models agree."""
     return (
         f"{comparison.num_compared:,} of {comparison.num_images:,} images compared: the models agree in "
         f"{_share(comparison.agreement)} of them, that is, find the same boxes (IoU above 0.5, same class, score from "
@@ -31,7 +31,7 @@ def _share(share: float | None) -> str:
 
 
 def header(comparison: Comparison) -> tuple[str, str, str]:
-    """Return the header above `figures`: nothing, and the name of each side."""
+    """Return the header above `figures`: an empty cell, and the name of each side."""
     return "", _name(comparison.against), _name(comparison.new)
 
 
@@ -40,7 +40,7 @@ def _name(side: Side) -> str:
 
 
 def figures(comparison: Comparison) -> list[tuple[str, str, str]]:
-    """Return rows of a name and the value of each side."""
+    """Return rows with a name and the value of each side."""
     old, new = comparison.against, comparison.new
     classes = sorted({*old.per_class, *new.per_class})
     return [

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 
 def number(value: float | None, form: str) -> str:
-    """A figure in a format of Python's, such as ",.2f"; a dash where there is none."""
+    """Return a figure in one of Python's formats, such as ",.2f"; a dash where there is none."""
     return "–" if value is None else format(value, form)
 
 
 def columns(rows: Sequence[Sequence[str]], num_names: int = 1) -> str:
-    """Rows of cells, one below the other; the first `num_names` columns are names, the others figures."""
+    """Return rows of cells as aligned lines; the first `num_names` columns are names, the others figures."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(_aligned(row, widths, num_names)).rstrip() for row in rows)
 

@@ -1,4 +1,4 @@
-"""What a data check found, as JSON and as text."""
+"""The report of a data check, as JSON and as text."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from pipeline.labelled.check import DataReport
 from pipeline.labelled.findings import FINDING_TEXTS, Finding
 
 NUM_EXAMPLES = 5
-"""The number of images that a finding names; its page shows pictures, too."""
+"""The number of images that a finding names; the page shows pictures, too."""
 
 
 def report_as_json(report: DataReport, output: str | None, architecture: Architecture) -> dict[str, Any]:
-    """Return what was found as JSON has it; `output` is the page's place."""
+    """Return the report for JSON; `output` is the path or URL of the page."""
     return {
         "is_sound": report.is_sound,
         "findings": [
@@ -43,7 +43,7 @@ def _examples(finding: Finding) -> list[str]:
 
 
 def describe_report(report: dict[str, Any]) -> str:
-    """Return the text for people of what `report_as_json` returned."""
+    """Return a report of `report_as_json` as text for people."""
     lines = []
     for name, split in report["splits"].items():
         classes = ", ".join(f"{label} {count:,}" for label, count in split["class_counts"].items())

@@ -1,4 +1,4 @@
-"""Published models as people and programs read them."""
+"""Published models, as text for people and programs."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,13 +9,13 @@ from pipeline.registry.aliases import Move
 from pipeline.registry.publish import Published, PublishedModel
 
 NUM_MOVES = 5
-"""Shown of each alias; JSON has all."""
+"""The number of moves that are shown per alias; JSON has all."""
 NUM_DIGITS = 12
-"""Shown of a digest where it stands in a table."""
+"""The number of digits that are shown of a digest in a table."""
 
 
 def describe_published(done: Published) -> str:
-    """What a publishing did; all digits of digests, to be copied."""
+    """Return the text on what publishing a model did. Digests have all digits, to be copied."""
     what = "published" if done.is_new else "was published before: nothing written"
     if done.alias_was == done.model_digest:
         moved = "stood for it already"
@@ -25,7 +25,7 @@ def describe_published(done: Published) -> str:
 
 
 def describe_models(models: Sequence[PublishedModel], moves: dict[str, list[Move]]) -> str:
-    """A line a model, and the last moves of each alias."""
+    """Return one line per model, and the last moves of each alias."""
     lines = [_line(model) for model in models]
     for alias, steps in moves.items():
         stood = (f"{step.digest[:NUM_DIGITS]} since {_minute(step.moved_at)}" for step in steps[:NUM_MOVES])
@@ -44,7 +44,7 @@ def _minute(time: Any) -> str:
 
 
 def models_as_json(models: Sequence[PublishedModel], moves: dict[str, list[Move]]) -> dict[str, Any]:
-    """Models, and the moves of each alias, the last one first."""
+    """Return models, and the moves of each alias, for JSON; the newest move comes first."""
     steps = {
         alias: [step.model_dump(include={"digest", "moved_at"}) for step in found] for alias, found in moves.items()
     }

@@ -1,4 +1,4 @@
-"""Runs as people read them: the list, where the time of one went and what would change it, and what one would take."""
+"""Runs as text for people: their list, the time of a run and how to shorten it, and the estimate of a dry run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,25 +15,25 @@ Record = dict[str, Any]
 """A row of the view `runs`."""
 
 BUSY_SHARE = 0.8
-"""Detectors that work for so much of the time are what a run waits for."""
+"""The share of busy time from which detectors are treated as the bottleneck of a run."""
 LARGE_SHARE = 0.5
-"""Of a run's time: what takes more is worth a change by itself."""
+"""The share of a run's time above which a stage is worth a change by itself."""
 
 
 def list_runs(table: ResultTable, limit: int) -> list[Record]:
-    """The records of the last runs, the newest first; raises as `pipeline.table.query.query`."""
+    """Return the records of the last runs, the newest first; raises as `pipeline.table.query.query`."""
     return _records(table, f"FROM runs ORDER BY started_at DESC LIMIT {limit}")
 
 
 def find_run(table: ResultTable, beginning: str) -> Record:
-    """The record of one run.
+    """Return the record of one run.
 
     Args:
-        table: where it ran.
-        beginning: of its run_id, as long as no other has the same.
+        table: the table that the run wrote to.
+        beginning: the beginning of its run_id, long enough that no other run has the same.
 
     Raises:
-        SettingError: no run has it, or several have.
+        SettingError: no run has this beginning, or several have.
     """
     found = _records(
         table, f"FROM runs WHERE starts_with(run_id, {literal(beginning)}) ORDER BY started_at DESC LIMIT 5"
@@ -53,7 +53,7 @@ def _records(table: ResultTable, sql: str) -> list[Record]:
 
 
 def describe_runs(records: Sequence[Record]) -> str:
-    """A line a run."""
+    """Return a header and one line per run."""
     header = ("run", "date", "outcome", "model", "planned", "ok", "failed", "seconds", "images/s", "cost")
     return columns([header, *map(_line, records)], num_names=4)
 
@@ -75,15 +75,18 @@ def _line(record: Record) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """What a run waited for most: start-up, detecting, reading, decoding or committing; why, and what to change."""
+    """The stage that a run waited for most."""
 
     stage: str
+    """The stage: start-up, detecting, reading, decoding or committing."""
     why: str
+    """The measurements that show it."""
     change: str
+    """The advice on what to change."""
 
 
 def bottleneck(record: Record) -> Bottleneck | None:
-    """By fixed rules, the first that fits; None where the record has no measurements."""
+    """Return the bottleneck by the first fixed rule that fits; None where the record has no measurements."""
     wall_s, start_up_s, stream_s = (record[name] or 0.0 for name in ("wall_s", "start_up_s", "stream_s"))
     if record["start_up_s"] is None:
         return None
@@ -127,7 +130,7 @@ def _before_the_detectors(record: Record) -> Bottleneck:
 
 
 def describe_run(record: Record) -> str:
-    """All that a record has, where the time went, and what to change."""
+    """Return all figures of a record, with where the time went and what to change."""
     return "\n".join(_story(record))
 
 
@@ -165,7 +168,7 @@ def _story(record: Record) -> Iterator[str]:
 
 
 def describe_dry_run(summary: DryRunSummary) -> str:
-    """What a run would take, with more and more detectors."""
+    """Return the time and cost that a run would take, with more and more detectors."""
     num_bytes = "an unknown number of" if summary.planned_bytes is None else f"{summary.planned_bytes:,}"
     planned = f"a run would do {summary.planned:,} images, {num_bytes} bytes"
     if summary.measured is None:

@@ -1,4 +1,4 @@
-"""Answers of queries as text that other programs read."""
+"""The results of queries, as text for other programs."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 
 def write_json(batches: pa.RecordBatchReader, stream: TextIO) -> None:
-    """One JSON array with an object a row, on one line."""
+    """Write one JSON array with one object per row, on one line."""
     is_ascii = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "") != "utf8"
     rows = (json.dumps(plain(row), ensure_ascii=is_ascii) for row in _rows(batches))
     stream.write("[")
@@ -22,7 +22,7 @@ def write_json(batches: pa.RecordBatchReader, stream: TextIO) -> None:
 
 
 def write_csv(batches: pa.RecordBatchReader, stream: TextIO) -> None:
-    """A header and a line a row; lists and structs as JSON, nulls as nothing."""
+    """Write a header and one line per row; lists and structs become JSON, nulls become empty."""
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(distinct(batches.schema.names))
     for row in _rows(batches):
@@ -33,14 +33,14 @@ def write_csv(batches: pa.RecordBatchReader, stream: TextIO) -> None:
 
 
 def _rows(batches: pa.RecordBatchReader) -> Iterator[dict[str, Any]]:
-    """Rows by column."""
+    """Yield each row as its values by column name."""
     names = distinct(batches.schema.names)
     for batch in batches:
         yield from batch.rename_columns(names).to_pylist(maps_as_pydicts="lossy")
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Names of which each is another: one that comes again has a number behind it, as DuckDB gives it in a table."""
+    """Return names without duplicates: a repeated name gets a number at its end, as DuckDB gives it in a table."""
     found: list[str] = []
     for name in names:
         numbered = (name, *(f"{name}_{number}" for number in range(1, len(names) + 1)))
@@ -49,7 +49,11 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: sums are numbers, times and intervals ISO 8601, bytes hexadecimal, NaN and infinity null; a map is an object."""
+    """Return a value as JSON has it.
+
+    Sums become numbers, times and intervals ISO 8601, bytes hexadecimal. NaN and infinity become null, and a map
+    becomes an object.
+    """
     if isinstance(value, dict):
         return {_key(name): plain(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -68,13 +72,13 @@ def plain(value: Any) -> Any:
 
 
 def _key(value: Any) -> str:
-    """A map's key, which may be of any type."""
+    """Return a map's key, which may be of any type, as text."""
     found = plain(value)
     return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
 
 
 def _duration(value: pa.MonthDayNano) -> str:
-    """An interval as ISO 8601 has it."""
+    """Return an interval in the form of ISO 8601."""
     seconds = Decimal(value.nanoseconds) / 10**9
     parts = [f"{value.months}M" * bool(value.months), f"{value.days}D" * bool(value.days)]
     time_of_day = f"T{seconds.normalize():f}S" if seconds or not any(parts) else ""

@@ -1,1 +1,1 @@
-"""The Ray cluster: how it is entered, and whether it has room for what is asked."""
+"""The Ray cluster: how it is entered, and whether it has room for the detectors that are asked for."""

@@ -1,4 +1,4 @@
-"""What a Ray cluster has room for: detectors, GPUs, and how long nodes are waited for that are not there yet."""
+"""The capacity of a Ray cluster: detectors, GPUs, and the wait for nodes that are not there yet."""
 
 import logging
 import time
@@ -14,34 +14,37 @@ from pipeline.settings import LOCAL, LOCAL_RAY, ClusterSettings, DetectionSettin
 logger = logging.getLogger(__name__)
 
 WORKER_CPUS, DETECTOR_CPUS, ALONE_CPUS = 0.98, 0.5, 0.01
-"""Cores that Ray books: for a worker that reads, decodes and detects, which leaves room for what runs an image alone; for a
-detector with a GPU, next to which others decode; for what runs an image alone."""
+"""The cores that Ray books for a worker, for a detector with a GPU, and for a process that runs an image alone.
+
+A worker reads, decodes and detects, and leaves room on its core for a process that runs an image alone. Other tasks decode next to a
+detector with a GPU.
+"""
 LOOK_INTERVAL_S = 0.5
 
 Bundle = dict[str, float]
-"""Resources that must lie on one node."""
+"""The resources that must be on one node."""
 
 
 def num_nodes() -> int:
-    """Of the cluster that we are in, at this time."""
+    """Return the number of nodes of the cluster that was entered, at this time."""
     return len(_nodes())
 
 
 def num_gpus() -> int:
-    """As `num_nodes`."""
+    """Return the number of GPUs of the cluster that was entered, at this time."""
     return int(_total("GPU"))
 
 
 def cluster_cores() -> int:
-    """As `num_nodes`."""
+    """Return the number of cores of the cluster that was entered, at this time."""
     return int(_total("CPU"))
 
 
 def num_detectors_that_fit() -> int:
     """Count the detectors that the nodes have room for.
 
-    Where there are no GPUs, each core takes one, with all its work. Where there are, each detector takes one, and all of them leave a
-    whole core of a node, wherever they are, for reading and decoding.
+    Without GPUs, each core takes one detector with all its work. With GPUs, each detector takes one GPU. However the detectors are placed,
+    they leave a whole core of some node for reading and decoding.
     """
     cores = [node["Resources"].get("CPU", 0.0) for node in _nodes()]
     if not num_gpus():
@@ -50,10 +53,10 @@ def num_detectors_that_fit() -> int:
 
 
 def wait_until_they_fit(settings: DetectionSettings) -> None:
-    """Make sure that the cluster has room for the detectors that must be there, and on clusters with GPUs for reading too.
+    """Wait until the cluster has room for the detectors that must be there. A cluster with GPUs needs room for reading, too.
 
     Raises:
-        SettingError: it has not, and `node_wait_s` has not changed that.
+        SettingError: the cluster has no room after `node_wait_s`.
     """
     needed = settings.min_detectors or settings.num_detectors or 1
     detector = {"CPU": DETECTOR_CPUS} | gpu(settings) if settings.require_gpu else {"CPU": 1.0}
@@ -62,12 +65,12 @@ def wait_until_they_fit(settings: DetectionSettings) -> None:
 
 
 def wait_for_room(settings: ClusterSettings, lacks_room: Callable[[], str | None], bundles: list[Bundle]) -> None:
-    """Wait for nodes, and a GPU where one is required; unless the cluster is our own, which has all it will ever have.
+    """Wait for nodes, and for a GPU if one is required. A cluster of our own never grows, so nothing is waited for.
 
     Args:
-        settings: how long.
-        lacks_room: says what is missing.
-        bundles: what an autoscaler is asked for.
+        settings: the seconds to wait, the address, and whether a GPU is required.
+        lacks_room: returns what is missing, or None.
+        bundles: the resources that an autoscaler is asked for.
 
     Raises:
         SettingError: something is still missing at the end.
@@ -89,7 +92,7 @@ def wait_for_room(settings: ClusterSettings, lacks_room: Callable[[], str | None
 
 @contextmanager
 def _asked_for(bundles: list[Bundle]) -> Iterator[None]:
-    """Let an autoscaler know: it starts nodes for a placement group that waits. It is gone with this process at the latest."""
+    """Ask an autoscaler for nodes: it starts them for a placement group that waits. The group ends with this process at the latest."""
     group = placement_group(bundles)
     try:
         yield
@@ -98,7 +101,7 @@ def _asked_for(bundles: list[Bundle]) -> Iterator[None]:
 
 
 def gpu(settings: ClusterSettings) -> Bundle:
-    """What a detector or a worker books of them, as far as settings tell."""
+    """Return the GPUs that a detector or a worker books, as far as the settings say."""
     return {"GPU": 1} if settings.require_gpu else {}
 
 

@@ -1,4 +1,4 @@
-"""The Ray cluster that a run uses: one of its own on this machine, or one that is there."""
+"""The Ray cluster that a run uses: one of its own on this machine, or one that exists."""
 
 import logging
 import os
@@ -24,22 +24,22 @@ CONNECT_TIMEOUT_S = 10
 
 @contextmanager
 def cluster(address: str) -> Iterator[None]:
-    """Ray, for the time of a run. Its nodes are told where S3 is, and use credentials of their own.
+    """Connect to a Ray cluster, for the time of a run. Its nodes are given the place of S3, and use credentials of their own.
 
-    Inside of another, which a run and what follows it share, this is that one.
+    Inside another `cluster` context, use the cluster of that context: a run and the work that follows it share one.
 
     Args:
         address: "local" or "local-ray" for a small cluster of our own, "auto" for the one this machine belongs to, or host:port.
 
     Raises:
-        SettingError: no cluster answers there.
+        SettingError: no cluster answers at the address.
     """
     if ray.is_initialized():
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Ray's own default is for ever: an image that takes all memory would be tried without end.
+    # Ray's own default is to retry for ever: an image that takes all memory would be tried without end.
     os.environ.setdefault("RAY_task_oom_retries", "1")
     is_own = address in (LOCAL, LOCAL_RAY)
     options: dict[str, Any] = {
@@ -49,9 +49,9 @@ def cluster(address: str) -> Iterator[None]:
         options |= {"include_dashboard": False}
         # Ray's C++ core warns on the terminal of its own argument passing at each run (ray-project/ray#53727).
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        # Nobody tells this machine that it is about to be taken away; the process that would ask costs as much as a worker.
+        # This machine gets no notice before it is taken away. The process that would ask costs as much as a worker.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        # After a second without work Ray ends processes beyond one a core, and a training's next examples cost them anew.
+        # After a second without work Ray ends processes beyond one per core. A training's next examples would start them anew.
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
     else:
         if address == "auto":
@@ -65,13 +65,13 @@ def cluster(address: str) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         hint = "a cluster that asks for a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
         raise SettingError(f"address {address!r}: no Ray cluster lets us in ({reason(error)}); {hint}") from error
-    except OSError as error:  # its folder is another's, or has a longer path than a socket may
+    except OSError as error:  # Ray's folder belongs to another user, or its path is too long for a socket.
         raise SettingError(
             f"address {address!r}: Ray can't use its folder ({reason(error)}); name a short one of your own by RAY_TMPDIR, such as /tmp/mine"
         ) from error
     quiet_ray_data()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    # Ray tells of processes that died on standard output, to its very end; that is for our own JSON alone.
+    # Ray reports processes that died on standard output, until it has ended. Standard output is for our own JSON alone.
     with redirect_stdout(sys.stderr):
         try:
             yield
@@ -83,14 +83,14 @@ def _start(options: dict[str, Any]) -> None:
     with handler_kept(signal.SIGTERM), muted():  # Ray's own handler ends the process with 15, at any place
         ray.init(**options)
         if options["address"] == LOCAL and ray.cluster_resources()["CPU"] < 2:  # type: ignore[no-untyped-call]
-            # On one core a training's worker, or a detector with a GPU, would leave none for reading: two in name.
+            # On one core, a training's worker or a detector with a GPU would leave none for reading. So Ray is given two.
             ray.shutdown()
             ray.init(**options, num_cpus=2)
 
 
 @contextmanager
 def muted() -> Iterator[None]:
-    """Without Ray's C++ core, which tells on standard error, past Python's logging, that it was asked to be quiet."""
+    """Mute standard error: Ray's C++ core reports there, past Python's logging, that it was asked to be quiet."""
     kept = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
@@ -102,7 +102,7 @@ def muted() -> Iterator[None]:
 
 
 def quiet_ray_data() -> None:
-    """Let Ray Data show nothing of its own, in this process; and start no more than it needs."""
+    """Let Ray Data show nothing of its own in this process, and start no more than it needs."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -110,7 +110,7 @@ def quiet_ray_data() -> None:
 
 
 def _tell_auto() -> None:
-    """Ray takes `auto` for what RAY_ADDRESS names, where it is set."""
+    """Check and log the cluster that RAY_ADDRESS names: if it is set, Ray uses it for `auto`."""
     named = os.environ.get("RAY_ADDRESS", "")
     if "://" in named:
         raise SettingError(
@@ -121,7 +121,7 @@ def _tell_auto() -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself tries an address where nothing listens for minutes."""
+    """Check that something listens at an address: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise SettingError(

@@ -1,1 +1,1 @@
-"""A model package measured on labelled images, with the detectors of a run."""
+"""The measurement of a model package on labelled images, with the detectors of a run."""

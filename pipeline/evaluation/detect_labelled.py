@@ -1,4 +1,4 @@
-"""Detections in labelled images, by the stages of a run."""
+"""The detections in labelled images, by the stages of a run."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -41,7 +41,7 @@ DECODED = pa.schema(
         *TRUTH,
     ]
 )
-"""An example as the detectors take it, beside its pixels."""
+"""The columns of an example as the detectors take it, next to its pixels."""
 FOUND = pa.schema(
     [
         ("index", pa.int64()),
@@ -50,7 +50,7 @@ FOUND = pa.schema(
         *TRUTH,
     ]
 )
-"""An example as it comes back."""
+"""The columns of an example as the detectors return it."""
 
 Pair = tuple[Detections, Truth]
 
@@ -58,19 +58,19 @@ Pair = tuple[Detections, Truth]
 def detect_all(
     package: ModelPackage, examples: Examples, settings: DetectionSettings
 ) -> tuple[list[Detections], list[Truth]]:
-    """Detect in all examples, showing how it goes on standard error.
+    """Detect in all examples, and show the progress on standard error.
 
     Args:
         package: the model.
-        examples: labelled images, of any sizes.
-        settings: who does it.
+        examples: the labelled images, of any sizes.
+        settings: the settings of the detectors.
 
     Returns:
-        What was found in each image, best first, and what stands in it, in the order of the examples.
+        The detections in each image, best first, and the labelled objects of each image, in the order of the examples.
 
     Raises:
         SettingError: there is no room for the detectors.
-        SsdBatchError: an image can't be read, decoded or detected, or it kills its process: which one, and why.
+        SsdBatchError: an image can't be read, decoded or detected, or it kills its process; the message says which image, and why.
     """
     stages = Stages(
         read=_indexes,
@@ -102,13 +102,12 @@ def _indexes(start: int, stop: int) -> pa.Table:
 
 @dataclass(frozen=True)
 class DecodeExamples:
-    """The first stage: indexes to examples by column; one that raises becomes an error.
-
-    examples: they can be pickled; image_size_px: side of the square that comes out.
-    """
+    """The first stage, which turns indexes into examples by column. An example that raises becomes an error."""
 
     examples: Examples
+    """The examples, which can be pickled."""
     image_size_px: int
+    """The side of the square image that is returned, in pixels."""
 
     def __call__(self, rows: pa.Table) -> Iterator[Decoded]:
         """Decode the examples of these rows, as they are asked for."""
@@ -126,7 +125,7 @@ class DecodeExamples:
 
 
 def _to_pairs(rows: pa.Table) -> dict[int, Pair]:
-    """By index; raises SsdBatchError where one has an error."""
+    """Return the pair of each row by index; raise SsdBatchError where a row has an error."""
     for row in rows.filter(pc.is_valid(rows["error_stage"])).to_pylist():
         name = row["uri"] or f"image {row['index']}"
         raise SsdBatchError(f"{name} can't be measured: {row['error_message']}")
@@ -135,7 +134,7 @@ def _to_pairs(rows: pa.Table) -> dict[int, Pair]:
 
 
 def _split(column: pa.ChunkedArray) -> tuple[Tensor, ...]:
-    """Lists of numbers, or of boxes, to tensors."""
+    """Turn lists of numbers, or of boxes, into tensors."""
     lists = column.combine_chunks()
     numbers = torch.tensor(pc.list_flatten(lists, recursive=True).to_numpy(zero_copy_only=False))
     if pa.types.is_fixed_size_list(lists.type.value_type):

@@ -1,4 +1,4 @@
-"""One image, from its URL to its pixels.
+"""The way of an image from its URL to its pixels.
 
-`read` fetches, at a `pace` that the store can bear, and `decode` gives RGB pixels, within bounds of size and memory.
+`read` fetches the bytes, at a `pace` that the store can bear. `decode` returns RGB pixels, within limits of size and memory.
 """

@@ -1,4 +1,4 @@
-"""Image bytes to pixels, as a viewer shows them."""
+"""The decoding of image bytes to pixels, as a viewer shows them."""
 
 import io
 import struct
@@ -17,10 +17,10 @@ from pipeline.images.file_kinds import name_kind
 from pipeline.images.png import without_notes
 
 MAX_PIXELS = 200_000_000
-"""Pictures of more pixels are refused before they are decoded.
+"""The most pixels of a picture. Larger pictures are refused before they are decoded.
 
-Measured at 49 million, decoding and resizing take 3 bytes a pixel beside the file for a JPEG, 6 to 12 for a progressive
-one, 4 to 8 for PNG, GIF, BMP and most TIFFs, 12 for a TIFF of 16 bits in one strip or an AVIF, 16 for a WebP.
+The memory for decoding and resizing was measured at 49 million pixels, in bytes per pixel, next to the file. A JPEG takes 3, a
+progressive JPEG 6 to 12. PNG, GIF, BMP and most TIFFs take 4 to 8. A TIFF of 16 bits in one strip or an AVIF takes 12, a WebP 16.
 """
 
 Image.init()
@@ -29,60 +29,63 @@ FORMATS = tuple(
     for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
     if name in Image.OPEN  # Pillow has AVIF since 11.3.
 )
-"""What is opened. Pillow's forty others hold no photographs, and some are programs, or known by no mark of their own."""
+"""The formats that are opened.
+
+Pillow's forty other formats hold no photographs. Some of them are programs, or have no mark of their own by which to know them.
+"""
 
 BAND_PIXELS = 1 << 18
-"""Converted at a time: a picture is in memory twice at most, as Pillow decoded it and as it comes out."""
+"""The number of pixels that are converted at a time. A picture is in memory twice at most: as Pillow decoded it, and as it comes out."""
 
 PILLOWS_MEMORY_ERROR = "out of memory"
-"""In the message of an OSError."""
+"""The text in the message of an OSError by which Pillow reports too little memory."""
 END_OF_IMAGE = b"\xff\xd9"
 UNUSUAL_PROCESSES = {
     0xC3: "a lossless", 0xC5: "a hierarchical", 0xC6: "a hierarchical", 0xC7: "a lossless hierarchical",
     0xC9: "an arithmetically coded", 0xCA: "an arithmetically coded", 0xCB: "a lossless, arithmetically coded",
     0xCD: "a hierarchical", 0xCE: "a hierarchical", 0xCF: "a lossless hierarchical", 0xF7: "a lossless (JPEG-LS)",
 }  # fmt: skip
-"""By the marker of its frame."""
+"""The unusual coding processes of JPEG, by the marker of the frame."""
 XMP = ("xmp", "XML:com.adobe.xmp")
-"""Where Pillow keeps notes in which it would look for an orientation, too; viewers go by EXIF alone."""
+"""The keys of XMP notes in Pillow's `info`. Pillow would look for an orientation there, too; viewers use EXIF alone."""
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
 WHITE_IS_ZERO, UNSIGNED = 0, 1
 
 
 class DecodeError(ValueError):
-    """The bytes are no picture that can be shown: what is wrong with them."""
+    """The bytes are no picture that can be shown. The message says what is wrong with them."""
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Decode a picture, upright.
+    """Decode a picture, and turn it upright.
 
     Args:
-        data: a file's content, of any of `FORMATS`, whatever its name says.
-        max_pixels: the most that are decoded.
+        data: the content of a file in any of `FORMATS`, whatever its name says.
+        max_pixels: the most pixels that are decoded.
 
     Returns:
         (3, H, W) uint8 RGB: the first frame or page, transparency on white, values as stored (no gamma, no profile).
 
     Raises:
-        DecodeError: empty, of no known format, broken, cut short, or too large.
-        MemoryError: there was too little; which is not the bytes' fault.
+        DecodeError: the bytes are empty, of no known format, broken, cut short, or too large.
+        MemoryError: there was too little memory, which is not the bytes' fault.
     """
     return turn(*decode_stored(data, max_pixels))
 
 
 def decode_stored(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Tensor, int]:
-    """As `decode`, but lying as it is stored: pixels in channels-last memory, and the orientation to `turn` them by.
+    """Return a picture as it is stored: pixels in channels-last memory, and the orientation to `turn` them by; raises as `decode`.
 
-    To resize to a square and then turn is ten times faster than the other way round, and takes half the memory.
+    Resizing to a square before turning is ten times faster than the other way round, and takes half the memory.
     """
     if not data:
         raise DecodeError("the file is empty")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's of large and odd pictures, torch's of memory that is read only.
+        warnings.simplefilter("ignore")  # Pillow warns of large and odd pictures, torch of read-only memory.
         try:
             return _decode_stored(data, max_pixels)
         except DecodeError:
-            # Megabytes of text, or a wrong checksum of one, do not make the picture worse.
+            # Megabytes of text, or a text with a wrong checksum, do not make the picture worse.
             if bare := without_notes(data):
                 return _decode_stored(bare, max_pixels)
             raise
@@ -105,7 +108,7 @@ def _decode_stored(data: bytes, max_pixels: int) -> tuple[Tensor, int]:
 
 
 def _process_of_jpeg(data: bytes) -> str:
-    """What is unusual of a JPEG's coding process (ITU T.81, table B.1); "" where nothing is."""
+    """Return what is unusual about a JPEG's coding process (ITU T.81, table B.1), or "" if nothing is."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
@@ -116,7 +119,7 @@ def _process_of_jpeg(data: bytes) -> str:
 
 
 def turn(image: Tensor, orientation: int) -> Tensor:
-    """(C, H, W) as stored to upright, by an EXIF orientation, 1 to 8; from 5 on height and width change places."""
+    """Turn a stored image (C, H, W) upright, by an EXIF orientation of 1 to 8. From 5 on, height and width change places."""
     if orientation >= 5:
         image = image.transpose(1, 2)
     mirrored = {2: [2], 3: [1, 2], 4: [1], 6: [2], 7: [1, 2], 8: [1]}.get(orientation)
@@ -124,7 +127,7 @@ def turn(image: Tensor, orientation: int) -> Tensor:
 
 
 def _probe(data: bytes, max_pixels: int) -> ImageFile:
-    """The picture with its header read and no pixel decoded yet."""
+    """Return the picture with its header read and no pixel decoded yet."""
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow refuses above twice this; it sees pictures in pictures too.
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -145,7 +148,7 @@ def _probe(data: bytes, max_pixels: int) -> ImageFile:
 
 
 def _orientation(picture: ImageFile) -> int:
-    """1, which is upright, where there is none, or none that exists."""
+    """Return a picture's EXIF orientation. It is 1, which is upright, if the picture has none, or an invalid one."""
     for name in XMP:
         picture.info.pop(name, None)
     try:
@@ -158,7 +161,7 @@ def _orientation(picture: ImageFile) -> int:
 def _pixels(picture: ImageFile, data: bytes) -> Tensor:
     if picture.format in ("JPEG", "MPO"):
         assert picture.fp is not None
-        # Where zeros follow a cut, libjpeg sees a gray picture and no error. The header, which ends at fp, may hold another.
+        # If zeros follow a cut, libjpeg sees a gray picture and no error. The header, up to fp, may hold a mark of its own.
         if data.find(END_OF_IMAGE, picture.fp.tell()) < 0:
             raise EOFError("the mark of its end is missing")
         if picture.mode in ("RGB", "L"):
@@ -172,12 +175,12 @@ def _pixels(picture: ImageFile, data: bytes) -> Tensor:
 
 
 def _decode_with_torchvision(data: bytes) -> Tensor:
-    """Only JPEG, for speed: torchvision ends the process at some PNGs, and is wrong in silence on other formats."""
+    """Decode a JPEG, for speed. No other format is safe: torchvision ends the process at some PNGs, and is silently wrong on others."""
     return decode_jpeg(torch.frombuffer(data, dtype=torch.uint8))
 
 
 def _decode_with_pillow(picture: ImageFile) -> NDArray[np.uint8]:
-    """(H, W, 3): the decoded frame on a white canvas, band by band."""
+    """Return the decoded frame on a white canvas, (H, W, 3), made band by band."""
     _mend_transparency(picture)
     has_alpha = not _is_alpha_unused(picture)
     frame = picture.tile[0][1] if picture.format == "GIF" and picture.tile else None  # It may be smaller than its GIF.
@@ -197,12 +200,12 @@ def _decode_with_pillow(picture: ImageFile) -> NDArray[np.uint8]:
 
 
 def _is_alpha_unused(picture: ImageFile) -> bool:
-    """In a BMP of 32 bits the fourth byte is alpha or nothing, and viewers take zeros all over for nothing."""
+    """Is the fourth byte of a 32-bit BMP unused? It is alpha or nothing, and viewers treat zeros everywhere as nothing."""
     return picture.format == "BMP" and picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (0, 0)
 
 
 def _mend_transparency(picture: ImageFile) -> None:
-    """Pillow scales the pixels of some PNGs to eight bits, and forgets to scale the colour that is transparent."""
+    """Scale the transparent colour of a PNG. Pillow scales the pixels of some PNGs to eight bits, and forgets this colour."""
     transparent = picture.info.get("transparency")
     if picture.format == "PNG" and picture.tile and transparent is not None:
         match picture.tile[0][3]:
@@ -215,13 +218,13 @@ def _mend_transparency(picture: ImageFile) -> None:
 
 
 def _black_and_white(picture: Image.Image) -> tuple[float, float]:
-    """Gray of more than eight bits: which values are black and white. 32 bits have no agreed range: the extremes are."""
+    """Return the values that are black and white in gray of more than eight bits. 32 bits have no agreed range: the extremes are used."""
     tags = getattr(picture, "tag_v2", {})  # TIFF's
     if picture.mode in ("I", "F") and picture.format != "PNG":
         extremes: Any = picture.getextrema()
         black, white = extremes
         if black < 0 and tags.get(SAMPLE_FORMAT, (1,))[0] == UNSIGNED:
-            raise ValueError("its values need all of 32 bits")  # Pillow takes them for negative ones.
+            raise ValueError("its values need all of 32 bits")  # Pillow reads them as negative values.
     else:
         black, white = 0, 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1
     return (white, black) if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else (black, white)
@@ -237,7 +240,7 @@ def _to_eight_bits(band: Image.Image, black: float, white: float) -> Image.Image
 
 
 def _to_rgb(band: Image.Image) -> NDArray[np.uint8]:
-    """What is transparent is shown on white."""
+    """Convert a band to RGB, (H, W, 3). Transparent pixels are shown on white."""
     if band.has_transparency_data:
         layer = band.convert("LA" if band.mode == "La" else "RGBA").convert("RGBA")
         band = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)

@@ -1,11 +1,11 @@
-"""What a file is that is no picture we read, by its first bytes: for error messages."""
+"""The kinds of files that are no pictures we read, recognised by their first bytes, for error messages."""
 
 import re
 
 HEAD_BYTES = 512
-"""Of a file that are looked at."""
+"""The number of bytes at a file's beginning that are checked."""
 TEXT = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\n\r\f")
-"""Bytes of plain text."""
+"""The bytes of plain text."""
 CONVERT = "convert it to JPEG or PNG"
 
 FILE_KINDS: tuple[tuple[bytes, str, str], ...] = (
@@ -47,11 +47,11 @@ FILE_KINDS: tuple[tuple[bytes, str, str], ...] = (
     (rb"\x00\x05\x16[\x00\x07]\x00\x02\x00\x00", "the shadow file of a Mac (AppleDouble)", "leave it out"),
     (rb"\x00+$", "nothing but zeros", "fetch it again"),
 )  # fmt: skip
-"""Beginning, as a regular expression; what that is; and what to do."""
+"""The kinds: a file's beginning as a regular expression, what such a file is, and what to do with it."""
 
 
 def name_kind(data: bytes) -> str:
-    """Say what a file is and what to do; "" of what is not known."""
+    """Return what a file is and what to do with it, or "" if its kind is not known."""
     head = data[:HEAD_BYTES]
     for beginning, name, advice in FILE_KINDS:
         if re.match(beginning, head, re.DOTALL | re.IGNORECASE):

@@ -1,4 +1,4 @@
-"""How many requests a process has under way: fewer while storage says that it is too many."""
+"""The number of requests that a process has under way. It falls while storage says that they are too many."""
 
 import threading
 from collections.abc import Iterator
@@ -6,14 +6,14 @@ from contextlib import contextmanager
 
 
 class Pace:
-    """Places for requests, shared by all threads: half as many after each `slow_down`, slowly more again with each success.
+    """The places for requests, shared by all threads. Each `slow_down` halves their number, and successes slowly raise it again.
 
-    Requests that wait each for itself are not fewer in all: while half are refused, a detector that needs 100 images a
-    second asks 200 times.
+    If each request only waited by itself, the requests would not be fewer in all. While half of them are refused, a detector that needs
+    100 images per second makes 200 requests per second.
 
     Args:
-        num_most: places while all goes well.
-        num_fewest: places that are left in any case; who has one waits longer after each refusal.
+        num_most: the number of places while no request is refused.
+        num_fewest: the number of places that always remain. A request with such a place waits longer after each refusal.
     """
 
     def __init__(self, num_most: int, num_fewest: int) -> None:
@@ -36,11 +36,11 @@ class Pace:
                 self._changed.notify_all()
 
     def slow_down(self) -> None:
-        """The store has refused a request, as one too many."""
+        """Halve the number of places: the store has refused a request as one too many."""
         with self._changed:
             self.num_places = max(self._num_fewest, self.num_places / 2)
 
     def succeed(self) -> None:
-        """The store has answered at once: one place more after as many answers as there are places."""
+        """Raise the number of places: the store has answered at once. As many answers as there are places add one place."""
         with self._changed:
             self.num_places = min(self._num_most, self.num_places + 1 / self.num_places)

@@ -6,14 +6,14 @@ import zlib
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NOTES = (b"tEXt", b"zTXt", b"iTXt", b"tIME")
 SHOWN = (b"tRNS", b"eXIf")
-"""Parts that a picture can do without, and that change how it looks to us."""
+"""The optional parts that change how a picture looks to us."""
 
 
 def without_notes(data: bytes) -> bytes | None:
-    """Return a PNG without its notes, and without other parts that it does not need whose checksum is wrong.
+    """Return a PNG without its notes, and without other optional parts whose checksum is wrong.
 
     Returns:
-        None where it has none of these, or is no PNG.
+        The PNG without these parts; None if it has none of them, or is no PNG.
     """
     if not data.startswith(SIGNATURE):
         return None

@@ -1,4 +1,4 @@
-"""Reading images: exactly the version that was listed, or an error."""
+"""The reading of images: exactly the version that was listed, or an error."""
 
 import os
 import re
@@ -13,11 +13,12 @@ from pipeline.storage.local import local_etag
 from pipeline.urls import bucket_and_key, is_local, is_s3
 
 NUM_REQUESTS, NUM_FEWEST_REQUESTS = 64, 4
-"""At once, by a process: 64 hide a latency of 40 ms behind one decoding core; 4 are left when storage says SlowDown."""
+"""The most and the fewest requests at once per process. 64 requests hide a latency of 40 ms behind one decoding core; 4 remain when storage
+says SlowDown."""
 PACE = Pace(NUM_REQUESTS, NUM_FEWEST_REQUESTS)
 
 ODD_KEY = re.compile(r"^/|//|(^|/)\.{1,2}(/|$)|[\x00-\x1f\x7f]|/$")
-"""Keys that obstore refuses, or worse, reads as another object's: they go through s3fs."""
+"""The keys that obstore refuses or, worse, reads as the key of another object. They go through s3fs."""
 
 
 class ChangedError(OSError):
@@ -25,18 +26,18 @@ class ChangedError(OSError):
 
 
 class Content(NamedTuple):
-    """What was read, and how many requests for it had to be repeated."""
+    """The bytes that were read, and the number of requests for them that had to be repeated."""
 
     data: bytes
     num_retries: int = 0
 
 
 def read_version(uri: str, etag: str, size_bytes: int | None) -> Content:
-    """The content of exactly the version that was listed; an empty etag takes any.
+    """Return the content of exactly the version that was listed. An empty etag accepts any version.
 
     Raises:
-        ChangedError: it is another version now, or its length is not the one listed.
-        Exception: whatever the store raises, after its retries.
+        ChangedError: the object is another version now, or its length is not the one listed.
+        Exception: any error that the store raises, after its retries.
     """
     if is_local(uri):
         content = Content(_read_local(uri, etag))
@@ -73,7 +74,7 @@ def _read_s3(uri: str, etag: str) -> Content:
 
 
 def _get(bucket: str, key: str, etag: str) -> Content:
-    """Once in a way that tells whether the store is overloaded; then as long as it takes."""
+    """Request an object once in a way that shows whether the store is overloaded. If that fails, retry for as long as it takes."""
     from pipeline.storage import s3  # takes a quarter of a second to import, and local files do not need it
 
     options: Any = {"if_match": f'"{etag}"'} if etag else {}
@@ -92,7 +93,7 @@ def _get(bucket: str, key: str, etag: str) -> Content:
 
 
 def _check_version(wanted: str, found: str | None) -> None:
-    """A store, or a gateway before it, may not know If-Match."""
+    """Check the version that was returned: a store, or a gateway before it, may not know If-Match."""
     if wanted and found and found.removeprefix("W/").strip('"') != wanted:  # W/: a gateway has changed the encoding
         raise ChangedError(f"the object has changed since it was listed ({wanted} then, {found} now)")
 

@@ -1,4 +1,5 @@
-"""The run: list, plan, detect, commit, and reconcile.
+"""The inference run: it lists, plans, detects, commits, and reconciles.
 
-`run` holds them together. `plan` decides what is left to do, `failures` when a run must stop, `estimate` and `cost` what it takes.
+`run` calls the other modules. `plan` decides what is left to do, and `failures` decides when a run must stop.
+`estimate` predicts what a run takes, and `cost` counts what it costs.
 """

@@ -1,4 +1,4 @@
-"""A range of days, one run a day: stopped and started again, days that are done plan nothing."""
+"""The backfill of a range of days, with one run per day. If it is stopped and started again, days that are done plan nothing."""
 
 import logging
 import tempfile
@@ -21,17 +21,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BackfillSummary(Summary):
-    """The sum of the days' runs; run_id is the last one's."""
+    """The sum of the days' runs. Its run_id is that of the last run."""
 
     days: dict[str, Summary]
-    """By date, ISO 8601."""
+    """The summary of each day's run, by date (ISO 8601)."""
 
 
 def backfill(settings: InferSettings) -> BackfillSummary:
-    """Run each day of `settings.dates` over the images modified on it; all are listed once, and share a place of work.
+    """Run each day of `settings.dates` over the images modified on it.
+
+    All images are listed once, and all runs share a place of work.
 
     Raises:
-        SsdBatchError: as `infer`, of the first day that fails; the days before it are done.
+        SsdBatchError: as `infer`, for the first day that fails; the days before it are done.
     """
     assert settings.dates
     started, dates = time.monotonic(), days(settings.dates)
@@ -63,11 +65,11 @@ def backfill(settings: InferSettings) -> BackfillSummary:
 
 
 def _of_day(settings: InferSettings, day: date) -> InferSettings:
-    """What a person would give to run this day alone."""
+    """Return the settings that a person would give to run this day alone."""
     between = {"since": midnight(day), "until": midnight(day + timedelta(days=1))}
     return settings.model_copy(update={"dates": None, "run_date": day} | between)
 
 
 def midnight(day: date) -> datetime:
-    """When it begins, in UTC."""
+    """Return the time at which a day begins, in UTC."""
     return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Two models on the same images: how far they agree, and where they differ."""
+"""The comparison of two models on the same images: how far they agree, and where they differ."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -26,18 +26,15 @@ from pipeline.table.delta import ResultTable
 from pipeline.table.query import query
 
 NUM_DIFFERING = 20
-"""Images that are named."""
+"""The maximum number of differing images that a comparison names."""
 
 Found = list[dict[str, Any]]
-"""`detections` of a row."""
+"""The `detections` of a row."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """What one of the models did with the sample; scores and counts are of what reaches the threshold.
-
-    images_per_s: from the first results on, null where they came at once, or had been detected before.
-    """
+    """The results of one of the models on the sample. Scores and counts are of the detections that reach the threshold."""
 
     model_name: str
     model_digest: str
@@ -45,42 +42,47 @@ class Side:
     num_detections: int
     mean_score: float | None
     images_per_s: float | None
+    """The images per second from the first results on; null where they came at once, or the images had been detected before."""
     per_class: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """An image, how many of its boxes only one of the models has, and what they found that reaches the threshold."""
+    """An image in which the models differ."""
 
     uri: str
     num_differences: int
+    """The number of boxes that only one of the models has."""
     found_against: Found
+    """The detections of the model `against` that reach the threshold."""
     found: Found
+    """The detections of the new model that reach the threshold."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model against another.
-
-    num_images: of the sample; num_compared: of those that both have detected; num_agreeing: of these, those without a
-    difference; agreement: as a share, null where nothing could be compared; differing: those that differ most.
-    """
+    """The comparison of a new model with the model `against`."""
 
     num_images: int
+    """The number of images in the sample."""
     num_compared: int
+    """The number of images in which both models have detected."""
     num_agreeing: int
+    """The number of compared images without a difference."""
     agreement: float | None
+    """The share of the compared images without a difference; null where nothing could be compared."""
     score_thresh: float
     against: Side
     new: Side
     differing: list[Difference]
+    """The images that differ most."""
 
 
 def canary(settings: CanarySettings) -> Comparison:
-    """Detect with both models in a sample, each in a run of its own, and compare what the table holds of it.
+    """Detect in a sample with both models, each in a run of its own, and compare what the table holds of it.
 
     Raises:
-        SettingError: before anything is started or written; the models are one and the same, for example.
+        SettingError: the models are the same, for example; it is raised before anything is started or written.
         SsdBatchError: as `pipeline.inference.run.infer`.
     """
     against, new = read_files(settings.against), read_files(settings.model)
@@ -98,7 +100,7 @@ def canary(settings: CanarySettings) -> Comparison:
 
 def _detect_with_both(settings: CanarySettings, packages: Sequence[PackageFiles], table_url: str, listed: Path) -> None:
     knobs = {name: getattr(settings, name) for name in InputSettings.model_fields}
-    with ExitStack() as stack:  # of one place of work
+    with ExitStack() as stack:  # keeps the place of work that both runs share
         for url, package in zip((settings.against, settings.model), packages, strict=True):
             own = InferSettings(**knobs, table=table_url, model=url)
             execute(RunTask(own, ResultTable(table_url), package, listed.parent, listed), stack)
@@ -107,7 +109,7 @@ def _detect_with_both(settings: CanarySettings, packages: Sequence[PackageFiles]
 def _rows(
     table: ResultTable, package: PackageFiles, keys: Sequence[dict[str, str]], score_thresh: float
 ) -> dict[str, Found | None]:
-    """By uri, what a model found in the sample that reaches the threshold; None where it failed."""
+    """Return the detections of a model in the sample that reach the threshold, by uri; None where an image failed."""
     sql = f"SELECT uri, etag, detections FROM history WHERE model_digest = {literal(package.digest)}"
     with query(table, sql) as relation:
         found = {(uri, etag): detections for uri, etag, detections in relation.fetchall()}
@@ -175,10 +177,10 @@ def _compare(
 
 
 def count_differences(against: Sequence[Detections], new: Sequence[Detections], num_labels: int) -> list[int]:
-    """Of each image, the boxes that only one of the models has; one that moved, or changed its class, counts once.
+    """Count in each image the boxes that only one of the models has. A box that moved, or changed its class, counts once.
 
-    What the first model found is taken for what stands in the image, and the second measured on that, by the rule of
-    `model.average_precision.average_precisions`: the same label, and an IoU above 0.5.
+    The detections of the first model are treated as the objects in the image, and the second model is measured on them. The rule is
+    that of `model.average_precision.average_precisions`: the same label, and an IoU above 0.5.
     """
     truths = [plain_truth(found.boxes_xyxy, found.labels) for found in against]
     counts = [0] * len(truths)
@@ -188,7 +190,7 @@ def count_differences(against: Sequence[Detections], new: Sequence[Detections], 
 
 
 def to_detections(found: Found, labels: dict[str, int]) -> Detections:
-    """`detections` of a row as tensors, best first, with labels by their name."""
+    """Return the `detections` of a row as tensors, best first; `labels` maps the name of a label to its number."""
     best_first = sorted(found, key=lambda one: -one["score"])
     return Detections(
         torch.tensor([[one[side] for side in ("xmin", "ymin", "xmax", "ymax")] for one in best_first]).reshape(-1, 4),

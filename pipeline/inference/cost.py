@@ -1,4 +1,4 @@
-"""What a run costs: the nodes of its cluster, for as long as it runs."""
+"""The cost of a run: the nodes of its cluster, for the time that it runs."""
 
 import time
 from collections.abc import Callable
@@ -10,16 +10,16 @@ SECONDS_PER_HOUR = 3600
 
 
 class Cost:
-    """Node-hours so far, and their price.
+    """The node-hours of a run so far, and their price.
 
-    Nodes are counted now and then, because clusters grow and shrink; what was before the first count goes by that.
+    Nodes are counted from time to time, because clusters grow and shrink. The time before the first count is charged by that count.
 
     Args:
-        price_per_node_hour: in any unit; None where it is not known.
-        max_cost: in the same unit; None is no limit.
-        count_nodes: of the cluster, at the time.
-        started_s: when the run began, by `time.monotonic`.
-        interval_s: seconds between counts.
+        price_per_node_hour: the price, in any unit; None where it is not known.
+        max_cost: the limit, in the same unit; None means no limit.
+        count_nodes: returns the number of nodes that the cluster has at the time.
+        started_s: the time at which the run began, by `time.monotonic`.
+        interval_s: the seconds between counts.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class Cost:
 
     @property
     def cost(self) -> float | None:
-        """Up to now; None where no price is known."""
+        """The cost up to now; None where no price is known."""
         if self._price is None:
             return None
         node_s = self._node_s + self._num_nodes * (time.monotonic() - self._counted_s)
         return node_s / SECONDS_PER_HOUR * self._price
 
     def check(self) -> None:
-        """Count the nodes, when it is time.
+        """Count the nodes, if `interval_s` has passed since the last count.
 
         Raises:
             SsdBatchError: the run has cost more than `max_cost`.
@@ -65,8 +65,8 @@ class Cost:
         """Put the cost into a run's record.
 
         Args:
-            record: of the run.
-            num_images: that the run has detected or failed.
+            record: the record of the run.
+            num_images: the number of images that the run detected or that failed in it.
         """
         cost = record.cost = self.cost
         record.num_nodes = self._most_nodes

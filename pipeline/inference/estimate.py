@@ -1,4 +1,4 @@
-"""What a run would take, by what an earlier one of the same table took."""
+"""The estimate of what a run would take, from what an earlier run of the same table took."""
 
 from dataclasses import dataclass
 
@@ -8,35 +8,40 @@ from pipeline.table.delta import ResultTable
 from pipeline.table.query import query
 
 LONG_S = 60
-"""Runs that streamed for less say little of how fast they were; they are taken where no other is there."""
+"""The seconds of streaming from which a run's throughput is reliable. A shorter run is used where there is no longer one."""
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """How fast a finished run was, from its first results on.
-
-    run_id: which; model_digest: its model; images_per_s: of a detector; start_up_s: to the first results.
-    """
+    """The throughput of a finished run, from its first results on."""
 
     run_id: str
+    """The id of the run."""
     model_digest: str
+    """The digest of the run's model."""
     images_per_s: float
+    """The images per second of one detector."""
     start_up_s: float
+    """The seconds from the start of the run to its first results."""
     num_detectors: int
     num_nodes: int
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Hours, and money where a price is known, with so many detectors."""
+    """The hours and the cost of a run with a given number of detectors."""
 
     num_detectors: int
     hours: float
     cost: float | None
+    """The cost; None where no price is known."""
 
 
 def last_throughput(table: ResultTable, model_digest: str) -> Throughput | None:
-    """Of the last run that is done, of the same model if there is one; None where the table has no such record."""
+    """Return the throughput of the last run that is done; None where the table has no such record.
+
+    A run of the same model is preferred, and among these a run that streamed for at least `LONG_S`.
+    """
     if not table.exists:
         return None
     sql = f"""
@@ -52,13 +57,15 @@ def last_throughput(table: ResultTable, model_digest: str) -> Throughput | None:
 def estimates(
     num_images: int, seen: Throughput, num_detectors: int, price_per_node_hour: float | None
 ) -> list[Estimate]:
-    """For 1, 2, 4 and so on detectors, and at last for `num_detectors`; each as fast as then, as many a node as then.
+    """Return an estimate for 1, 2, 4 and so on detectors, and a last one for `num_detectors`.
+
+    Detectors are assumed to be as fast as in the measured run, with as many of them per node.
 
     Args:
-        num_images: planned.
-        seen: how fast they were.
-        num_detectors: the most; 0 = as many as then.
-        price_per_node_hour: None where it is not known.
+        num_images: the number of planned images.
+        seen: the throughput of the measured run.
+        num_detectors: the largest number of detectors; 0 means as many as in the measured run.
+        price_per_node_hour: the price; None where it is not known.
     """
     most = num_detectors or seen.num_detectors
     numbers = [2**power for power in range(most.bit_length()) if 2**power < most]

@@ -1,4 +1,4 @@
-"""How the images of a run fail: whether so many fail that something around them is broken."""
+"""The check whether so many images of a run fail that something around them is broken."""
 
 from collections import Counter
 
@@ -12,27 +12,28 @@ from pipeline.table.query import OWN_ERRORS
 
 DEFAULT_SHARE = 0.5
 WINDOW_IMAGES = 1000
-"""Looked at together while a run goes on."""
+"""The number of images whose failures are checked together during a run."""
 FEW_IMAGES = 20
-"""Of fewer, failures that are the images' own tell nothing of what is around them."""
+"""The number of images below which failures that are the images' own do not count: they say nothing about what is around them."""
 BYTES_AT_FAULT = "decode"
-"""The stage of failures that are the images' own, and will not pass."""
+"""The stage of failures that are the images' own and permanent."""
 AGAIN = "The next run tries them again; where so many images are broken, give --max-failed-share 1"
 
 FailureKind = tuple[str, str]
-"""error_stage and error_type."""
+"""The kind of a failure: error_stage and error_type."""
 
 
 class Failures:
     """Counts failures by kind as rows come in.
 
-    Images that have failed before, in a run that counts, are left out where no share is given: they were to be expected.
+    Where no share is given, images that failed before, in a run that counts, are left out: their failures are expected.
 
     Args:
-        max_share: of the planned images, that may fail; None takes `DEFAULT_SHARE` of those that are tried for the first time.
+        max_share: the share of the planned images that may fail. None means `DEFAULT_SHARE` of the images that are tried for the
+            first time.
 
     Attributes:
-        are_systemic: something around the images is broken, as most of them failed: the failures were no attempts.
+        are_systemic: True if so many images failed that something around them is broken. Their failures then do not count as attempts.
     """
 
     def __init__(self, max_share: float | None) -> None:
@@ -45,11 +46,11 @@ class Failures:
         self.are_systemic = False
 
     def take(self, rows: pa.Table) -> int:
-        """Add rows of the table, with the column `IS_FIRST`; how many of them failed.
+        """Add rows of the table, with the column `IS_FIRST`, and return how many of them failed.
 
         Raises:
-            TargetMissedError: of a thousand images, more than half have failed alike. Bytes at fault count in the first thousand
-                only: later ones may lie in a folder of broken files.
+            TargetMissedError: more than half of a thousand images failed alike. Bytes at fault count in the first thousand only:
+                later images may be in a folder of broken files.
         """
         failed = rows.filter(pc.equal(rows["status"], "failed"))
         kinds = list(zip(*(failed[name].to_pylist() for name in ("error_stage", "error_type")), strict=True))
@@ -78,10 +79,10 @@ class Failures:
                 )
 
     def check(self, summary: Summary) -> None:
-        """Hold the end of a run against the failures that it may have.
+        """Check the failures at the end of a run against the share that may fail.
 
         Raises:
-            TargetMissedError: it has more.
+            TargetMissedError: more images failed.
         """
         num_first = self._kinds.total()
         if self._num_first < FEW_IMAGES:

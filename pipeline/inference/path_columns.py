@@ -1,4 +1,4 @@
-"""Columns from an image's path: by a template of folders, or Hive style (`camera=7/date=2026-01-31/`) by itself."""
+"""The columns from an image's path: named by a template of folders, or by Hive-style folders (`camera=7/date=2026-01-31/`)."""
 
 import re
 from dataclasses import dataclass, replace
@@ -25,20 +25,22 @@ MAX_COLUMNS = 20
 
 @dataclass(frozen=True)
 class PathColumn:
-    """A column of the table that comes from `uri`: the SQL for its text, null where a path has none, and its type."""
+    """A column of the table that comes from `uri`."""
 
     name: str
     text: str
+    """The SQL for the column's text; null where a path has none."""
     type: pa.DataType | None = None
+    """The column's type; None until it is known."""
 
     @property
     def value(self) -> str:
-        """The SQL for its typed value; null for a text that is none of the type."""
+        """The SQL for the column's typed value; null for a text that is not of the type."""
         return f"TRY_CAST({self.text} AS {SQL_TYPES[self.type]})"
 
 
 def check_setting(setting: str) -> str:
-    """A setting that can be used, as it is.
+    """Return a setting unchanged, if it can be used.
 
     Raises:
         ValueError: it is neither `hive`, nor `none`, nor a template.
@@ -49,12 +51,12 @@ def check_setting(setting: str) -> str:
 
 
 def template(setting: str) -> list[PathColumn]:
-    """The columns of a template such as `camera={camera}/date={date:date}`.
+    """Return the columns of a template such as `camera={camera}/date={date:date}`.
 
-    It stands for whole folders, one after the other, as near to the file as they fit.
+    A template matches whole folders, one after the other, as near to the file as they fit.
 
     Raises:
-        ValueError: what is wrong in it.
+        ValueError: the template is wrong; the message says why.
     """
     literals, fields = FIELD.split(setting.strip("/"))[::2], FIELD.findall(setting)
     names = [TYPED_NAME.fullmatch(field) for field in fields]
@@ -75,19 +77,23 @@ def template(setting: str) -> list[PathColumn]:
 
 
 def path_columns(db: duckdb.DuckDBPyConnection, listed: str, setting: str, known: pa.Schema) -> list[PathColumn]:
-    """The columns that the paths of a listing have.
+    """Return the columns that the paths of a listing have.
 
-    A column that the table has keeps its type. Of a new one that has no type in the template, texts that all are ISO
-    dates make a date, whole numbers without leading zeros an int, and others a string.
+    A column that the table has keeps its type. A new column without a type in the template gets its type from its texts:
+
+    - date, if all texts are ISO dates.
+    - int, if all texts are whole numbers without leading zeros.
+    - string, otherwise.
 
     Args:
-        db: where the listing is.
-        listed: its name there; it has a column uri.
+        db: the database with the listing.
+        listed: the listing's name in the database; it has a column uri.
         setting: a template, `hive` or `none`.
         known: the table's columns so far.
 
     Raises:
-        SettingError: a template fits no path, Hive's folders make too many columns, or the table has one of another kind.
+        SettingError: a template fits no path, Hive-style folders make too many columns, or the table's column has a type that no path
+            gives.
     """
     columns = _hive(db, listed) if setting == HIVE else [] if setting == NONE else template(setting)
     fields = {field.name.lower(): field for field in known}
@@ -107,7 +113,7 @@ def path_columns(db: duckdb.DuckDBPyConnection, listed: str, setting: str, known
 
 
 def _hive(db: duckdb.DuckDBPyConnection, listed: str) -> list[PathColumn]:
-    """A column for each name before a `=` in a folder's name, but for the names of our own columns."""
+    """Return a column for each name before a `=` in a folder's name, except the names of the table's own columns."""
     folders = f"SELECT unnest(string_split(uri, '/')[:-2]) AS folder FROM {listed} WHERE contains(uri, '=')"
     found = db.execute(
         f"SELECT DISTINCT lower(regexp_extract(folder, '^({NAME})=', 1)) AS name FROM ({folders}) WHERE name <> '' ORDER BY name"

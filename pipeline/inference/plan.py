@@ -1,4 +1,7 @@
-"""What is left to do: the listing, less what the table already holds for this model; and whether all of it was done."""
+"""The plan of a run, and the check that all of it was done.
+
+The plan is the listing, less what the table already holds for this model.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -20,31 +23,32 @@ DOUBLED = (
 )
 ITS_OWN = f"error_type IN ({', '.join(map(literal, OWN_ERRORS))})"
 DAY = 8
-"""Characters of a run's id that are the date at which it began."""
+"""The number of characters at the start of a run's id that are the date at which it began."""
 WORK_GROUP_ROWS = 2048
-"""Rows of a row group of the work: whoever wants some rows reads this many. DuckDB makes no smaller ones."""
+"""The number of rows per row group in the file of planned images. A reader that wants some rows reads this many. DuckDB makes no
+smaller row groups."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts of keys (uri, etag): listed = already_ok + already_failed + planned."""
+    """The counts of keys (uri, etag): listed = already_ok + already_failed + planned."""
 
     listed: int
     already_ok: int
     already_failed: int
     planned: int
     path_columns: pa.Schema = field(default_factory=lambda: pa.schema([]))
-    """Columns that come from the images' paths."""
+    """The columns that come from the images' paths."""
     num_unfit: int = 0
-    """Planned images whose path lacks one of these columns, or has another type there."""
+    """The number of planned images whose path lacks one of these columns, or has another type there."""
     buckets: tuple[str, ...] = ()
-    """S3 buckets of the planned images."""
+    """The S3 buckets of the planned images."""
     planned_bytes: int | None = None
-    """Of the planned images; None where the size of one is not known."""
+    """The bytes of the planned images; None where the size of an image is not known."""
 
     @property
     def already_done(self) -> int:
-        """Detected, or failed for good, in an earlier run."""
+        """The number of keys that were detected, or failed for good, in an earlier run."""
         return self.already_ok + self.already_failed
 
 
@@ -60,28 +64,35 @@ def make_plan(
 ) -> Plan:
     """Anti-join a listing with the table, and write the rows that are left.
 
-    A key is done when its row is ok, could not be decoded (the same bytes never will be), or has failed on `max_attempts` days in a
-    way that is its own; and when it is the latest version of its URI in the table. An earlier version that has come back is
-    planned again, and its new row replaces the old one. Where the listing itself has several versions of a URI, each may be done.
-    Runs that begin on one day (UTC) are one attempt, and failures of a run with too many of them are none.
+    A key is done when it is the latest version of its URI in the table, and one of these holds:
+
+    - Its row is ok.
+    - Its image could not be decoded; the same bytes never will be.
+    - Its image has failed on `max_attempts` days, with an error that is the image's own (`OWN_ERRORS`).
+
+    An earlier version that has come back is planned again, and its new row replaces the old one. Where the listing itself has
+    several versions of a URI, each may be done.
+
+    Runs that begin on the same day (UTC) count as one attempt. Failures of a run with too many failures count as no attempt.
 
     Args:
-        listing: Parquet file as `list_inputs` writes it.
+        listing: the Parquet file that `list_inputs` wrote.
         table: the results so far.
-        model_digest: whose results count.
-        run_id: of the run that is planned.
-        max_attempts: days on which an image is tried that fails by itself.
-        work: the Parquet file to write: the listing's columns, num_attempts, this one counted, `IS_RETRY`, `IS_FIRST`, and those of the path.
+        model_digest: the digest of the model whose results count.
+        run_id: the id of the run that is planned.
+        max_attempts: the number of days on which an image is tried that fails with an error of its own.
+        work: the Parquet file to write. It has the listing's columns, `IS_RETRY`, `IS_FIRST`, the path's columns, and num_attempts,
+            which counts this attempt.
         path_columns_setting: a template, `hive` or `none`.
-        retried_stages: failures of these are planned again, whatever they were.
+        retried_stages: the stages whose failures are planned again, whatever the failures were.
 
     Raises:
         SettingError: no path fits the template.
-        ReconciliationError: a listed key stands in the table more than once.
+        ReconciliationError: the table holds a listed key more than once.
     """
     source, model = f"read_parquet({literal(str(listing))})", literal(model_digest)
     stages, today = ", ".join(map(literal, retried_stages)), literal(run_id[:DAY])
-    # A view: of a CTE that is named twice DuckDB would keep all rows.
+    # A view, because DuckDB would keep all rows of a CTE that is named twice.
     known = f"""
         CREATE TEMP VIEW known AS SELECT uri, etag, run_id, processed_at, status,
             num_attempts = 0 AS is_first, greatest(1, num_attempts + (left(run_id, {DAY}) <> {today})::INTEGER) AS next_attempt,
@@ -140,21 +151,23 @@ def make_plan(
 
 @dataclass(frozen=True)
 class Tally:
-    """Rows that the table holds of the keys of a plan, by status; keys without one, and rows beyond one a key."""
+    """The number of rows that the table holds for the keys of a plan, by status."""
 
     ok: int
     failed: int
     missing: int
+    """The number of keys without a row."""
     doubled: int
+    """The number of rows beyond one row per key."""
 
 
 def tally(listing: Path, table: ResultTable, model_digest: str) -> Tally:
     """Count the rows of a listing's keys in the table as it is now.
 
     Args:
-        listing: as `make_plan` was given it.
-        table: as it is at the end of the run.
-        model_digest: whose results count.
+        listing: the listing that the plan was made from, as a Parquet file.
+        table: the results at the end of the run.
+        model_digest: the digest of the model whose results count.
     """
     with connect(table) as db:
         counts = db.execute(
@@ -170,16 +183,16 @@ def tally(listing: Path, table: ResultTable, model_digest: str) -> Tally:
 
 
 def reconcile(plan: Plan, ok: int, failed: int, found: Tally) -> None:
-    """Hold a run against the table: each listed key has one row, and as many of each status as were counted.
+    """Check a run against the table: each listed key has one row, and each status has as many rows as were counted.
 
     Args:
-        plan: made at the start.
-        ok: images the run detected.
-        failed: images the run could not detect.
-        found: the table at the end.
+        plan: the plan that was made at the start.
+        ok: the number of images that the run detected.
+        failed: the number of images that the run could not detect.
+        found: the counts in the table at the end.
 
     Raises:
-        ReconciliationError: rows are missing, doubled, or of another status.
+        ReconciliationError: rows are missing, doubled, or have another status.
     """
     expected = Tally(plan.already_ok + ok, plan.already_failed + failed, missing=0, doubled=0)
     if found.doubled:

@@ -20,7 +20,7 @@ from pipeline.table.delta import ResultTable
 
 @dataclass(frozen=True)
 class RunTask:
-    """What a run is given to do, and who it is."""
+    """The task of a run: what it is to do, and its identity."""
 
     settings: InferSettings
     table: ResultTable
@@ -34,7 +34,7 @@ class RunTask:
 
     @cached_property
     def run_id(self) -> str:
-        """The run's name. Names are in order of the times at which the runs began."""
+        """The run's name. Names sort by the time at which the runs began."""
         return f"{self.began:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
 
     @property
@@ -44,7 +44,7 @@ class RunTask:
 
     @property
     def lag_s(self) -> float | None:
-        """The seconds from when the run was due to its start; None where no schedule wanted it."""
+        """The seconds from the time at which the run was due to its start; None for a run without a schedule."""
         due_at = self.settings.due_at
         return (self.began - due_at).total_seconds() if due_at else None
 
@@ -69,10 +69,10 @@ class RunTask:
         }
 
     def plan(self) -> Plan:
-        """Plan what the table as it is now does not hold yet."""
+        """Plan the images that the table, in its current version, does not hold yet."""
         return make_plan(
             self.listing,
-            ResultTable(self.table.url),  # its own view of the table: the run's is the committer's while it runs
+            ResultTable(self.table.url),  # its own view of the table: the committer uses that of the run meanwhile
             self.package.digest,
             self.run_id,
             self.settings.max_attempts,
@@ -88,13 +88,13 @@ class Prepared:
 
     task: RunTask
     skipped: int
-    """The number of names that were listed and are no images."""
+    """The number of listed names that are not images."""
     plan: Plan
     seen: list[str]
     """The table's data files before it was planned."""
 
     def counts(self) -> dict[str, int]:
-        """Return what is known of the run before it does anything."""
+        """Return the counts that are known before the run does anything."""
         return {
             "listed": self.plan.listed,
             "skipped": self.skipped,
@@ -103,7 +103,7 @@ class Prepared:
         }
 
     def summary(self, ok: int = 0, failed: int = 0) -> Summary:
-        """Return what the run has done so far."""
+        """Return the summary of what the run has done so far."""
         task, wall_s = self.task, time.monotonic() - self.task.started_s
         return Summary(
             task.run_id, task.table.url, task.package.digest, **self.counts(), ok=ok, failed=failed,
@@ -112,7 +112,7 @@ class Prepared:
 
 
 def prepare(task: RunTask) -> Prepared:
-    """List and plan.
+    """List the images, and plan the run.
 
     Raises:
         SettingError: the input can't be listed, or a setting does not fit it.
@@ -135,7 +135,7 @@ def _list(task: RunTask) -> int:
 
 
 def dry_run(prepared: Prepared) -> DryRunSummary:
-    """Return what the run would do, and what it would take."""
+    """Return the summary of what the run would do, with estimates of what it would take."""
     measured = last_throughput(prepared.task.table, prepared.task.package.digest)
     expected = _estimates(prepared, measured) if measured else []
     return DryRunSummary(

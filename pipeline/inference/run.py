@@ -1,4 +1,4 @@
-"""One run: prepare it, detect and commit what is planned, and reconcile the table with the plan."""
+"""The run from start to end: prepare it, detect and commit what is planned, and reconcile the table with the plan."""
 
 import json
 import logging
@@ -39,12 +39,13 @@ logger = logging.getLogger(__name__)
 
 
 def infer(settings: InferSettings) -> Summary:
-    """Detect what the table does not hold yet.
+    """Detect in the images that the table does not hold yet.
 
     Raises:
-        SettingError: before anything is started or written.
-        TargetMissedError: more images failed than may, or most of the last thousand alike; all that was done is in the table.
-        ReconciliationError: rows are missing at the end; what is in the table stays, and the next run does the rest.
+        SettingError: a setting can't be used; it is raised before anything is started or written.
+        TargetMissedError: more images failed than may, or most of the last thousand failed alike. Everything that was done is in
+            the table.
+        ReconciliationError: rows are missing at the end. The rows in the table stay, and the next run does the rest.
     """
     with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder, ExitStack() as stack:
         task = RunTask(settings, ResultTable(settings.table), read_files(settings.model), Path(folder))
@@ -55,8 +56,8 @@ def execute(task: RunTask, stack: ExitStack) -> Summary:
     """Do a run, from listing to reconciliation; raises as `infer`.
 
     Args:
-        task: what is to be done.
-        stack: keeps the place of work that the run enters, until its owner leaves it; the next run uses it, too.
+        task: the task of the run.
+        stack: keeps the place of work that the run enters, until the owner of the stack leaves it. The next run uses the place too.
     """
     with logs.of_run(task.run_id):
         try:
@@ -72,7 +73,7 @@ def execute(task: RunTask, stack: ExitStack) -> Summary:
                 return prepared.summary()
             with _recorded(task) as record:
                 return _summary(prepared, record)
-        except (OSError, DeltaError) as error:  # a full disk, say
+        except (OSError, DeltaError) as error:  # for example, a full disk
             raise ended_by(f"table {task.table.url!r}: what was committed stays, and the run ended", error) from error
 
 
@@ -95,7 +96,7 @@ def _recorded(task: RunTask) -> AbstractContextManager[RunRecord]:
 
 
 def _summary(prepared: Prepared, record: RunRecord, ok: int = 0, failed: int = 0) -> Summary:
-    """Return what was done, and put it into the run's record."""
+    """Return the summary of what was done, and put it into the run's record."""
     summary = prepared.summary(ok, failed)
     record.count(**prepared.counts())
     record.ok, record.failed = ok, failed
@@ -104,7 +105,7 @@ def _summary(prepared: Prepared, record: RunRecord, ok: int = 0, failed: int = 0
 
 
 def _detect(prepared: Prepared, stack: ExitStack) -> Summary:
-    """Start who works, hold the table, and let them do what is planned."""
+    """Start the runner, hold the table, and do what is planned."""
     task = prepared.task
     settings, table = task.settings, task.table
     fence = Fence(table, task.run_id, settings.commit_interval_s)
@@ -146,19 +147,19 @@ def _stages(prepared: Prepared) -> Stages:
 
 
 def _shared_name(task: RunTask) -> str:
-    """Return the name of the plan next to the table, where the nodes of a cluster read it."""
+    """Return the name of the file of planned images next to the table, where the nodes of a cluster read it."""
     return f"{task.run_id}.parquet"
 
 
 class Execution:
-    """A run at work, which holds the table.
+    """The execution of a run, which holds the table.
 
     Args:
-        prepared: what is planned; planned once more where another run has ended since.
-        runner: who works.
-        stages: what is done to each image.
+        prepared: the prepared run; it is planned once more if another run has ended since.
+        runner: does the work on the images.
+        stages: the stages that each image passes.
         fence: keeps other runs from writing.
-        record: is told what was done, however the run ends.
+        record: gets what was done, however the run ends.
     """
 
     def __init__(self, prepared: Prepared, runner: Runner, stages: Stages, fence: Fence, record: RunRecord) -> None:
@@ -182,10 +183,10 @@ class Execution:
             raise
 
     def _reconciled(self, ok: int, failed: int) -> Summary:
-        """Check the table at the end."""
+        """Check the table at the end, and return the summary of the run."""
         task = self._task
         summary = _summary(self._prepared, self._record, ok, failed)
-        with self._committer():  # which keeps the hold, while all is counted
+        with self._committer():  # keeps the hold on the table while all rows are counted
             found = tally(task.listing, ResultTable(task.table.url), task.package.digest)
         reconcile(self._prepared.plan, ok, failed, found)
         self._failures.check(summary)
@@ -195,7 +196,7 @@ class Execution:
         return Committer(self._task.table, self._fence, self._task.settings.commit_interval_s, took)
 
     def _commit_all(self) -> tuple[int, int]:
-        """Commit what is planned, once an interval, and return how many images were ok and failed."""
+        """Commit what is planned, once per interval, and return how many images were ok and failed."""
         task = self._task
         observer = self._runner.observer(task.table.url, task.settings.batch_size)
         committer = self._committer(observer.committed)
@@ -213,7 +214,7 @@ class Execution:
     def _stream(self, committer: Committer, observer: RunObserver) -> tuple[int, int]:
         """Send what is planned through the stages, and return how many images were ok and failed.
 
-        What it took is recorded, however it ends.
+        The time and the cost are recorded, however the stream ends.
         """
         settings, num_planned, started_s = self._task.settings, self._prepared.plan.planned, self._task.started_s
         spread = self._runner.spread(num_planned)

@@ -1,21 +1,22 @@
 """The settings of `infer` and `canary`; flags, specs and the schema are made from these classes."""
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.settings import LOCAL, LOCAL_RAY, InputSettings
+from model.config import Frozen
+from pipeline.settings import LOCAL, LOCAL_RAY, InputSettings, Metavar, Place, Url
 
 Stage = Literal["fetch", "decode", "detect"]
 Moment = Annotated[datetime, AfterValidator(lambda time: time if time.tzinfo else time.replace(tzinfo=UTC))]
 
 
 def days(dates: str) -> list[date]:
-    """From the first to the last.
+    """Return the days from the first to the last.
 
     Raises:
-        ValueError: these are no two dates in order.
+        ValueError: the text is neither a date nor two dates in order.
     """
     first, separator, last = dates.partition("/")
     try:
@@ -28,7 +29,7 @@ def days(dates: str) -> list[date]:
 
 
 def check_dates(dates: str) -> str:
-    """A setting that can be used, as it is; raises as `days`."""
+    """Return a setting that can be used, as it is; raises as `days`."""
     days(dates)
     return dates
 
@@ -39,47 +40,78 @@ def _check_path_columns(setting: str) -> str:
     return check_setting(setting)
 
 
-class InferSettings(InputSettings):
-    """Every knob of a run."""
+class SelectionSettings(Frozen):
+    """The settings of which images a run takes, and of the columns that their paths give."""
 
-    table: Annotated[str, Field(min_length=1)]
-    """Delta table of results, local or s3://; made when there is none."""
-    model: Annotated[str, Field(min_length=1)]
-    """Model package: a folder with model.json and model.safetensors; or a published one, as models/blood/latest."""
+    heading: ClassVar[str] = "Days and columns"
+
     since: Moment | None = None
-    """Take only images modified at or after this time (ISO 8601; UTC unless it says otherwise); those without a time are taken."""
+    """Process only images modified at or after this time (ISO 8601, in UTC unless it has a zone). Images without a
+    time are processed, too."""
     until: Moment | None = None
-    """Take only images modified before this time."""
+    """Process only images modified before this time, in the same format as since. Images without a time are processed, too."""
     run_date: date | None = None
-    """The rows' run_date; today, in UTC, unless given."""
+    """Date to store as run_date in the rows of this run. If not set: today, in UTC."""
     due_at: Moment | None = None
-    """When the schedule wanted the run to start: how late it was is in its record, and in metrics. `submit` sets it."""
-    dates: Annotated[str, AfterValidator(check_dates)] | None = None
-    """Days, first and last, as 2026-01-01/2026-01-31: a run for each, of the images modified on it (UTC), under its run_date. Started again, days that are done plan nothing."""
-    max_planned: Annotated[int, Field(ge=1)] | None = None
-    """Stop before anything is started when more images than this are planned: a new model plans everything again."""
-    backfill: bool = False
-    """Never mind max_planned this time."""
-    path_columns: Annotated[str, AfterValidator(_check_path_columns)] = "hive"
-    """Columns from folders: "hive" takes names like camera=7/ by themselves; a template such as "{site}/cam-{camera:int}/{date}" stands for the folders above the file; "none" takes none."""
+    """Time at which the schedule wanted the run to start; `submit` sets it. The run's delay is stored in its record
+    and published in metrics."""
+    dates: Annotated[str, AfterValidator(check_dates), Metavar("DAY/DAY")] | None = None
+    """Days to process, first and last, as 2026-01-01/2026-01-31. Each day is a run of its own, of the images
+    modified on it (UTC), with the day as run_date. If the command is repeated, days that are done plan nothing."""
+    path_columns: Annotated[str, AfterValidator(_check_path_columns), Metavar("TEMPLATE")] = "hive"
+    """Columns to make from folder names. "hive" reads names such as camera=7/, and "none" makes no columns. A
+    template such as "{site}/cam-{camera:int}/{date}" describes the folders above the file."""
+
+
+class FailureSettings(Frozen):
+    """The settings of how failures are treated."""
+
+    heading: ClassVar[str] = "Failures"
+
     max_attempts: Annotated[int, Field(ge=1)] = 3
-    """Days on which an image is tried that fails by itself: it is gone or too large, or ends its process. What fails for what is around it, such as storage, memory or a GPU, is tried again by each run."""
+    """Number of days on which an image is tried that fails by itself: it is missing or too large, or ends its
+    process. Failures of its surroundings, such as storage, memory or a GPU, are tried again by every run."""
     retry_failed: bool = False
-    """Try all failed images once more, those that failed for good too."""
+    """Retry all failed images once, including those that failed for good."""
     stage: Stage | None = None
-    """With --retry-failed: only those that failed in this stage, fetch, decode or detect."""
-    commit_interval_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
-    """Seconds between commits: what a crash can lose. A run that does not commit for three of them is held for dead."""
-    take_over: bool = False
-    """Take the table from another run at once, even from one that lives: that one stops."""
-    price_per_node_hour: Annotated[float, Field(ge=0)] | None = None
-    """What a node of the cluster costs an hour, in any unit: then the run's record has costs, and --dry-run tells them before."""
-    max_cost: Annotated[float, Field(ge=0)] | None = None
-    """Stop before anything is started when the run would cost more than this, as fast as the table's last run; and a running one when it has. Needs price_per_node_hour; of dates, each day's run has it."""
+    """Stage whose failures retry_failed retries: fetch, decode or detect. If not set: all stages."""
     max_failed_share: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Exit with 3 when of the planned images a larger share than this failed: 0.01 is one of a hundred. All is committed, and the run is not named as the last complete one. Unless given, 0.5 of those tried for the first time; of less than 20, failures that are the images' own do not count. A run in which most of a thousand images fail alike is stopped."""
+    """Exit with 3 if more than this share of the planned images failed, such as 0.01. All rows are committed, but
+    the run does not become the last complete one. If not set: 0.5 of the images tried for the first time; among
+    fewer than 20, failures of the images themselves do not count. A run stops early if most of 1000 fail alike."""
+
+
+class LimitSettings(Frozen):
+    """The settings of what a run may plan and cost."""
+
+    heading: ClassVar[str] = "Limits"
+
+    max_planned: Annotated[int, Field(ge=1)] | None = None
+    """Stop before anything starts if more images than this are planned. This guards against a new model, which plans all images again."""
+    backfill: bool = False
+    """Ignore max_planned in this run."""
+    price_per_node_hour: Annotated[float, Field(ge=0)] | None = None
+    """Price of one cluster node per hour, in any currency. The run's record then has its cost, and dry_run estimates it."""
+    max_cost: Annotated[float, Field(ge=0)] | None = None
+    """Stop before anything starts if the run would cost more than this at the speed of the table's last run. A run
+    that has cost more is stopped, too. Needs price_per_node_hour. With dates, the limit is for each day's run."""
     dry_run: bool = False
-    """Plan, count, tell hours and money as fast as the table's last run, and stop."""
+    """Plan without detecting, and estimate hours and cost from the speed of the table's last run."""
+
+
+class InferSettings(InputSettings, SelectionSettings, FailureSettings, LimitSettings):
+    """The settings of a run."""
+
+    heading: ClassVar[str] = "Model and table"
+
+    table: Url
+    """Delta table of results, local or s3://. It is made if it does not exist."""
+    model: Url
+    """Model package: a folder with model.json and model.safetensors, or a published model such as models/blood/latest."""
+    commit_interval_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    """Seconds between commits: a crash can lose this much work. A run that does not commit for three intervals is treated as dead."""
+    take_over: bool = False
+    """Take the table from another run at once, even if that run is alive; it then stops."""
 
     @model_validator(mode="after")
     def _stage_of_a_retry(self) -> "InferSettings":
@@ -101,29 +133,32 @@ class InferSettings(InputSettings):
 
     @property
     def retried_stages(self) -> tuple[str, ...]:
-        """Failures of these stages are tried again, whatever they were."""
+        """The stages whose failures are tried again, whatever they were."""
         if not self.retry_failed:
             return ()
         return (self.stage,) if self.stage else get_args(Stage)
 
 
 class CanarySettings(InputSettings):
-    """Which models are compared, on what."""
+    """The settings of `canary`: which models are compared, and on which images."""
 
-    model: Annotated[str, Field(min_length=1)]
-    """Model package that may become the nightly one."""
-    against: Annotated[str, Field(min_length=1)]
-    """Model package that is the nightly one, as models/blood/latest."""
+    heading: ClassVar[str] = "Models and comparison"
+
+    model: Url
+    """New model package, which may become the nightly one."""
+    against: Url
+    """Current nightly model package to compare with, such as models/blood/latest."""
     sample: Annotated[int, Field(ge=1)] | None = 1000
-    """Take only so many of the listed images: whichever a hash of their names picks, the same ones each time."""
-    table: str | None = None
-    """Table for what both detect, local or s3://, which all nodes must reach; a temporary one on this machine unless given."""
+    """Process only this many images: a fixed sample, chosen by a hash of their URIs."""
+    table: Place | None = None
+    """Delta table for the results of both models, local or s3://, which all nodes must reach. If not set: a
+    temporary one on this machine."""
     score_thresh: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Detections below this score do not count."""
+    """Ignore detections below this score."""
     min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Exit with 3 when the models agree in a smaller share of the images than this."""
-    output: str | None = None
-    """Page to write, with pictures of what differs most: one HTML file, by path or URL."""
+    """Exit with 3 if the models agree in a smaller share of the images than this."""
+    output: Place | None = None
+    """HTML page to write, by path or URL: one file with pictures of the images that differ most."""
 
     @model_validator(mode="after")
     def _table_for_a_cluster(self) -> "CanarySettings":

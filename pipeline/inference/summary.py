@@ -1,4 +1,4 @@
-"""What a run did, or would do, in figures and in words."""
+"""The summary of what a run did, or would do, in figures and in words."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from pipeline.inference.plan import Plan
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did. already_done = ok and permanently failed before; listed = already_done + ok + failed at the end."""
+    """The summary of what a run did. At its end, listed = already_done + ok + failed."""
 
     run_id: str
     table: str
@@ -16,6 +16,7 @@ class Summary:
     listed: int
     skipped: int
     already_done: int
+    """The number of images that were ok, or had failed permanently, before the run."""
     planned: int
     ok: int
     failed: int
@@ -25,16 +26,17 @@ class Summary:
 
 @dataclass(frozen=True)
 class DryRunSummary(Summary):
-    """What a run would do. planned_bytes: None where a size is not known; measured: the run that the estimates follow, None
-    where there is none."""
+    """The summary of what a run would do."""
 
     planned_bytes: int | None
+    """The bytes of the planned images; None where a size is not known."""
     measured: Throughput | None
+    """The run that the estimates follow; None where there is none."""
     estimates: list[Estimate]
 
 
 def explain(plan: Plan, skipped: int) -> str:
-    """The plan in a sentence."""
+    """Return the plan in a sentence."""
     from pipeline.inference.path_columns import TYPE_NAMES
 
     nothing = "; nothing to do" if not plan.planned else ""

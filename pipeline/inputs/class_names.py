@@ -10,7 +10,7 @@ BYTE_ORDER_MARK = "\ufeff"
 
 
 def read_class_names(url: str) -> tuple[str, ...]:
-    """Read one name a line; empty lines at the end do not count."""
+    """Read one name per line. Empty lines at the end do not count."""
     try:
         names = [name.strip() for name in store.read(absolute(url)).decode().rstrip().splitlines()]
     except (OSError, UnicodeDecodeError) as error:

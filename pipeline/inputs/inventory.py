@@ -1,4 +1,4 @@
-"""S3 Inventory: the list of a bucket that S3 itself writes once a day or week, as CSV or Parquet beside a manifest.json."""
+"""Read an S3 Inventory: the list of a bucket that S3 itself writes daily or weekly, as CSV or Parquet next to a manifest.json."""
 
 import csv
 import json
@@ -22,12 +22,12 @@ from pipeline.urls import is_local
 MANIFEST = "manifest.json"
 BATCH_ROWS = 8192
 LINE_BYTES = 1 << 16
-"""Of a CSV's first line that are looked at."""
+"""The number of bytes of a CSV's first line that are looked at."""
 CSV_NAMES = {
     "Bucket": "bucket", "Key": "key", "IsLatest": "is_latest", "IsDeleteMarker": "is_delete_marker", "Size": "size",
     "LastModifiedDate": "last_modified_date", "ETag": "e_tag", "StorageClass": "storage_class",
 }  # fmt: skip
-"""Fields as the manifest of a CSV inventory names them, and as columns of a Parquet inventory are named."""
+"""The fields as the manifest of a CSV inventory names them, with the names of the same columns in a Parquet inventory."""
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 BY_VALUE = (
     ("size", re.compile(r"\d{1,15}")),
@@ -35,26 +35,29 @@ BY_VALUE = (
     ("last_modified_date", re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")),
     ("storage_class", re.compile(r"STANDARD(_IA)?|ONEZONE_IA|INTELLIGENT_TIERING|REDUCED_REDUNDANCY|GLACIER(_IR)?|DEEP_ARCHIVE|EXPRESS_ONEZONE")),
 )  # fmt: skip
-"""What the first row of a CSV tells of its fields, where there is no manifest; the first two are always the bucket and the key."""
+"""The patterns by which the values of a CSV's first row reveal its fields, if there is no manifest.
+
+The first two fields are always the bucket and the key.
+"""
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """Files of an inventory, all of one kind.
-
-    bucket: that is listed; files: URLs; fields: of a CSV's rows, by the names of a Parquet inventory.
-    """
+    """The files of an inventory, all of one format."""
 
     bucket: str
+    """The bucket that is listed."""
     files: tuple[str, ...]
+    """The URLs of the files."""
     fields: tuple[str, ...]
+    """The fields of a CSV's rows, by the names of a Parquet inventory."""
 
     def pages(self) -> Iterator[list[StoredObject]]:
-        """Give the bucket's current objects, page by page.
+        """Yield the bucket's current objects, page by page.
 
         Raises:
             SettingError: a file is not what the manifest says.
-            OSError: it can't be read.
+            OSError: a file can't be read.
         """
         for file in self.files:
             try:
@@ -86,11 +89,11 @@ class Inventory:
 
 
 def find_inventory(url: str) -> Inventory | None:
-    """Return the inventory that a manifest.json describes, or that a CSV without a header is; None of anything else.
+    """Return the inventory that a manifest.json describes, or that a CSV without a header is. Return None for any other file.
 
     Raises:
-        SettingError: it is an inventory of a kind that is not read.
-        OSError: it can't be read.
+        SettingError: the inventory has a format that is not read.
+        OSError: the file can't be read.
     """
     if url.rpartition("/")[2] == MANIFEST:
         try:
@@ -119,7 +122,7 @@ def _described(manifest: Mapping[str, Any], url: str) -> Inventory:
 
 
 def _file(manifest: str, bucket: str, key: str) -> str:
-    """Where a file of an inventory is: in its bucket, or beside a copy of the manifest."""
+    """Return the URL of an inventory's file, which is in its bucket, or next to a local copy of the manifest."""
     folder, name = manifest.rpartition("/")[0], key.rpartition("/")[2]
     if is_local(manifest):
         beside = (
@@ -134,7 +137,7 @@ def _file(manifest: str, bucket: str, key: str) -> str:
 
 
 def _guessed(url: str) -> Inventory | None:
-    """A CSV whose first row is no header, and begins with a bucket and a key."""
+    """Return the inventory in a CSV whose first row is no header, and begins with a bucket and a key. Else return None."""
     fs, path = store.filesystem(url)
     with fs.open(path, compression="gzip" if url.lower().endswith(".gz") else None) as opened:
         line = opened.read(LINE_BYTES).partition(b"\n")[0]
@@ -147,7 +150,7 @@ def _guessed(url: str) -> Inventory | None:
 
 
 def _fields(values: Sequence[str]) -> tuple[str, ...]:
-    """The fields of a row, as far as values tell; none where it is a header."""
+    """Return the fields of a row, as far as its values reveal them; none if the row is a header."""
     if len(values) < 3 or not BUCKET.fullmatch(values[0]):
         return ()
     fields = ["bucket", "key"]
@@ -158,7 +161,7 @@ def _fields(values: Sequence[str]) -> tuple[str, ...]:
 
 
 def _object(row: Mapping[str, Any]) -> StoredObject | None:
-    """An object as it is now; None of an earlier version, of what was deleted, and of what stands for a folder."""
+    """Return an object as it is now; None for an earlier version, for a deleted object, and for a key that stands for a folder."""
     if _is(row.get("is_delete_marker")) or ("is_latest" in row and not _is(row["is_latest"])):
         return None
     if row["key"].endswith("/"):

@@ -1,4 +1,4 @@
-"""What there is to detect: folders, prefixes, globs and manifests, written to one Parquet file."""
+"""List the images of a run: folders, prefixes, globs and manifests, written to one Parquet file."""
 
 import logging
 import re
@@ -33,9 +33,12 @@ GLOB = re.compile(r"[*?\[]")
 HIDDEN = re.compile(
     r"/(\.(?!\.?/)[^/]|(@eaDir|@Recycle|#recycle|#snapshot|__MACOSX|\$RECYCLE\.BIN|System Volume Information|lost\+found)/)"
 )
-"""What systems and tools keep among people's files: names that begin with a dot, and folders with thumbnails, or with what was deleted."""
+"""A pattern of the files that systems and tools keep among people's files.
+
+Their names begin with a dot, or they are in folders with thumbnails or deleted files.
+"""
 OF_A_TABLE = re.compile(rf"/({LOG_FOLDER}|{WORK_FOLDER})/|/{DATA_FILE}$")
-"""Files of a table of results, which lies among the images perhaps."""
+"""A pattern of the files of a table of results, which may be stored among the images."""
 ROW_GROUP_ROWS = 131_072
 
 
@@ -46,19 +49,19 @@ def list_inputs(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> int:
-    """Write the listing of all inputs, page by page; each key (uri, etag) stands in it once.
+    """Write the listing of all inputs, page by page. Each key (uri, etag) is in it once.
 
     Args:
         inputs: folders, globs, prefixes, single images or manifests, by path or URL.
-        all_files: take also names that no image has by its suffix.
-        path: the Parquet file to write; columns as `LISTING`.
-        since, until: take only what was modified in between, the end left out, or at a time that is not known.
+        all_files: also take files whose suffix is no image's.
+        path: the Parquet file to write, with the columns of `LISTING`.
+        since, until: take only images modified from `since` on and before `until`, or at an unknown time.
 
     Returns:
-        How many names were skipped because their suffix is no image's.
+        The number of names that were skipped because their suffix is no image's.
 
     Raises:
-        SettingError: an input is not there, may not be read, is no manifest, or all of them are empty.
+        SettingError: an input does not exist, may not be read, is no manifest, or all of them are empty.
     """
     num_listed = num_skipped = 0
     with pq.ParquetWriter(path, LISTING) as writer:
@@ -80,7 +83,13 @@ def list_inputs(
 
 
 def take_between(listed: Path, since: datetime | None, until: datetime | None, path: Path) -> None:
-    """Write the rows of a listing that were modified in between, or at a time that is not known; arguments as above."""
+    """Write the rows of a listing that were modified in a period, or at an unknown time.
+
+    Args:
+        listed: the Parquet file of the listing.
+        since, until: the period, from `since` on and before `until`; None leaves it open.
+        path: the Parquet file to write.
+    """
     bounds = ((since, ">="), (until, "<"))
     in_time = [f"last_modified {sign} TIMESTAMPTZ {literal(bound.isoformat())}" for bound, sign in bounds if bound]
     source = f"FROM read_parquet({literal(str(listed))}) WHERE coalesce({' AND '.join(in_time) or 'true'}, true)"
@@ -89,7 +98,10 @@ def take_between(listed: Path, since: datetime | None, until: datetime | None, p
 
 
 def take_sample(path: Path, num_images: int) -> None:
-    """Of a listing keep so many images, by a hash of their names: the same ones whenever, and for whichever model, they are listed."""
+    """Keep only this many images of a listing, chosen by a hash of their names.
+
+    They are the same ones whenever, and for whatever model, the images are listed.
+    """
     sampled = path.with_name(f"sampled-{path.name}")
     with bounded() as db:
         chosen = f"FROM read_parquet({literal(str(path))}) ORDER BY md5(uri), uri, etag LIMIT {num_images}"
@@ -98,7 +110,7 @@ def take_sample(path: Path, num_images: int) -> None:
 
 
 def _pages(url: str, all_files: bool) -> Iterator[tuple[pa.Table, int]]:
-    """Images as `LISTING`, and how many other names stood between them."""
+    """Yield images with the columns of `LISTING`, and the number of other names among them."""
     if is_manifest(url):
         inventory = find_inventory(url)
         if inventory is None:
@@ -139,10 +151,10 @@ def _is_between(times: pa.ChunkedArray, since: datetime | None, until: datetime 
 
 
 def _drop_repeated(path: Path) -> None:
-    """Of rows with one key keep one; the file is written anew only when there are such rows."""
+    """Keep one row per key. The file is written anew only if a key has several rows."""
     listing = f"read_parquet({literal(str(path))})"
     with bounded() as db:
-        # Hashes are a quarter of the keys' memory; of two keys that share one, the file is written for nothing.
+        # Hashes take a quarter of the keys' memory; if two keys share one, the file is written for nothing.
         if db.execute(f"SELECT count(*) = count(DISTINCT hash(uri, etag)) FROM {listing}").fetchall()[0][0]:
             return
         distinct = path.with_name(f"distinct-{path.name}")
@@ -153,7 +165,7 @@ def _drop_repeated(path: Path) -> None:
 
 
 def _walk(url: str) -> tuple[str, Iterator[list[StoredObject]]]:
-    """The folder or prefix that is walked, and what is in it; of one file, its own URL."""
+    """Return the folder or prefix that is walked, and the pages of its entries. For one file, the folder is the file's own URL."""
     if not GLOB.search(url) or _is_there(url):
         return url, store.walk(url)
     folder = url[: GLOB.search(url).start()].rpartition("/")[0]  # type: ignore[union-attr]
@@ -163,7 +175,7 @@ def _walk(url: str) -> tuple[str, Iterator[list[StoredObject]]]:
 
 
 def _is_there(url: str) -> bool:
-    """Does something carry this very name, special characters and all?"""
+    """Does a file or folder have exactly this name, special characters included?"""
     try:
         return any(store.walk(url))
     except OSError:

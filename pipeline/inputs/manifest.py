@@ -1,4 +1,4 @@
-"""Manifests: tables of images as Parquet, CSV, JSON or a list of names, read in batches."""
+"""Read manifests in batches: tables of images as Parquet, CSV, JSON or a list of names."""
 
 import codecs
 import io
@@ -26,13 +26,13 @@ TEXT_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json", ".txt")
 SUFFIXES = (".parquet", *TEXT_SUFFIXES, *(f"{suffix}.gz" for suffix in TEXT_SUFFIXES))
 BATCH_ROWS = 65_536
 TEXTS = {name: pa.string() for name in ("uri", "etag", "last_modified")}
-"""Read as they stand, however much they look like numbers or dates."""
+"""The columns that are read as text, however much their values look like numbers or dates."""
 CSV = pa.csv.ParseOptions(newlines_in_values=True)
 INVENTORY_HINT = " (an S3 Inventory is named by its manifest.json)"
 HEAD_BYTES = 64
-"""Of a text that are looked at."""
+"""The number of bytes at the beginning of a text that are looked at."""
 ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16", b"": "utf-8"}
-"""By the byte order mark that a text begins with."""
+"""The encodings of texts, by the byte order mark that a text begins with."""
 
 LISTING = pa.schema(
     [
@@ -42,27 +42,28 @@ LISTING = pa.schema(
         ("last_modified", pa.timestamp("us", "UTC")),
     ]
 )
-"""One row a listed image."""
+"""The columns of a listing, with one row per listed image."""
 PLAIN_PATH, DOTS = r"^(/[^/]+)+$", r"/\.{1,2}(/|$)"
-"""A local path without doubled slashes, and what else `urls.absolute` would resolve in it."""
+"""The patterns of a local path without doubled slashes, and of the dots that `urls.absolute` would also resolve in it."""
 SUSPECT = r"(?i)://[^/]*(:[^@]*)?@|[?&;][^/]*(pass|pwd|secret|token|sig|credential|key)"
-"""URIs that may hold a secret: of millions few are looked at closely."""
+"""A pattern of the URIs that may hold a secret, so that only a few of millions are looked at closely."""
 
 
 def is_manifest(url: str) -> bool:
-    """Is this a manifest by its name?"""
+    """Is this a manifest, judging by its name?"""
     return url.lower().endswith(SUFFIXES)
 
 
 def read_manifest(url: str) -> Iterator[pa.Table]:
-    """The rows of a manifest, batch by batch, as `LISTING`; what it does not say of an image is asked for.
+    """Yield the rows of a manifest, batch by batch, with the columns of `LISTING`.
 
-    Relative names are looked for beside the manifest. An image that is not there keeps its row, with an empty etag: fetching
-    it fails, and that is recorded.
+    The store is asked for facts about an image that the manifest does not state. Relative names are relative to the manifest's
+    folder. An image that does not exist keeps its row, with an empty etag. Fetching it fails, and that failure is recorded.
 
     Raises:
-        SettingError: it has no column uri, a row without one or with a secret in it, or a value of another type; or it is no text.
-        OSError, pyarrow.ArrowException: it can't be read.
+        SettingError: the manifest has no column uri, a row without a uri or with a secret in it, or a value of another type;
+            or it is no text.
+        OSError, pyarrow.ArrowException: the manifest can't be read.
     """
     folder = url.rpartition("/")[0]
     with ThreadPoolExecutor(NUM_STAT_THREADS) as threads:
@@ -78,7 +79,7 @@ def read_manifest(url: str) -> Iterator[pa.Table]:
 
 
 def read_uris(url: str) -> list[str]:
-    """The images that a manifest names, be they there or not; raises as `read_manifest`."""
+    """Return the images that a manifest names, whether they exist or not; raises as `read_manifest`."""
     folder = url.rpartition("/")[0]
     columns = [_column(batch, LISTING.field("uri"), url) for batch in _batches(url)]
     for column in columns:
@@ -101,7 +102,7 @@ def _check_no_secret(uris: pa.ChunkedArray, url: str) -> None:
 
 
 def _absolute(name: str, folder: str) -> str:
-    """What a name means that may be relative to its manifest's folder."""
+    """Return the absolute URI of a name that may be relative to its manifest's folder."""
     is_relative = "://" not in name and not name.startswith("/")
     return absolute(f"{folder}/{name}" if is_relative else name)
 
@@ -149,7 +150,7 @@ def _csv_batches(url: str, encoding: str) -> Iterator[pa.RecordBatch]:
 
 
 def _entries(text: str, url: str) -> list[dict[str, Any]]:
-    """The entries of a JSON array, or of JSON lines: names, or objects."""
+    """Return the entries of a JSON array, or of JSON lines, which are names or objects."""
     found = json.loads(text) if text.lstrip("\ufeff").lstrip().startswith("[") else map(json.loads, text.splitlines())
     entries = [{"uri": entry} if isinstance(entry, str) else entry for entry in found]
     if wrong := next((entry for entry in entries if not isinstance(entry, dict)), None):
@@ -165,14 +166,14 @@ def _of_rows(rows: Iterable[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
 
 
 def _known(schema: pa.Schema, url: str) -> list[str]:
-    """The columns that matter, of those it has."""
+    """Return the columns of `LISTING` that the manifest has."""
     if "uri" not in schema.names:
         raise SettingError(f"manifest {url!r} has the columns {schema.names}; it needs one named uri{INVENTORY_HINT}")
     return [name for name in LISTING.names if name in schema.names]
 
 
 def _column(rows: pa.RecordBatch, field: pa.Field, url: str) -> pa.Array:
-    """A manifest's column in the type of `LISTING`; nulls where it has none. Times without a zone are UTC."""
+    """Return a manifest's column in the type of `LISTING`; nulls if the manifest lacks it. Times without a zone are UTC."""
     if field.name not in rows.schema.names:
         return pa.nulls(rows.num_rows, field.type)
     column = rows[field.name]
@@ -187,7 +188,7 @@ def _column(rows: pa.RecordBatch, field: pa.Field, url: str) -> pa.Array:
 
 
 def _is_whole(rows: pa.Table) -> pa.ChunkedArray:
-    """Rows that nothing has to be asked for: an absolute URI with its etag and size."""
+    """Return which rows need no request to the store: those with an absolute URI, an etag and a size."""
     uris = rows["uri"]
     has_dots = pc.match_substring_regex(uris, DOTS)
     is_path = pc.and_(pc.match_substring_regex(uris, PLAIN_PATH), pc.invert(has_dots))

@@ -1,4 +1,4 @@
-"""Look through labelled data before a training: all findings, class counts, and how default boxes fit."""
+"""The check of labelled data before a training: all findings, class counts, and how default boxes fit."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,25 +27,28 @@ from pipeline.labelled.record import (
 from pipeline.progress import Progress
 
 MANY_UNMATCHED = 1 / 3
-"""Share of a split's objects without a default box from which on there is advice."""
+"""The share of a split's objects without a fitting default box from which advice is given."""
 
 
 @dataclass(frozen=True, eq=False)
 class SplitReport:
-    """A split: its images and objects, those of each class, `describe_sizes`, and the best overlaps (N,) of its objects."""
+    """The report on a split's images and objects."""
 
     num_images: int
     class_counts: dict[str, int]
+    """The number of objects of each class, as annotated."""
     sizes: dict[str, Any]
+    """The result of `describe_sizes`."""
     overlaps: NDArray[np.float64]
+    """The best overlaps of the split's objects, (N,)."""
 
     @property
     def num_objects(self) -> int:
-        """As annotated."""
+        """Return the number of objects, as annotated."""
         return sum(self.class_counts.values())
 
     def advice(self, architecture: Architecture) -> str:
-        """Say what may help where many objects have no default box that fits them; "" where few have none."""
+        """Return what may help if many objects have no default box that fits them, or "" if few have none."""
         if not len(self.overlaps) or (share := self.sizes["share_below_half"]) < MANY_UNMATCHED:
             return ""
         shorter_px, smallest_px = (
@@ -65,27 +68,27 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """All that was found."""
+    """The result of a check: a report per split, and all findings."""
 
     splits: dict[str, SplitReport]
     findings: list[Finding]
 
     @property
     def is_sound(self) -> bool:
-        """Nothing would spoil a training."""
+        """Is there nothing that would spoil a training?"""
         return not any(finding.level == "error" for finding in self.findings)
 
 
 def check_data(
     data: Sequence[str], splits: Sequence[str], known: Sequence[str] | None, architecture: Architecture
 ) -> DataReport:
-    """Read all annotations and all images, and tell what is wrong with them.
+    """Read all annotations and all images, and report what is wrong with them.
 
     Args:
-        data: as for `read_labelled`.
-        splits: the first is the one to learn from.
-        known: the classes that there may be; unless given, those of the first split.
-        architecture: whose default boxes must fit.
+        data: see `read_labelled`.
+        splits: the splits to check. The first is the one to learn from.
+        known: the classes that may occur. None means the classes of the first split.
+        architecture: the architecture whose default boxes must fit.
 
     Raises:
         DataError: the data can't be read at all.
@@ -158,19 +161,19 @@ def _why_nothing(images: Sequence[LabelledImage]) -> str:
 
 
 def _unplaced(why: str) -> Mark:
-    """A mark of no image."""
+    """Make a mark that belongs to no image."""
     return Mark("", np.zeros((0, 4)), (), 1, why)
 
 
 def _clean(images: Sequence[LabelledImage]) -> list[LabelledImage]:
-    """As `clean`, without boxes that are no numbers, or shares."""
+    """Clean images with `clean`, after boxes that are no numbers, or shares, were left out."""
     return clean(image.only((find_flaws(image) != "not_a_number") & (not is_of_shares(image))) for image in images)[0]
 
 
 def _sized(
     images: Sequence[LabelledImage], facts: Mapping[str, ImageFacts]
 ) -> tuple[list[LabelledImage], list[NDArray[np.float64]]]:
-    """The images whose size is annotated, or else found; and the boxes (N, 4) of each as shares of it."""
+    """Return the images whose size is annotated, or else found, and the boxes (N, 4) of each as shares of that size."""
     sized, shares = [], []
     for image in images:
         if size_px := image.size_px or facts[image.uri].size_px:
@@ -180,7 +183,7 @@ def _sized(
 
 
 def _best_overlaps(shares: Sequence[NDArray[np.float64]], architecture: Architecture) -> list[NDArray[np.float64]]:
-    """`best_overlaps` of all images at once, image by image."""
+    """Return the `best_overlaps` of each image, computed for all images at once."""
     overlaps = best_overlaps(np.concatenate([np.zeros((0, 4)), *shares]), architecture)
     ends = np.cumsum([len(boxes) for boxes in shares], dtype=np.int64)
     return [overlaps[end - len(boxes) : end] for end, boxes in zip(ends, shares, strict=True)]

@@ -1,4 +1,4 @@
-"""Labelled images in COCO's layout: `annotations/instances_<split>.json`, and the images of the split in a folder."""
+"""The labelled images in COCO's layout: `annotations/instances_<split>.json`, and the images of the split in a folder."""
 
 import json
 import math
@@ -17,13 +17,13 @@ from pipeline.storage import store
 from pipeline.texts import decode_text
 
 NUM_PROBED = 5
-"""Images that are looked for where they may be: the first may be missing."""
+"""The number of images that are looked for in each folder where they may be. The first image may be missing."""
 DRIVE = re.compile(r"^([A-Za-z]:)?/+")
 NO_JSON = re.compile(rb"[\[:,\s]-?(NaN|Infinity)\b")
-"""What Python's own writer makes of numbers that JSON does not have."""
+"""The numbers that JSON does not have, as Python's own writer spells them."""
 
 Key = int | str | float
-"""An id: a number, or as some tools write it, the same as text."""
+"""An ID: a number or, from some tools, the same number as text."""
 
 
 class CocoImage(msgspec.Struct, gc=False):
@@ -36,7 +36,7 @@ class CocoImage(msgspec.Struct, gc=False):
 
 
 class CocoObject(msgspec.Struct, gc=False):
-    """An entry of `annotations`; outlines, by far the most of the file, are passed over unread."""
+    """An entry of `annotations`. Outlines, by far the largest part of the file, are skipped unread."""
 
     image_id: Key
     category_id: Key
@@ -46,14 +46,14 @@ class CocoObject(msgspec.Struct, gc=False):
 
 
 class CocoCategory(msgspec.Struct):
-    """An entry of `categories`; ids may have holes."""
+    """An entry of `categories`. The IDs may have gaps."""
 
     id: Key
     name: str | int
 
 
 class CocoFile(msgspec.Struct):
-    """What of the file is used."""
+    """The parts of the file that are used."""
 
     images: list[CocoImage]
     annotations: list[CocoObject]
@@ -66,14 +66,14 @@ def has_split(folder: str, split: str) -> bool:
 
 
 def read_coco(folder: str, split: str, on_broken: Callable[[DataError], None]) -> list[LabelledImage]:
-    """The images of `instances_<split>.json`, in its order, with their boxes as annotated; those without objects too.
+    """Return the images of `instances_<split>.json`, in its order, with their boxes as annotated. Images without objects are included.
 
-    The file is held whole, and what is used of it.
+    The whole file is held in memory, together with the parts of it that are used.
 
     Args:
-        folder: path or URL, absolute.
-        split: train2017, val2017 and so on.
-        on_broken: is told of each object of an image or a category that the file does not list; such are left out.
+        folder: the folder's path or URL, absolute.
+        split: the split's name: train2017, val2017 and so on.
+        on_broken: called with an error for each object of an image or a category that the file does not list. Such objects are left out.
 
     Raises:
         DataError: the file can't be read, or is not what COCO describes.
@@ -112,11 +112,11 @@ def _decoded(content: bytes) -> CocoFile:
     except msgspec.DecodeError:
         if not NO_JSON.search(content):
             raise
-        return msgspec.convert(json.loads(content), CocoFile)  # then a box without numbers is told of with its image
+        return msgspec.convert(json.loads(content), CocoFile)  # A box without numbers is then reported with its image.
 
 
 def _key(value: Key) -> str:
-    """One spelling an id: 1, 1.0 and "1" are the same."""
+    """Return an ID in its one spelling: 1, 1.0 and "1" are the same."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
@@ -136,26 +136,26 @@ def _instances(folder: str, split: str) -> str:
 
 
 def _path(file_name: str) -> str:
-    """A file's name with slashes, without a drive and without "." and ".."."""
+    """Return a file's name with slashes, without a drive and without "." and ".."."""
     parts = DRIVE.sub("", file_name.strip().removeprefix("file://").replace("\\", "/")).split("/")
     return "/".join(part for part in parts if part not in ("", ".", ".."))
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the images of a split are: below a folder, their paths without their first parts."""
+    """The place of a split's images: a folder, and the number of first parts that their paths lose there."""
 
     folder: str
     num_dropped: int = 0
 
     def uri(self, path: str) -> str:
-        """Return where an image is."""
+        """Return the URI of an image."""
         parts = path.split("/")
         return f"{self.folder}/{'/'.join(parts[min(self.num_dropped, len(parts) - 1) :])}"
 
     @classmethod
     def of(cls, folder: str, split: str, paths: Sequence[str]) -> "Place":
-        """Find the first place that has one of the first few images. A path of another machine keeps what is the same here."""
+        """Find the first place that has one of the first few images. A path of another machine loses the first parts that differ here."""
         folders = (f"{folder}/{split}", f"{folder}/images/{split}", f"{folder}/images", folder)
         probed = paths[:NUM_PROBED]
         for num_dropped in range(max((path.count("/") + 1 for path in probed), default=1)):
@@ -183,19 +183,19 @@ def _labelled(uri: str, image: CocoImage, objects: Sequence[CocoObject], names: 
 
 
 def _side(value: Any) -> int:
-    """A side in pixels; 0 where there is none."""
+    """Return a side in pixels, or 0 if there is none."""
     return int(value) if _is_number(value) and math.isfinite(value) else 0
 
 
 def _area(entry: CocoObject, box_xyxy: Any) -> float:
-    """The outline's, as COCO goes by; the box's where there is none."""
+    """Return the area of the outline, which COCO uses, or of the box if there is none."""
     if _is_number(entry.area) and math.isfinite(entry.area):
         return float(entry.area)
     return float(abs(box_xyxy[2:] - box_xyxy[:2]).prod())
 
 
 def _numbers(bbox: Any) -> list[float]:
-    """Four coordinates; NaN where there is no number."""
+    """Return four coordinates, with NaN where there is no number."""
     if not isinstance(bbox, list) or len(bbox) != 4:
         return [math.nan] * 4
     return [float(value) if _is_number(value) else math.nan for value in bbox]

@@ -1,4 +1,4 @@
-"""Labelled data at paths or URLs: which layout each folder has, and what a split of them holds."""
+"""The labelled data at paths or URLs: which layout each folder has, and which images a split holds."""
 
 import logging
 import re
@@ -14,7 +14,7 @@ from pipeline.urls import absolute
 logger = logging.getLogger(__name__)
 
 NUM_NAMED = 5
-"""Names of a folder that a message holds."""
+"""The most names of a folder that a message holds."""
 
 DEALT_WITH: dict[Flaw, str] = {
     "without_area": "without area left out",
@@ -26,7 +26,7 @@ DEALT_WITH: dict[Flaw, str] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """How a kind of data set is read."""
+    """A kind of data set, and the functions that read it."""
 
     name: str
     has_split: Callable[[str, str], bool]
@@ -38,20 +38,20 @@ COCO = Layout("COCO", coco.has_split, coco.read_coco)
 
 
 def raise_it(error: DataError) -> None:
-    """The first broken annotation stops the reading."""
+    """Raise the error, so that the first broken annotation stops the reading."""
     raise error
 
 
 def read_labelled(
     data: Sequence[str], split: str, on_broken: Callable[[DataError], None] = raise_it
 ) -> list[LabelledImage]:
-    """The images of a split of all data sets, one after the other, with their boxes as annotated.
+    """Return the images of a split of all data sets, one data set after the other, with their boxes as annotated.
 
     Args:
-        data: folders by path or URL, in Pascal VOC's or COCO's layout, or a VOCdevkit that holds several years. One that
-            does not have the split is passed over, and said so, as long as another has it.
+        data: folders by path or URL, in Pascal VOC's or COCO's layout, or a VOCdevkit that holds several years. A folder without the split
+            is skipped, with a line in the log, as long as another folder has the split.
         split: a file of `ImageSets/Main`, or `annotations/instances_<split>.json`.
-        on_broken: is told of each annotation that can't be read; unless given, it is raised.
+        on_broken: called with the error of each annotation that can't be read. By default, the error is raised.
 
     Raises:
         DataError: a folder is in neither layout, or none has the split.
@@ -71,7 +71,7 @@ def read_labelled(
 
 
 def read_clean(data: Sequence[str], split: str) -> list[LabelledImage]:
-    """As `read_labelled`, with only the boxes that can be learned from; what was left out is said.
+    """Return a split's images with only the boxes that can be learned from, and log what was left out; see `read_labelled`.
 
     Raises:
         DataError: the data can't be used.
@@ -84,10 +84,10 @@ def read_clean(data: Sequence[str], split: str) -> list[LabelledImage]:
 
 
 def find_folders(url: str) -> list[tuple[str, Layout]]:
-    """A data set's folder and its layout; several of a VOCdevkit.
+    """Return a data set's folder and its layout. A VOCdevkit has several folders.
 
     Raises:
-        DataError: nothing is there, or it is in neither layout.
+        DataError: nothing is there, or the folder is in neither layout.
     """
     folder = absolute(url).rstrip("/")
     names = _names(folder)
@@ -106,7 +106,7 @@ def find_folders(url: str) -> list[tuple[str, Layout]]:
 
 
 SPLIT_FOLDERS = {"train", "valid", "val", "test"}
-"""In which other layouts have a split's files; looked into for what they are."""
+"""The folders in which other layouts have a split's files. Their content shows which layout it is."""
 OTHERS: tuple[tuple[str, str, str], ...] = (
     (
         r"_annotations\.coco\.json$",
@@ -132,11 +132,11 @@ OTHERS: tuple[tuple[str, str, str], ...] = (
     (r".*\.(jpe?g|png|webp|bmp|tiff?)$", "images alone", "name the folder that has their annotations, too"),
     (r".*\.(zip|tar|gz|tgz)$", "an archive", "unpack it"),
 )
-"""Of a data set of another kind, a name as a regular expression; what it is, and what makes it one that is read."""
+"""The other kinds of data sets: a file's or folder's name as a regular expression, the kind, and how to make the data readable."""
 
 
 def describe_folder(names: Collection[str]) -> str:
-    """Say what lies in a folder that has none of the layouts, and what to do."""
+    """Return what a folder without a known layout holds, and what to do."""
     if not names:
         return "the folder is empty"
     for pattern, what, advice in OTHERS:

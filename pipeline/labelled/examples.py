@@ -1,4 +1,4 @@
-"""Labelled images as examples that a training or a measurement takes."""
+"""The labelled images as examples for a training or an evaluation."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ from pipeline.storage import store
 
 
 class LabelledExamples(Sequence[Example]):
-    """Images with their objects, read and decoded when asked for.
+    """The images with their objects. An image is read and decoded when it is asked for.
 
-    All is held in a few arrays: a process of the cluster maps them from shared memory, where a million tensors would take
-    each of them a minute to load.
+    All objects are held in a few arrays, which a process of the cluster maps from shared memory. A million tensors would take each process
+    a minute to load.
 
     Args:
-        images: cleaned.
-        class_names: the class at index i has label i + 1.
+        images: the cleaned images.
+        class_names: the known classes. The class at index i has label i + 1.
 
     Raises:
-        DataError: there are none, or an object is of no known class.
+        DataError: there are no images, or an object is of no known class.
     """
 
     def __init__(self, images: Sequence[LabelledImage], class_names: Sequence[str]) -> None:
@@ -48,11 +48,11 @@ class LabelledExamples(Sequence[Example]):
         return len(self._uris)
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
-        """Read and decode one.
+        """Read and decode one image.
 
         Raises:
-            DataError: it is not there, can't be decoded, or has another size than its annotation says; so it will be the next time.
-            SsdBatchError: it can't be read now.
+            DataError: the image is not there, can't be decoded, or has another size than annotated. Another attempt would fail, too.
+            SsdBatchError: the image can't be read now.
         """
         uri = self.uri(index)
         try:
@@ -71,10 +71,10 @@ class LabelledExamples(Sequence[Example]):
         return Example(image, self.truth(index), uri)
 
     def check_images(self) -> None:
-        """Read and decode all, showing how it goes on standard error.
+        """Read and decode all images, and show the progress on standard error.
 
         Raises:
-            DataError, SsdBatchError: one can't be used, see `__getitem__`.
+            DataError, SsdBatchError: an image can't be used, see `__getitem__`.
         """
 
         def check(index: int) -> None:
@@ -89,17 +89,17 @@ class LabelledExamples(Sequence[Example]):
 
     @property
     def digest(self) -> str:
-        """sha256, in hex, over the images' URIs and all their objects."""
+        """Return the sha256, in hex, of the images' URIs and all their objects."""
         digest = hashlib.sha256("\n".join(self._uris).encode())
         for array in (self._ends, *self._objects.values()):
             digest.update(np.ascontiguousarray(array).view(np.uint8).data)
         return digest.hexdigest()
 
     def uri(self, index: int) -> str:
-        """Where an image is, without reading it."""
+        """Return the URI of an image, without reading it."""
         return str(self._uris[index])
 
     def truth(self, index: int) -> Truth:
-        """What stands in an image, without reading it."""
+        """Return the objects of an image, without reading it."""
         mine = slice(self._ends[index - 1] if index else 0, self._ends[index])
         return Truth(**{name: torch.tensor(array[mine]) for name, array in self._objects.items()})

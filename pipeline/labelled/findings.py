@@ -1,4 +1,4 @@
-"""What is wrong with labelled data before a training: one function a finding."""
+"""The findings of what is wrong with labelled data before a training: one function per finding."""
 
 import unicodedata
 from collections import Counter, defaultdict
@@ -37,23 +37,27 @@ FINDING_TEXTS: dict[str, tuple[Level, str]] = {
     "hard_to_match": ("note", f"objects that no default box overlaps by {MATCH_IOU}"),
     "empty_image": ("note", "images without objects"),
 }
-"""An error would spoil a training; a note is dealt with, or a matter of taste."""
+"""The level and the text of each kind of finding. An error would spoil a training; a note is dealt with, or a matter of taste."""
 
 
 @dataclass(frozen=True, eq=False)
 class Mark:
-    """One image of a finding: the boxes (K, 4) that show it, what to write at each, how many it counts for, and why."""
+    """An image of a finding."""
 
     uri: str
     boxes_xyxy: NDArray[np.float64]
+    """The boxes that show the finding, (K, 4)."""
     texts: tuple[str, ...]
+    """The text to write at each box."""
     count: int
+    """The number that the mark counts for: boxes, images or classes."""
     why: str = ""
+    """The reason for the finding."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One of `FINDING_TEXTS` in a split."""
+    """A kind of `FINDING_TEXTS` that was found in a split."""
 
     kind: str
     split: str
@@ -61,35 +65,35 @@ class Finding:
 
     @property
     def level(self) -> Level:
-        """Does it spoil a training?"""
+        """Return the level: an error would spoil a training."""
         return FINDING_TEXTS[self.kind][0]
 
     @property
     def count(self) -> int:
-        """Boxes or images, as the kind says."""
+        """Return the number of boxes or images, as the kind says."""
         return sum(mark.count for mark in self.marks)
 
 
 def whole(image: LabelledImage, why: str = "") -> Mark:
-    """A mark of an image with all its boxes, counted once."""
+    """Make a mark of an image with all its boxes, counted once."""
     return Mark(image.uri, image.boxes_xyxy, image.class_names, 1, why)
 
 
 def some(image: LabelledImage, chosen: NDArray[np.bool_], why: str = "") -> Iterator[Mark]:
-    """A mark of those boxes that a (N,) mask chooses, if any."""
+    """Yield a mark of the boxes that a (N,) mask chooses, if any."""
     part = image.only(chosen)
     if part.class_names:
         yield Mark(part.uri, part.boxes_xyxy, part.class_names, len(part.class_names), why)
 
 
 def flawed_boxes(images: Sequence[LabelledImage], flaw: Flaw) -> Iterator[Mark]:
-    """Boxes that have a flaw."""
+    """Yield marks of the boxes that have a flaw."""
     for image in images:
         yield from some(image, find_flaws(image) == flaw)
 
 
 def duplicate_boxes(images: Sequence[LabelledImage]) -> Iterator[Mark]:
-    """Boxes that an earlier one of their image equals."""
+    """Yield marks of the boxes that are equal to an earlier box of their image, with the same class."""
     for image in images:
         seen: set[tuple[object, ...]] = set()
         repeated = []
@@ -100,7 +104,7 @@ def duplicate_boxes(images: Sequence[LabelledImage]) -> Iterator[Mark]:
 
 
 def unknown_classes(images: Sequence[LabelledImage], known: Collection[str]) -> Iterator[Mark]:
-    """Objects of other classes than these; the reason names them, and the class that is meant, perhaps."""
+    """Yield marks of the objects whose class is not known. The reason names each class, and the one that may be meant."""
     spelled = {_folded(name): name for name in known}
     for image in images:
         unknown = [name not in known for name in image.class_names]
@@ -116,12 +120,15 @@ def _with_nearest(name: str, spelled: Mapping[str, str]) -> str:
 
 
 def _folded(name: str) -> str:
-    """A class's name without what people take for no difference: capitals, blanks, hyphens, underscores, the form of letters."""
+    """Return a class's name without the differences that people ignore: capitals, blanks, hyphens, underscores, the form of letters."""
     return "".join(letter for letter in unicodedata.normalize("NFKC", name).casefold() if letter.isalnum())
 
 
 def similar_classes(images: Sequence[LabelledImage], known: Collection[str]) -> Iterator[Mark]:
-    """Classes that differ by capitals, blanks, hyphens or underscores, or by an s at the end: one class, spelled twice, perhaps."""
+    """Yield marks of the classes that differ only by capitals, blanks, hyphens, underscores, or an s at the end.
+
+    They may be one class, spelled twice.
+    """
     counts = Counter(name for image in images for name in image.class_names)
     spellings: dict[str, list[str]] = defaultdict(list)
     for name in sorted({*counts, *known}):
@@ -133,19 +140,19 @@ def similar_classes(images: Sequence[LabelledImage], known: Collection[str]) -> 
 
 
 def images_of_shares(images: Sequence[LabelledImage]) -> Iterator[Mark]:
-    """Images whose boxes are shares of their sides."""
+    """Yield marks of the images whose boxes are shares of their sides."""
     return (whole(image) for image in images if is_of_shares(image))
 
 
 def empty_images(images: Sequence[LabelledImage]) -> Iterator[Mark]:
-    """Images without objects: the network learns from them what is background."""
+    """Yield marks of the images without objects. The network learns from them what is background."""
     return (whole(image) for image in images if not image.class_names)
 
 
 def unusable_images(
     images: Sequence[LabelledImage], facts: Mapping[str, ImageFacts], is_missing: bool
 ) -> Iterator[Mark]:
-    """Images that can't be read at all, or else those that can't be decoded."""
+    """Yield marks of the images that can't be read at all if `is_missing` is set, or else the images that can't be decoded."""
     for image in images:
         seen = facts[image.uri]
         if seen.error and seen.is_missing == is_missing:
@@ -153,7 +160,7 @@ def unusable_images(
 
 
 def other_sizes(images: Sequence[LabelledImage], facts: Mapping[str, ImageFacts]) -> Iterator[Mark]:
-    """Images whose annotation tells another size."""
+    """Yield marks of the images whose annotation has another size."""
     for image in images:
         seen = facts[image.uri]
         if image.size_px is None or seen.size_px in (None, image.size_px):
@@ -164,7 +171,7 @@ def other_sizes(images: Sequence[LabelledImage], facts: Mapping[str, ImageFacts]
 
 
 def turned_images(images: Sequence[LabelledImage], facts: Mapping[str, ImageFacts]) -> Iterator[Mark]:
-    """Images that EXIF turns or mirrors, and that are not found by their size."""
+    """Yield marks of the images that EXIF turns or mirrors, and that are not found by their size."""
     for image in images:
         seen = facts[image.uri]
         if seen.orientation != 1 and image.size_px in (None, seen.size_px):
@@ -172,7 +179,7 @@ def turned_images(images: Sequence[LabelledImage], facts: Mapping[str, ImageFact
 
 
 def duplicate_images(images: Sequence[LabelledImage], facts: Mapping[str, ImageFacts]) -> Iterator[Mark]:
-    """Images whose file an earlier one of the split equals, byte by byte."""
+    """Yield marks of the images whose file is equal, byte by byte, to the file of an earlier image of the split."""
     first: dict[str, str] = {}
     for image in images:
         sha256 = facts[image.uri].sha256
@@ -185,7 +192,7 @@ def duplicate_images(images: Sequence[LabelledImage], facts: Mapping[str, ImageF
 def leaked_images(
     images: Sequence[LabelledImage], earlier: Mapping[str, Sequence[LabelledImage]], facts: Mapping[str, ImageFacts]
 ) -> Iterator[Mark]:
-    """Images whose file is in an earlier split, too: a measurement on them would measure memory."""
+    """Yield marks of the images whose file is in an earlier split, too. An evaluation on them would measure memory."""
     places: dict[str, list[str]] = defaultdict(list)
     for split, others in earlier.items():
         for other in others:
@@ -197,11 +204,11 @@ def leaked_images(
 
 
 def hard_to_match(images: Sequence[LabelledImage], overlaps: Sequence[NDArray[np.float64]]) -> Iterator[Mark]:
-    """Objects that no default box overlaps by half; crowds are none.
+    """Yield marks of the objects that no default box overlaps by half. Crowds do not count.
 
     Args:
-        images: cleaned.
-        overlaps: of each image (N,), as `best_overlaps` gives them.
+        images: the cleaned images.
+        overlaps: the overlaps (N,) of each image, from `best_overlaps`.
     """
     for image, of_image in zip(images, overlaps, strict=True):
         yield from some(image, (of_image < MATCH_IOU) & ~image.is_crowd)

@@ -1,4 +1,4 @@
-"""What images are, whatever their annotations say: each is read whole and decoded."""
+"""The facts about images, whatever their annotations say. Each image is read whole and decoded."""
 
 import hashlib
 from collections import deque
@@ -15,28 +15,29 @@ NUM_READ_THREADS = 64
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """One image.
-
-    size_px: width and height as a viewer shows it; orientation: EXIF's, 1 to 8, 1 is upright; sha256: of the file. Of
-    one that can't be used: error, why; and is_missing, whether nothing was read at all. Then the rest is empty.
-    """
+    """The facts about one image. An image that can't be used has an error, and no size."""
 
     size_px: tuple[int, int] | None = None
+    """The width and height as a viewer shows the image; None if it can't be used."""
     orientation: int = 1
+    """The EXIF orientation, 1 to 8; 1 is upright."""
     sha256: str = ""
+    """The sha256 of the file, in hex; empty if nothing was read."""
     error: str = ""
+    """The reason why the image can't be used; empty if it can."""
     is_missing: bool = False
+    """True if nothing was read at all."""
 
     @property
     def stored_size_px(self) -> tuple[int, int] | None:
-        """Width and height as the file has them, before EXIF turns them."""
+        """Return the width and height as the file has them, before EXIF turns them."""
         if self.size_px is None or self.orientation < 5:
             return self.size_px
         return self.size_px[1], self.size_px[0]
 
 
 def look_at(uris: Iterable[str]) -> Iterator[tuple[str, ImageFacts]]:
-    """Each image once, in order. Files are read ahead by threads; this one decodes."""
+    """Yield the facts of each image once, in order. Threads read files ahead; the calling thread decodes."""
     for uri, content in _read_ahead(dict.fromkeys(uris)):
         yield uri, _facts(content)
 

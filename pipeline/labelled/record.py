@@ -1,4 +1,4 @@
-"""Labelled images: the one record of all layouts, and what of it can be learned from."""
+"""The labelled images: one record for all layouts, and the boxes of it that can be learned from."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,46 +13,51 @@ from model.example import Truth
 from pipeline.errors import SettingError
 
 Flaw = Literal["not_a_number", "without_area", "outside", "swapped", "clipped"]
-"""What is wrong with a box: it is left out; where its corners are swapped, or it only reaches over the border, it is mended."""
+"""The flaw of a box. A box with swapped corners, or one that only reaches over the border, is mended. Other flawed boxes are left out."""
 ROUNDING_PX = 0.01
-"""A border that is crossed by less is no flaw: shares of a side, written with few digits, become such pixels."""
+"""The pixels by which a border may be crossed without a flaw. Shares of a side that are written with few digits become such pixels."""
 SMALL_PX = 2
-"""Sides of images in which a box within 0 to 1 may be of pixels."""
+"""The shorter side of an image, in pixels, up to which a box within 0 to 1 may be in pixels."""
 SHARES = "its boxes are within 0 to 1: shares of the picture's sides; multiply them by its width and height, for pixels are expected"
 
 
 class DataError(SettingError):
-    """A data set that can't be used: which file, and what is wrong in it."""
+    """A data set can't be used. The message names the file, and says what is wrong in it."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledImage:
-    """One image's objects.
-
-    uri: of the image; size_px: its width and height as annotated, None where they are not; boxes_xyxy: (N, 4) float64
-    pixels, 0-based, right and lower border outside; class_names: N; is_difficult, is_crowd: (N,) bool, as in `Truth`;
-    areas: (N,) float64 pixels. Boxes are as annotated, NaN where no number was, until `clean` has seen them.
-    """
+    """The objects of one image."""
 
     uri: str
+    """The URI of the image."""
     size_px: tuple[int, int] | None
+    """The image's width and height as annotated; None if they are not annotated."""
     boxes_xyxy: NDArray[np.float64]
+    """(N, 4) float64 pixels, 0-based, right and lower border outside.
+
+    Boxes are as annotated until `clean` has treated them, with NaN for what is no number.
+    """
     class_names: tuple[str, ...]
+    """The class of each object, N names."""
     is_difficult: NDArray[np.bool_]
+    """(N,) bool, see `Truth`."""
     is_crowd: NDArray[np.bool_]
+    """(N,) bool, see `Truth`."""
     areas: NDArray[np.float64]
+    """(N,) float64 pixels."""
 
     def only(self, kept: NDArray[np.bool_]) -> "LabelledImage":
-        """The image with the objects that a (N,) mask keeps."""
+        """Return the image with only the objects that a (N,) mask keeps."""
         names = tuple(name for name, is_kept in zip(self.class_names, kept, strict=True) if is_kept)
         rest = (self.boxes_xyxy[kept], names, self.is_difficult[kept], self.is_crowd[kept], self.areas[kept])
         return LabelledImage(self.uri, self.size_px, *rest)
 
 
 def find_flaws(image: LabelledImage) -> NDArray[np.str_]:
-    """(N,): the `Flaw` of each box, or "".
+    """Return the `Flaw` of each box, or "", as (N,).
 
-    The annotated size tells "outside" and "clipped"; where there is none, the left and upper border do.
+    "outside" and "clipped" are checked against the annotated size. Without a size, only the left and upper border are checked.
     """
     boxes, sides = _in_order(image.boxes_xyxy), _sides(image)
     low, high = boxes[:, :2], boxes[:, 2:]
@@ -67,7 +72,7 @@ def find_flaws(image: LabelledImage) -> NDArray[np.str_]:
 
 
 def _in_order(boxes_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Boxes (N, 4) with the lower corner first."""
+    """Return boxes (N, 4) with the lower corner first."""
     corners = boxes_xyxy.reshape(-1, 2, 2)
     return np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
 
@@ -77,10 +82,10 @@ def _sides(image: LabelledImage) -> NDArray[np.float64]:
 
 
 def clean(images: Iterable[LabelledImage]) -> tuple[list[LabelledImage], Counter[Flaw]]:
-    """The images with only boxes that can be learned from, clipped to the picture; and how many had which flaw.
+    """Return the images with only the boxes that can be learned from, clipped to the picture, and the number of boxes per flaw.
 
     Raises:
-        DataError: a coordinate is no number, or they are shares of the picture.
+        DataError: a coordinate is no number, or the boxes of an image are shares of the picture.
     """
     cleaned, counts = [], Counter[Flaw]()
     for image in images:
@@ -97,32 +102,32 @@ def clean(images: Iterable[LabelledImage]) -> tuple[list[LabelledImage], Counter
 
 
 def is_of_shares(image: LabelledImage) -> bool:
-    """Are an image's boxes shares of its sides, not pixels? So it is where all of them that have an area are within 0 to 1."""
+    """Are an image's boxes shares of its sides, not pixels? They are if all boxes that have an area are within 0 to 1."""
     boxes = _in_order(image.boxes_xyxy)
     boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
     return len(boxes) > 0 and bool((boxes <= 1).all()) and min(_sides(image)) > SMALL_PX
 
 
 def num_to_learn_from(images: Iterable[LabelledImage]) -> int:
-    """Return the number of objects that a training learns from; crowds are none.
+    """Return the number of objects that a training learns from. Crowds do not count.
 
     Args:
-        images: cleaned.
+        images: the cleaned images.
     """
     return sum(int((~image.is_crowd).sum()) for image in images)
 
 
 def class_names(images: Iterable[LabelledImage]) -> tuple[str, ...]:
-    """All classes that occur, sorted."""
+    """Return all classes that occur, sorted."""
     return tuple(sorted({name for image in images for name in image.class_names}))
 
 
 def truths(images: Iterable[LabelledImage], names: Sequence[str]) -> Iterator[Truth]:
-    """The objects of each image in tensors.
+    """Yield the objects of each image in tensors.
 
     Args:
-        images: cleaned.
-        names: the class at index i has label i + 1.
+        images: the cleaned images.
+        names: the known classes. The class at index i has label i + 1.
 
     Raises:
         DataError: an object is of no known class.

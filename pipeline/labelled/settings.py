@@ -1,27 +1,30 @@
 """The settings of `data check`; flags are made from this class."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
 from model.config import ArchitectureName, Frozen
+from pipeline.settings import Name, Place, Url
 
 
 class DataCheckSettings(Frozen):
-    """What is looked through before a training."""
+    """The settings of `data check`: the labelled images to check before a training."""
 
-    data: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Labelled images: a folder or URL in Pascal VOC's or COCO's layout, or a VOCdevkit; may be given several times."""
-    split: Annotated[tuple[str, ...], Field(min_length=1)] = ("train", "val")
-    """Splits: the first is the one to learn from; may be given several times."""
-    model: str | None = None
-    """Package whose classes and default boxes the data must fit."""
-    class_names: str | None = None
-    """File with the classes that there may be, one a line; unless this or a model is given, they are those of the first split."""
+    heading: ClassVar[str] = "Labelled images"
+
+    data: Annotated[tuple[Url, ...], Field(min_length=1)]
+    """Labelled images: a folder or URL in the layout of Pascal VOC or COCO, or a VOCdevkit. May be given several times."""
+    split: Annotated[tuple[Name, ...], Field(min_length=1)] = ("train", "val")
+    """Split to check; the first one given is the one to learn from. May be given several times."""
+    model: Place | None = None
+    """Model package whose classes and default boxes the data must fit."""
+    class_names: Place | None = None
+    """File with the allowed class names, one per line. If neither this nor model is set: the classes of the first split."""
     architecture: ArchitectureName = "ssd300_vgg16"
-    """Whose default boxes must fit: ssd300_vgg16 or ssd512_vgg16."""
-    output: str | None = None
-    """Page to write, with pictures of what was found: one HTML file, by path or URL."""
+    """Network whose default boxes the objects must fit: ssd300_vgg16 or ssd512_vgg16."""
+    output: Place | None = None
+    """HTML page to write, by path or URL: one file with pictures of the findings."""
 
     @model_validator(mode="after")
     def _one_source_of_classes(self) -> "DataCheckSettings":

@@ -1,4 +1,4 @@
-"""Labelled images in Pascal VOC's layout: `Annotations`, `ImageSets/Main`, `JPEGImages`."""
+"""The labelled images in Pascal VOC's layout: `Annotations`, `ImageSets/Main`, `JPEGImages`."""
 
 import codecs
 import math
@@ -20,9 +20,9 @@ from pipeline.storage import store
 from pipeline.texts import decode_text
 
 NUM_READ_THREADS = 32
-"""Annotations are many small files: at a latency of 40 ms 800 a second."""
+"""The threads that read annotations, which are many small files. At a latency of 40 ms, they read 800 files per second."""
 FLAG = re.compile(r"\s+(-1|0|1)$")
-"""What stands behind an image's ID in the list of a class: whether it is in the picture."""
+"""The flag after an image's ID in the list of a class: it says whether the class is in the picture."""
 ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
 
 
@@ -32,16 +32,16 @@ def has_split(folder: str, split: str) -> bool:
 
 
 def read_voc(folder: str, split: str, on_broken: Callable[[DataError], None]) -> list[LabelledImage]:
-    """The images that `ImageSets/Main/<split>.txt` lists by ID, in its order, with their boxes as annotated.
+    """Return the images that `ImageSets/Main/<split>.txt` lists by ID, in its order, with their boxes as annotated.
 
-    An ID has the annotation `Annotations/<ID>.xml` and the image of that name in `JPEGImages`, whatever its suffix. Only where there is
-    none, `<filename>` tells the image.
+    An ID has the annotation `Annotations/<ID>.xml` and the image of that name in `JPEGImages`, whatever its suffix. Only if there is no
+    such image, `<filename>` names it.
 
     Args:
-        folder: path or URL, absolute.
-        split: train, val and so on.
-        on_broken: is told of each annotation that is missing, is not what VOC describes, or names the image of another one; such are
-            left out.
+        folder: the folder's path or URL, absolute.
+        split: the split's name: train, val and so on.
+        on_broken: called with an error for each annotation that is missing, is not what VOC describes, or names the image of another ID.
+            Such annotations are left out.
 
     Raises:
         DataError: the listing, or the folder of images, can't be read.
@@ -74,7 +74,7 @@ def _listing(folder: str, split: str) -> str:
 
 @contextmanager
 def _named(url: str) -> Iterator[None]:
-    """Say which file or folder can't be read."""
+    """Raise a `DataError` that names the file or folder if it can't be read."""
     try:
         yield
     except (OSError, UnicodeDecodeError) as error:
@@ -82,7 +82,7 @@ def _named(url: str) -> Iterator[None]:
 
 
 def _image_ids(folder: str, lines: Iterable[str]) -> list[str]:
-    """The IDs of a listing. What looks like a class's flag behind one is part of it where an annotation has that name."""
+    """Return the IDs of a listing. Text like a class's flag after an ID is part of the ID if an annotation has that name."""
     stripped = [line.strip() for line in lines if line.strip()]
     if not any(FLAG.search(line) for line in stripped):
         return stripped
@@ -96,9 +96,9 @@ class Images:
     """Pairs the IDs of a split with image files.
 
     Args:
-        folder: of the images.
-        files: the names in it.
-        image_ids: of the split.
+        folder: the folder of the images.
+        files: the names in the folder.
+        image_ids: the IDs of the split.
     """
 
     def __init__(self, folder: str, files: Iterable[str], image_ids: Sequence[str]) -> None:
@@ -112,14 +112,14 @@ class Images:
             self._of_folded[image_id.casefold()].append(file)
 
     def uri(self, image_id: str, filename: str) -> str:
-        """Return the image of an ID. One that is not there keeps the name that it should have.
+        """Return the URI of an ID's image. A missing image gets the name that it should have.
 
         Args:
-            image_id: as listed.
-            filename: as the annotation has it, perhaps a path of another machine, or "".
+            image_id: the ID as listed.
+            filename: the name in the annotation, perhaps a path of another machine, or "".
 
         Raises:
-            ValueError: the annotation names the image of another ID, or there are several and it names none of them.
+            ValueError: the annotation names the image of another ID, or there are several images and it names none of them.
         """
         named = filename.replace("\\", "/").rpartition("/")[2]
         other = named.rpartition(".")[0] or named
@@ -128,7 +128,7 @@ class Images:
                 f"<filename> is {named!r}, the image of {other!r}, which is listed, too; that of {image_id!r} is expected"
             )
         found = self._of_id.get(image_id) or self._of_folded.get(image_id.casefold(), [])
-        if len(found) > 1:  # others are labels, which lie beside their images perhaps
+        if len(found) > 1:  # Other files may be labels that are stored next to their images.
             found = [file for file in found if file.lower().endswith(IMAGE_SUFFIXES)] or found
         if len(found) > 1 and named not in found:
             raise ValueError(f"several images have this name: {', '.join(found)}; <filename> must be one of them")
@@ -138,12 +138,12 @@ class Images:
 
 
 def _root(content: bytes) -> Element:
-    """The parsed annotation, its names without namespaces.
+    """Return the parsed annotation, with names without namespaces.
 
     Raises:
-        ParseError, DefusedXmlException: this is no XML, or none that is safe to read.
-        LookupError, UnicodeDecodeError: its encoding is unknown, or it is in another one.
-        ValueError: this is XML of something else.
+        ParseError, DefusedXmlException: the content is no XML, or none that is safe to read.
+        LookupError, UnicodeDecodeError: the encoding is unknown, or the content is in another one.
+        ValueError: the content is XML of something else.
     """
     content = content.removeprefix(codecs.BOM_UTF8)
     if (declared := ENCODING.match(content)) and not declared[1].lower().startswith(b"utf-16"):
@@ -179,9 +179,9 @@ def _parse(tree: Element, images: Images, image_id: str) -> LabelledImage:
 
 
 def _zero_based(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """VOC counts pixels from 1 and includes the last: moving the lower corner by one gives 0-based borders.
+    """Move the lower corner by one, which gives 0-based borders. VOC counts pixels from 1 and includes the last.
 
-    A corner at 0 is of a tool that counts from 0, and stays. So does what has no area, so that it gets none.
+    A corner at 0 comes from a tool that counts from 0, and is not moved. A box without area is not moved either, so that it gets none.
     """
     first, second = corners[:, :2], corners[:, 2:]
     return np.concatenate(
@@ -190,7 +190,7 @@ def _zero_based(corners: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _number(node: Element, side: str) -> float:
-    """A coordinate; NaN where there is no finite number."""
+    """Return a coordinate, or NaN if there is no finite number."""
     try:
         value = float(node.findtext(f"bndbox/{side}", ""))
     except ValueError:
@@ -199,7 +199,7 @@ def _number(node: Element, side: str) -> float:
 
 
 def _size(tree: Element) -> tuple[int, int] | None:
-    """Width and height, or None: some tools write none, or zeros."""
+    """Return the width and height, or None. Some tools write no size, or zeros."""
     try:
         width_px, height_px = (int(float(tree.findtext(f"size/{side}", ""))) for side in ("width", "height"))
     except (ValueError, OverflowError):

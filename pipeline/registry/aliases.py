@@ -1,7 +1,7 @@
-"""Names of published models: digests, their beginnings, and aliases such as `latest`.
+"""The names of published models: digests, their beginnings, and aliases such as `latest`.
 
-An alias is a folder of moves, the last of which says where it stands. A move is a file that is created once and never
-changes: so one request moves the alias, those that come at once follow one another, and the history is the alias itself.
+An alias is a folder of moves. The last move holds the digest that the alias stands for. A move is a file that is created once and never
+changes. So one request moves the alias, concurrent moves follow one another, and the history is the alias itself.
 """
 
 import re
@@ -18,25 +18,25 @@ ALIASES_FOLDER = "aliases"
 DIGEST = re.compile(r"[0-9a-f]{64}")
 DIGEST_BEGINNING = re.compile(r"[0-9a-f]{4,64}")
 MOVE_FILE = re.compile(r"\d{8}\.json")
-"""Numbered, as the clocks of two machines differ."""
+"""The name of a move's file. Moves are numbered, because the clocks of two machines differ."""
 
 
 class Move(Frozen):
-    """What the file of a move holds."""
+    """The content of a move's file."""
 
     number: int
     digest: str
-    """Where the alias stands from now on."""
+    """The digest that the alias stands for from now on."""
     moved_at: datetime
     before: int | None
-    """Number of the move that a rollback returns to. A rollback has that of the move it returns to: the next goes further."""
+    """The number of the move that a rollback returns to. A rollback takes it from the move it returns to, so the next one goes further."""
 
 
 def check_alias(alias: str) -> str:
-    """A name that can be an alias, as it is.
+    """Check that a name can be an alias, and return it unchanged.
 
     Raises:
-        ValueError: it can't be.
+        ValueError: the name can't be an alias.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", alias):
         raise ValueError("give letters, digits, points, dashes and underscores, a letter or digit first")
@@ -46,31 +46,31 @@ def check_alias(alias: str) -> str:
 
 
 def digests(root: str) -> list[str]:
-    """The digests that have a folder below an absolute URL."""
+    """Return the digests that have a folder below an absolute URL."""
     return sorted(name for name in _names(root) if DIGEST.fullmatch(name))
 
 
 def aliases(root: str) -> list[str]:
-    """The aliases at an absolute URL."""
+    """Return the aliases at an absolute URL."""
     return sorted(name for name in _names(f"{root}/{ALIASES_FOLDER}") if _move_files(root, name))
 
 
 def history(root: str, alias: str) -> list[Move]:
-    """The moves of an alias, the last one first."""
+    """Return the moves of an alias, the last one first."""
     return [_read(root, alias, name) for name in reversed(_move_files(root, alias))]
 
 
 def current(root: str, alias: str) -> Move | None:
-    """Where an alias stands; None where there is no such alias."""
+    """Return the last move of an alias, or None if there is no such alias."""
     files = _move_files(root, alias)
     return _read(root, alias, files[-1]) if files else None
 
 
 def look_up(root: str, name: str) -> str | None:
-    """The digest that an alias, or the beginning of a digest, stands for; None where nothing is published.
+    """Return the digest that an alias, or the beginning of a digest, stands for; None if nothing is published.
 
     Raises:
-        SettingError: there is no such name among those that are there, or several digests begin so.
+        SettingError: models are published, but none by this name, or several digests begin with it.
     """
     if move := current(root, name):
         return move.digest
@@ -84,7 +84,7 @@ def look_up(root: str, name: str) -> str | None:
 
 
 def no_such_alias(root: str, alias: str) -> SettingError:
-    """The error that names those that are there."""
+    """Return the error for an unknown alias. It names the aliases that exist."""
     there = ", ".join(aliases(root))
     return SettingError(
         f"there is no alias {alias!r} at {root!r}; " + (f"there are: {there}" if there else "there is none")
@@ -92,10 +92,10 @@ def no_such_alias(root: str, alias: str) -> SettingError:
 
 
 def move(root: str, alias: str, digest: str) -> str | None:
-    """Let an alias stand for a published digest; where another moves it at the same time, after that.
+    """Let an alias stand for a published digest. If another process moves it at the same time, this move follows that one.
 
     Returns:
-        The digest that it stood for before: the same where nothing was to do, None where the alias is new.
+        The digest that the alias stood for before: the same digest if nothing was to do, None if the alias is new.
     """
     while True:
         last = current(root, alias)
@@ -107,15 +107,15 @@ def move(root: str, alias: str, digest: str) -> str | None:
 
 
 def move_before(root: str, alias: str, last: Move) -> Move | None:
-    """The move that a rollback returns to, from where an alias stands; None where there is nothing before."""
+    """Return the move that a rollback returns to from an alias's last move, or None if there is nothing before."""
     return None if last.before is None else _read(root, alias, _file_name(last.before))
 
 
 def move_back(root: str, alias: str, last: Move, to: Move) -> None:
-    """Let an alias stand where an earlier move had put it.
+    """Let an alias stand for the digest of an earlier move.
 
     Raises:
-        FileExistsError: another has moved it since its last move was read.
+        FileExistsError: another process has moved the alias since its last move was read.
     """
     _append(root, alias, last, to.digest, to.before)
 
@@ -146,7 +146,7 @@ def _file_name(number: int) -> str:
 
 
 def _move_files(root: str, alias: str) -> list[str]:
-    """In order; a file that is being written on a local disk has another name."""
+    """Return the files of an alias's moves, in order. A file that is being written on a local disk has another name."""
     return sorted(name for name in _names(f"{root}/{ALIASES_FOLDER}/{alias}") if MOVE_FILE.fullmatch(name))
 
 

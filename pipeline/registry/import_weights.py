@@ -24,11 +24,11 @@ TORCHVISION: dict[str, PreprocessingName | None] = {
     "VGG16_Weights.IMAGENET1K_V1": "imagenet",
     "VGG16_Weights.IMAGENET1K_FEATURES": "caffe",
 }
-"""Names of torchvision's weights that we can use, and how VGG16's want their pixels."""
+"""The names of torchvision's weights that we can use, each with the preprocessing of pixels that weights of VGG16 need."""
 
 
 def import_model(settings: ImportSettings) -> dict[str, Any]:
-    """Read weights, write them as a package; what was made.
+    """Read weights, write them as a package, and return what was made.
 
     Raises:
         SettingError: the weights can't be read or used, or the package can't be written.
@@ -57,7 +57,7 @@ def import_model(settings: ImportSettings) -> dict[str, Any]:
 
 
 def _file_name(url: str) -> str:
-    """A path's or URL's last part: what stands before or behind it may be a password or a signature."""
+    """Return the last part of a path or URL. The text before or after that part may be a password or a signature."""
     path = urlsplit(url).path if "://" in url else url
     return path.rstrip("/").rpartition("/")[2]
 
@@ -71,12 +71,12 @@ def _read(url: str) -> bytes:
 
 
 def _download(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights that torchvision knows by name, from its cache or its server."""
+    """Return weights that torchvision knows by name, from its cache or its server, and their provenance."""
     if name not in TORCHVISION:
         raise SettingError(f"weights {name!r} are none that can be imported; give a file or {', '.join(TORCHVISION)}")
     weights = get_weight(name)
     try:
-        with redirect_stdout(sys.stderr):  # torch tells there what it downloads
+        with redirect_stdout(sys.stderr):  # torch prints what it downloads
             tensors = weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise SettingError(

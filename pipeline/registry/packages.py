@@ -1,4 +1,4 @@
-"""Model packages by URL."""
+"""The reading and writing of model packages by URL."""
 
 import logging
 import os
@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 def read_files(url: str) -> PackageFiles:
-    """Read a package's files, and check the record, and the digest if it was published; torch is not imported.
+    """Read a package's files. Check the record, and the digest if the package was published. torch is not imported.
 
     Args:
-        url: a folder, local or in object storage; or a published package by its alias or digest.
+        url: a folder, local or in object storage, or a published package by its alias or digest.
 
     Raises:
         SettingError: the package is not there, may not be read, has a wrong file, or was changed after it was published.
@@ -49,7 +49,7 @@ def unusable(url: str, error: PackageError) -> SettingError:
 
 
 def read_package(url: str) -> "ModelPackage":
-    """Read a package that a network can be made of; arguments and errors as `read_files`."""
+    """Read a package that a network can be made of; raises as `read_files`."""
     package = read_start(url)
     try:
         package.network()
@@ -59,7 +59,7 @@ def read_package(url: str) -> "ModelPackage":
 
 
 def read_start(url: str) -> "ModelPackage":
-    """Read a package for a training to start from, which may be a trunk; arguments and errors as `read_files`."""
+    """Read a package for a training to start from, which may be a trunk; raises as `read_files`."""
     from model.package import ModelPackage  # torch takes seconds to import, and most of what is here does not need it
 
     files = read_files(url)
@@ -70,11 +70,11 @@ def read_start(url: str) -> "ModelPackage":
 
 
 def locate(url: str) -> tuple[str, str | None]:
-    """The folder that holds a package, and the digest that it must have, where it was published under one.
+    """Return the folder that holds a package, and the digest that it must have if it was published under one.
 
     Raises:
         SettingError: no such alias or digest is published there.
-        OSError: it may not be looked for.
+        OSError: the storage does not allow the search.
     """
     folder = absolute(url).rstrip("/")
     root, _, name = folder.rpartition("/")
@@ -106,14 +106,14 @@ def check_free(url: str) -> None:
 
 
 def _nearest(folder: str) -> str:
-    """The folder, or what is there of it: a probe makes none that a failure would leave empty."""
+    """Return the folder, or its nearest parent that exists. A probe must not make a folder that a failure would leave empty."""
     while is_local(folder) and not os.path.lexists(folder):
         folder = folder.rpartition("/")[0] or "/"
     return folder.rstrip("/")
 
 
 def write_package(package: "ModelPackage", url: str) -> None:
-    """Write the package's files into a folder; the weights first, so that a record never stands without them."""
+    """Write the package's files into a folder. The weights are written first, so that a record is never stored without them."""
     folder = absolute(url).rstrip("/")
     for name, content in sorted(package.to_files().items(), reverse=True):
         store.write(f"{folder}/{name}", content)

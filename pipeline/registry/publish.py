@@ -1,4 +1,4 @@
-"""Published models: packages below one URL, each in a folder named by its digest, and aliases that people move."""
+"""The published models: packages below one URL, each in a folder named by its digest, and aliases that people move."""
 
 import logging
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Published:
-    """What a publishing did; `alias_was` is the digest that the alias stood for, None where it is new."""
+    """The result of a publishing."""
 
     url: str
     model_name: str
@@ -37,11 +37,12 @@ class Published:
     is_new: bool
     alias: str
     alias_was: str | None
+    """The digest that the alias stood for before; None if the alias is new."""
 
 
 @dataclass(frozen=True)
 class RolledBack:
-    """From what to what an alias was moved."""
+    """The result of a rollback: the digests from which and to which the alias was moved."""
 
     alias: str
     from_digest: str
@@ -50,7 +51,7 @@ class RolledBack:
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A package as a list shows it; its weights were not looked at."""
+    """A package as a list shows it. Its weights were not read."""
 
     model_digest: str
     model_name: str
@@ -60,10 +61,10 @@ class PublishedModel:
 
 
 def publish(model: str, to: str, alias: str) -> Published:
-    """Put a package into the folder of its digest, where it is not there yet, and let an alias stand for it.
+    """Write a package into the folder of its digest, unless it is there already, and let an alias stand for it.
 
     Raises:
-        SettingError: there is no package, nothing can be written, or a folder that bears the alias's name hides it.
+        SettingError: there is no package, nothing can be written, or a folder with the alias's name hides the alias.
     """
     package, root = read_package(model), absolute(to).rstrip("/")
     url = f"{root}/{package.digest}"
@@ -81,7 +82,7 @@ def publish(model: str, to: str, alias: str) -> Published:
 
 
 def _is_sound(url: str) -> bool:
-    """Is the package of this digest there already? One that is half there or was changed is to be written again."""
+    """Is the package of this digest there already? A package that is incomplete or was changed must be written again."""
     if not store.exists(f"{url}/{RECORD_FILE}"):
         return False
     try:
@@ -93,10 +94,10 @@ def _is_sound(url: str) -> bool:
 
 
 def roll_back(url: str) -> RolledBack:
-    """Let an alias, such as models/blood/latest, stand for what it stood for before; again, and it goes further back.
+    """Let an alias, such as models/blood/latest, stand for the digest that it stood for before. A second rollback goes further back.
 
     Raises:
-        SettingError: no such alias, nothing before, the package of then can't be used, or nothing can be written.
+        SettingError: the alias or an earlier digest is missing, the earlier package can't be used, or nothing can be written.
     """
     root, _, alias = absolute(url).rstrip("/").rpartition("/")
     try:
@@ -114,10 +115,10 @@ def roll_back(url: str) -> RolledBack:
 
 
 def list_published(url: str) -> tuple[list[PublishedModel], dict[str, list[Move]]]:
-    """The models at a URL, the last one first, and the moves of each alias, the last one first.
+    """Return the models at a URL, the last one first, and the moves of each alias, the last one first.
 
     Raises:
-        SettingError: it can't be read, a record is damaged, or nothing is published there.
+        SettingError: the URL can't be read, a record is damaged, or nothing is published there.
     """
     root = absolute(url).rstrip("/")
     try:
@@ -131,7 +132,7 @@ def list_published(url: str) -> tuple[list[PublishedModel], dict[str, list[Move]
 
 
 def _model(root: str, digest: str, moves: dict[str, list[Move]]) -> PublishedModel | None:
-    """None of one that is half there: its record is written last."""
+    """Return a published model, or None if it is incomplete: its record is written last."""
     url = f"{root}/{digest}/{RECORD_FILE}"
     try:
         record, stored = PackageRecord.model_validate_json(store.read(url)), store.stat(url)

@@ -1,35 +1,40 @@
 """The settings of `model import` and `model publish`; flags are made from these classes."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from model.config import Frozen
 from pipeline.registry.aliases import check_alias
+from pipeline.settings import Metavar, Name, Place, Url
 
 
 class ImportSettings(Frozen):
-    """Whose weights become a package."""
+    """The settings of `model import`: whose weights become a package."""
 
-    weights: Annotated[str, Field(min_length=1)]
-    """A .pth file, by path or URL, or one of torchvision's: SSD300_VGG16_Weights.COCO_V1, VGG16_Weights.IMAGENET1K_V1,
-    VGG16_Weights.IMAGENET1K_FEATURES."""
-    output: Annotated[str, Field(min_length=1)]
-    """Folder or URL that the model package is written to."""
-    name: Annotated[str, Field(min_length=1)]
-    """The model's name."""
-    class_names: str | None = None
-    """File with a detector's class names, one a line, without the background; needed unless they are COCO's or VOC's."""
+    heading: ClassVar[str] = "Weights and package"
+
+    weights: Annotated[str, Field(min_length=1), Metavar("FILE_OR_NAME")]
+    """Weights to import: a .pth file, by path or URL, or torchvision's SSD300_VGG16_Weights.COCO_V1,
+    VGG16_Weights.IMAGENET1K_V1 or VGG16_Weights.IMAGENET1K_FEATURES."""
+    output: Url
+    """Folder or URL to write the model package to."""
+    name: Name
+    """Name of the model."""
+    class_names: Place | None = None
+    """File with the class names of a detector, one per line, without the background. Needed unless they are those of COCO or VOC."""
     preprocessing: Literal["imagenet", "caffe"] | None = None
-    """How VGG16's weights want their pixels, where the file does not tell."""
+    """Pixel normalisation that the weights of a VGG16 expect: imagenet or caffe. Needed if the file does not show it."""
 
 
 class PublishSettings(Frozen):
-    """What is published where."""
+    """The settings of `model publish`: which package is published, and where."""
 
-    model: Annotated[str, Field(min_length=1)]
-    """Model package to publish: a folder or URL; one that is published already, by its digest or alias, only gets the alias."""
-    to: Annotated[str, Field(min_length=1)]
-    """Folder or URL of the published models: each gets a folder there, named by its digest."""
-    alias: Annotated[str, AfterValidator(check_alias)] = "latest"
-    """Name that stands for it from now on: infer takes --model TO/ALIAS, or TO/ and the beginning of a digest."""
+    heading: ClassVar[str] = "Package and place"
+
+    model: Url
+    """Model package to publish: a folder or URL. A package that is published already, given by its digest or alias, only gets the alias."""
+    to: Url
+    """Folder or URL of the published models. Each model is stored in a folder there, named by its digest."""
+    alias: Annotated[str, AfterValidator(check_alias), Metavar("NAME")] = "latest"
+    """Alias that stands for the model from now on. Use it in infer as --model TO/ALIAS; TO/ and the beginning of a digest works, too."""

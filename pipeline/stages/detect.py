@@ -1,4 +1,4 @@
-"""The second stage: pixels to detections. And both stages in one process, as workers without a GPU run them."""
+"""The second stage, from pixels to detections. Workers without a GPU run both stages in one process."""
 
 import os
 import threading
@@ -21,18 +21,18 @@ from pipeline.stages.runner import Decoded, Stages
 from pipeline.table.schema import DETECTION
 
 FOUND = ".found"
-"""What was found in an image, among its columns."""
+"""The key of an image's detections, among its columns."""
 Block = tuple[int, int]
-"""Planned rows [start, stop), by their numbers."""
+"""The planned rows [start, stop), by their numbers."""
 
 
 class DetectStage:
-    """One model on one device: decoded images in, rows of the table out.
+    """A model on one device. It turns decoded images into rows of the table.
 
     Args:
-        stages: the model, and what rows have beside detections.
-        device: a GPU, or "cpu": then with one thread, as each core has a process of its own.
-        name: of this detector, in the measurements of a run.
+        stages: the model, and the values of rows next to detections.
+        device: a GPU, or "cpu". On "cpu" it uses one thread, because each core has a process of its own.
+        name: the detector's name in the measurements of a run.
     """
 
     def __init__(self, stages: Stages, device: str, name: str) -> None:
@@ -43,11 +43,11 @@ class DetectStage:
         self._stages, self._name = stages, name
 
     def __call__(self, rows: pa.Table, images: Iterator[Decoded]) -> pa.Table:
-        """Detect in the images of planned rows.
+        """Detect objects in the images of planned rows.
 
         Args:
-            rows: planned rows, with `ROW`.
-            images: of each row, in their order; they are asked for a batch at a time.
+            rows: the planned rows, with `ROW`.
+            images: the image of each row, in the same order. They are asked for one batch at a time.
 
         Returns:
             The rows with the columns of `Stages.schema`, and `ROW`.
@@ -67,7 +67,7 @@ class DetectStage:
         return finish(rows, images_found, self._stages.constants, self._stages.schema, **columns)
 
     def _detect_batch(self, batch: list[Decoded]) -> None:
-        """Add to each image what was found in it, or the error, and what that took; its pixels are dropped."""
+        """Add the detections or the error to each image, with the measurements, and drop its pixels."""
         if not batch:
             return
         began_s = time.perf_counter()
@@ -78,12 +78,12 @@ class DetectStage:
             image |= {PIXELS: None, ".detect_s": took_s, ".batch_share": share, ".detector": self._name}
 
     def _detect(self, batch: list[Decoded]) -> None:
-        """When a batch fails, each image is tried alone, so that only the culprit fails."""
+        """Detect objects in a batch. If the batch fails, try each image alone, so that only the culprit fails."""
         sizes_px = torch.tensor([[image["width_px"], image["height_px"]] for image in batch], dtype=torch.float32)
         try:
             found = self._detector(self._pixels(batch), sizes_px)
         except torch.AcceleratorError:
-            # The device is lost to this process, each later batch would fail too; the next process gets it anew.
+            # This process has lost the device, and each later batch would fail, too. The next process can use it again.
             os._exit(1)
         except Exception as error:
             if len(batch) == 1:
@@ -97,11 +97,11 @@ class DetectStage:
 
     @staticmethod
     def _pixels(batch: list[Decoded]) -> Tensor:
-        """(B, 3, S, S) uint8, a view of channels-last memory."""
+        """Return the pixels, (B, 3, S, S) uint8, a view of channels-last memory."""
         return torch.from_numpy(np.stack([image[PIXELS] for image in batch])).permute(0, 3, 1, 2)
 
     def _columns(self, found: list[Detections | None]) -> dict[str, pa.Array]:
-        """The columns of the table that detections fill; null where an image failed."""
+        """Return the columns of the table that detections fill. They are null where an image failed."""
         counts = [None if image is None else len(image.scores) for image in found]
         best = [None if image is None or not len(image.scores) else float(image.scores.max()) for image in found]
         images = [image for image in found if image is not None]
@@ -130,12 +130,12 @@ def _joined(arrays: list[NDArray[np.generic]]) -> NDArray[np.generic]:
 
 
 class Worker:
-    """Both stages in one process.
+    """A worker that runs both stages in one process.
 
     Args:
-        stages: both.
-        name: of its detector, in the measurements of a run.
-        device: as `DetectStage`.
+        stages: both stages.
+        name: the detector's name in the measurements of a run.
+        device: see `DetectStage`.
     """
 
     def __init__(self, stages: Stages, name: str, device: str = "cpu") -> None:
@@ -149,11 +149,11 @@ class Worker:
 
         Args:
             block: the rows.
-            following: those that are probably next: reading them begins at once.
+            following: the rows that are probably next. Reading them begins at once.
         """
         begun = self._begun if self._begun and self._begun[0] == block else self._begin(block)
         self._begun = self._begin(following) if following else None
-        with self._lock:  # Of the calls that a Ray actor makes at once, one reads while the other computes.
+        with self._lock:  # A Ray actor makes several calls at once: one reads while another computes.
             return self._detect(*begun[1:])
 
     def _begin(self, block: Block) -> tuple[Block, pa.Table, Iterator[Decoded]]:
@@ -165,12 +165,12 @@ class Worker:
         return decode_block(self._stages, (number, number + 1))
 
     def detect(self, images: pa.Table) -> pa.Table:
-        """Return rows of the table for rows with pixels, as `decode_block` makes them."""
+        """Return the rows of the table for rows with pixels, which `decode_block` makes."""
         return detect_images(self._detect, images)
 
 
 def decode_block(stages: Stages, block: Block) -> pa.Table:
-    """Turn planned rows into rows with pixels that travel to a detector: columns of the plan, of `Stages.decoded`, and `PIXELS`."""
+    """Turn planned rows into rows with pixels, to send to a detector: columns of the plan, of `Stages.decoded`, and `PIXELS`."""
     torch.set_num_threads(1)
     rows = numbered(stages.read(*block), block[0])
     images = list(stages.decode(rows))
@@ -182,7 +182,7 @@ def decode_block(stages: Stages, block: Block) -> pa.Table:
 
 
 def detect_images(detect: DetectStage, images: pa.Table) -> pa.Table:
-    """Turn rows with pixels, as `decode_block` makes them, into rows of the table."""
+    """Turn rows with pixels, which `decode_block` makes, into rows of the table."""
     return detect(images.drop_columns([PIXELS]), _to_decoded(images))
 
 
@@ -199,7 +199,7 @@ def _batch_to_decoded(batch: pa.RecordBatch) -> Iterator[Decoded]:
 
 
 def _square(content: pa.Buffer) -> NDArray[np.uint8]:
-    """(S, S, 3) uint8 pixels from their bytes, without a copy."""
+    """Return the pixels, (S, S, 3) uint8, from their bytes, without a copy."""
     flat = np.frombuffer(content, np.uint8)
     side = round((len(flat) / 3) ** 0.5)
     return flat.reshape(side, side, 3)

@@ -1,4 +1,4 @@
-"""The first stage: URIs to pixels. Whatever fails becomes a row that says so."""
+"""The first stage, from URIs to pixels. A failure becomes a row that holds its error."""
 
 import time
 from collections import deque
@@ -18,13 +18,14 @@ from pipeline.stages.runner import Decoded
 NUM_FETCH_THREADS = NUM_REQUESTS
 
 MAX_BYTES_IN_FLIGHT = 128 << 20
-"""Read ahead of the decoder, of one block, and of the one that follows it; a single larger file is read alone."""
+"""The most bytes that are read ahead of the decoder: of one block, and again of the block that follows it. A larger file is read alone."""
 
 UNKNOWN_SIZE_BYTES = MAX_BYTES_IN_FLIGHT // NUM_FETCH_THREADS
-"""What a file of unknown size counts for."""
+"""The bytes that a file of unknown size is counted as."""
 
 MAX_BYTES_PER_PIXEL, MAX_OTHER_BYTES = 8, 64 << 20
-"""No picture needs more: 16-bit RGBA without compression, and what else is in its file (a phone's film, say)."""
+"""The most bytes that a picture needs. The first is per pixel, of 16-bit RGBA without compression. The second is for the rest of the file,
+such as a phone's film."""
 
 
 class TooLargeError(OSError):
@@ -38,18 +39,19 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def fetch_and_decode(rows: pa.Table, image_size_px: int, max_pixels: int) -> Iterator[Decoded]:
-    """Read each image's listed version, decode it, resize it.
+    """Read each image's listed version, decode it, and resize it.
 
-    Reading begins with the call, as far ahead as `MAX_BYTES_IN_FLIGHT` allows; decoding goes on as images are asked for.
+    Reading begins with the call, as far ahead as `MAX_BYTES_IN_FLIGHT` allows. Each image is decoded when it is asked for.
 
     Args:
-        rows: columns uri, etag, size_bytes, and others, which are not looked at.
-        image_size_px: side of the square that comes out.
-        max_pixels: larger pictures are refused, and so are files too large for that many.
+        rows: the columns uri, etag and size_bytes, and others, which are ignored.
+        image_size_px: the side of the square that comes out.
+        max_pixels: the most pixels of a picture. Larger pictures are refused, and so are files too large for this many pixels.
 
     Returns:
-        Of each row in order, the columns of `pipeline.stages.rows.DECODED` and the pixels, or an error. The error's stage is decode where the bytes are
-        at fault, and always will be; fetch where it may pass: the storage's errors, and too little memory.
+        An iterator over the rows in order: the columns of `pipeline.stages.rows.DECODED` and the pixels, or an error. The error's stage is
+        decode if the bytes are at fault, and always will be. The stage is fetch if the error may pass: the storage's errors, and too
+        little memory.
     """
     columns = (rows[name].to_pylist() for name in ("uri", "etag", "size_bytes"))
     contents = ReadAhead(zip(*columns, strict=True), MAX_BYTES_PER_PIXEL * max_pixels + MAX_OTHER_BYTES)
@@ -58,11 +60,11 @@ def fetch_and_decode(rows: pa.Table, image_size_px: int, max_pixels: int) -> Ite
 
 
 class ReadAhead(Iterator[Future[Content]]):
-    """Reads objects in their order, as many at once as `MAX_BYTES_IN_FLIGHT` allows; it begins when it is made.
+    """Reads objects in their order, as many at once as `MAX_BYTES_IN_FLIGHT` allows. Reading begins when the instance is made.
 
     Args:
-        objects: uri, etag, size_bytes.
-        max_bytes: larger files are refused.
+        objects: the uri, etag and size_bytes of each object.
+        max_bytes: the most bytes of a file. Larger files are refused.
     """
 
     def __init__(self, objects: Iterable[tuple[str, str, int | None]], max_bytes: int) -> None:
@@ -104,7 +106,7 @@ def _check_size(num_bytes: int, max_bytes: int) -> None:
 
 def _row(content: Future[Content], image_size_px: int, max_pixels: int) -> Decoded:
     began_s = time.perf_counter()
-    error = content.exception()  # when it is there
+    error = content.exception()  # This waits until the content is there.
     fetched_s = time.perf_counter()
     if error is not None:
         return failure("fetch", error) | {".fetch_s": fetched_s - began_s}

@@ -1,7 +1,7 @@
-"""What did not come back: images whose block was lost with a process, each run again by itself.
+"""The images that did not come back, because their block was lost with a process. Each of them is run again by itself.
 
-A dying process takes its block along, and nobody knows which image was at fault. So each of them is run in processes
-that hold nothing else; one whose process dies again is the culprit, and becomes a failure row `ProcessKilled`.
+A dying process takes its block along, and nobody knows which image was at fault. So each image of the block is run in processes that
+hold nothing else. An image whose process dies again is the culprit, and becomes a failure row `ProcessKilled`.
 """
 
 import threading
@@ -19,36 +19,44 @@ PROCESS_KILLED = "ProcessKilled"
 
 
 class ProcessDiedError(Exception):
-    """The process that held an image alone has died: why, as far as that is known."""
+    """The process that held an image alone has died. The message says why, as far as that is known."""
 
 
 class NotStartedError(SsdBatchError):
-    """A detector could not start: why. Where memory is short, for what runs beside it."""
+    """A detector could not start; the message says why. If memory is short, the reason may be the processes that run next to it."""
 
 
 class OneAtATime(Protocol):
-    """Both stages for one image at a time, in processes that hold no other. What the stages raise, it raises.
+    """Runs both stages for one image at a time, in processes that hold no other image. Errors of the stages are raised.
 
-    One thread uses it; any may close it.
+    One thread uses an instance; any thread may close it.
     """
 
     def decode(self, number: int) -> pa.Table:
-        """Return the planned row of this number with its pixels; raises `ProcessDiedError`."""
+        """Return the planned row with this number, with its pixels.
+
+        Raises:
+            ProcessDiedError: the process that held the image has died.
+        """
 
     def detect(self, image: pa.Table) -> pa.Table:
-        """Return the row of the table for what `decode` gave; raises `ProcessDiedError`."""
+        """Return the row of the table for an image that `decode` returned.
+
+        Raises:
+            ProcessDiedError: the process that held the image has died.
+        """
 
     def close(self) -> None:
-        """End its processes, whatever they do."""
+        """End the processes of this instance, whatever they are doing."""
 
 
 class Isolated:
     """Runs images one by one; each thread has processes of its own.
 
     Args:
-        start: makes them.
-        read: gives the planned rows [start, stop).
-        constants: columns that all rows of the run share.
+        start: makes the processes of a thread.
+        read: returns the planned rows [start, stop).
+        constants: the columns that all rows of the run share.
         schema: the columns of the rows that come out.
     """
 
@@ -66,11 +74,11 @@ class Isolated:
         self._is_closed = False
 
     def __call__(self, number: int) -> pa.Table:
-        """Turn a planned row, by its number, into a row of the table, whatever dies.
+        """Turn the planned row with this number into a row of the table, even if its process dies.
 
         Raises:
             NotStartedError: the detector can't start.
-            SsdBatchError: it was closed.
+            SsdBatchError: the instance was closed.
         """
         if self._is_closed:
             raise SsdBatchError("the run has ended")
@@ -103,19 +111,19 @@ class Isolated:
 def run_alone(
     numbers: Iterable[int], isolated: Callable[[int], pa.Table], num_at_once: int, max_killed: int
 ) -> Iterator[pa.Table]:
-    """Run planned rows one by one, some at once, and give the results as they come.
+    """Run planned rows each by itself, several at once, and yield the results as they come.
 
     Args:
-        numbers: of the rows.
-        isolated: both stages.
-        num_at_once: threads, each with processes of its own.
-        max_killed: where more have killed their process, images are not to blame.
+        numbers: the numbers of the rows.
+        isolated: runs both stages for one row.
+        num_at_once: the number of threads, each with processes of its own.
+        max_killed: the number of images that may kill their process. If there are more, images are not to blame.
 
     Yields:
-        One row of the table for each, in no set order.
+        One row of the table per planned row, in no set order.
 
     Raises:
-        SsdBatchError: more were killed than allowed, or there is no room to run them.
+        SsdBatchError: more processes were killed than allowed, or there is no room to run the images.
     """
     num_killed = 0
     threads = ThreadPoolExecutor(num_at_once, thread_name_prefix="alone")
@@ -138,7 +146,7 @@ def run_alone(
 class RetryAlone:
     """Runs rows concurrently. Retries a row whose process was killed, or whose detector could not start, with no other row running.
 
-    Where memory runs out, more is killed than the process that took it.
+    When memory runs out, other processes are killed, too, not only the one that took it.
     """
 
     def __init__(self, isolated: Callable[[int], pa.Table], num_at_once: int) -> None:
@@ -146,7 +154,7 @@ class RetryAlone:
         self._places, self._quiet = threading.Semaphore(num_at_once), threading.Lock()
 
     def __call__(self, number: int) -> pa.Table:
-        """Turn a planned row, by its number, into a row of the table."""
+        """Turn the planned row with this number into a row of the table."""
         if self._num_at_once == 1:
             return self._isolated(number)
         with self._places, suppress(NotStartedError):

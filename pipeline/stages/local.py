@@ -1,7 +1,7 @@
-"""Processes of this machine, one per core, each with a detector: pools of one from the standard library.
+"""The processes of this machine, one per core, each with a detector. Each is a pool of one process, from the standard library.
 
-A pool of one is lost with its process and no other is, and a lost pool costs the block that its process held. torch is imported
-once, by the server that forks the processes, so that another process starts in a moment.
+A process that dies breaks only its own pool, and costs the block that it held. torch is imported once, by the server that forks the
+processes, so that a new process starts in a moment.
 """
 
 import logging
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OOM_SCORE = 500
-"""Where memory runs out, Linux ends one of our workers before it ends the driver, or what else the person has open."""
+"""The value of `oom_score_adj` of our workers. When memory runs out, Linux ends a worker before the driver or the user's other programs."""
 
 _worker: "Worker | None" = None
 
 
 def _begin() -> None:
-    """In a new process, before it is given anything: make sure that it ends with the driver, and not before."""
+    """Prepare a new process, before any work: the process must end with the driver, and not before."""
     ignore_stops()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
@@ -46,9 +46,9 @@ def _begin() -> None:
 
 
 def _open(stages: Stages, environment: dict[str, str]) -> int:
-    """In a new process: make its worker; its pid."""
+    """Make the worker of a new process, within it, and return the process's ID."""
     global _worker
-    os.environ.update(environment)  # The server that forks has that of the time when it was started.
+    os.environ.update(environment)  # The server that forks still has the environment in which it was started.
     from pipeline.stages.detect import Worker
 
     _worker = Worker(stages, str(os.getpid()))
@@ -78,7 +78,7 @@ def _detect(image: pa.Table) -> pa.Table:
 
 
 class Process:
-    """A process of its own with a worker in it."""
+    """A separate process with a worker in it."""
 
     def __init__(self, stages: Stages) -> None:
         self.pool = ProcessPoolExecutor(1, mp_context=CONTEXT, initializer=_begin)
@@ -89,7 +89,7 @@ class Process:
 
         Raises:
             PackageError: no network can be made of the package.
-            NotStartedError: the process dies before.
+            NotStartedError: the process dies first, or the worker can't be made.
         """
         try:
             self._opened.result()
@@ -99,7 +99,7 @@ class Process:
             raise NotStartedError(f"a detector can't start in a process of its own: {reason(error)}") from error
 
     def end(self) -> None:
-        """End it, whatever it does."""
+        """End the process, whatever it is doing."""
         self.pool.shutdown(wait=False, cancel_futures=True)
         with suppress(Exception):
             os.kill(self._opened.result(timeout=0), signal.SIGKILL)
@@ -107,10 +107,10 @@ class Process:
 
 @contextmanager
 def local_processes(settings: DetectionSettings, stages: Stages, num_rows: int) -> Iterator["LocalProcesses"]:
-    """Start the processes, no more than there are rows; they end with the context.
+    """Start the processes, at most one per row. They end with the context.
 
     Raises:
-        SettingError: a GPU is required, or more detectors than there are cores.
+        SettingError: a GPU is required, or more detectors are set than there are cores.
         PackageError: no network can be made of the package.
     """
     if settings.require_gpu:
@@ -134,8 +134,8 @@ class LocalProcesses:
     """See `pipeline.stages.runner.Runner`.
 
     Args:
-        stages: what the processes run.
-        num_processes: the most at once.
+        stages: the stages that the processes run.
+        num_processes: the most processes at once.
     """
 
     name = "local"
@@ -152,14 +152,14 @@ class LocalProcesses:
         self._pass[0].opened()
 
     def new_process(self) -> Process:
-        """Start another one, which ends with this runner at the latest."""
+        """Start another process, which ends with this runner at the latest."""
         if self._is_closed:
             raise SsdBatchError("the run has ended")
         self._processes.append(Process(self._stages))
         return self._processes[-1]
 
     def end(self, process: Process) -> None:
-        """End one of them; another thread may do the same."""
+        """End one of the processes. Another thread may do the same."""
         with suppress(ValueError):
             self._processes.remove(process)
         process.end()
@@ -179,11 +179,11 @@ class LocalProcesses:
         return spread_over(self._num_processes, None, num_images)
 
     def observer(self, table: str, batch_size: int) -> RunObserver:
-        """Return one that keeps it to itself: Prometheus reads what a run does from Ray."""
+        """Return an observer that publishes nothing: Prometheus reads the metrics of a run from Ray."""
         return RunObserver()
 
     def num_alone(self, spread: Spread) -> int:
-        """See `Runner`: the processes of the pass have ended."""
+        """See `Runner`. The processes of the pass have ended by then."""
         return spread.min_detectors
 
     def one_at_a_time(self) -> "OneProcess":
@@ -215,18 +215,18 @@ class LocalProcesses:
                     if isinstance(error, BrokenProcessPool):
                         lane.restart()
                     continue
-                lane.work_on(waiting, lanes)  # at once; what came back is looked at beside it
+                lane.work_on(waiting, lanes)  # before the result is yielded, so that the process never waits
                 yield future.result()
         for lane in lanes:
             lane.close()
 
 
 class Lane:
-    """The place of one process in the pass, which another one takes when it dies.
+    """The place of one process in the pass. When the process dies, another one takes the place.
 
     Args:
-        runner: makes the other one.
-        process: works here first.
+        runner: makes the other processes.
+        process: the process that works here first.
     """
 
     def __init__(self, runner: LocalProcesses, process: Process) -> None:
@@ -235,7 +235,7 @@ class Lane:
         self.running: Future[pa.Table] | None = None
 
     def work_on(self, waiting: "deque[Block]", lanes: "list[Lane]") -> None:
-        """Begin the next block, if nothing runs here; and let the process read the one that follows."""
+        """Begin the next block if nothing runs here, and let the process read the block that follows."""
         if self.running:
             return
         block = self._following or (waiting.popleft() if waiting else None) or _taken_from(lanes)
@@ -244,32 +244,32 @@ class Lane:
         self._following = waiting.popleft() if waiting else None
         try:
             self.running = self._process.pool.submit(_run, block, self._following)
-        except BrokenProcessPool:  # It died while it had nothing to do; whatever it was, it was not this block.
+        except BrokenProcessPool:  # The process died while it had nothing to do, so this block is not the cause.
             self.restart()
             self.running = self._process.pool.submit(_run, block, self._following)
 
     def give_up_following(self) -> "Block | None":
-        """Let another lane have the block that would follow."""
+        """Return the block that would follow, for another lane, and forget it."""
         block, self._following = self._following, None
         return block
 
     def restart(self) -> None:
-        """Put another process in the place of one that died."""
+        """Put another process in the place of the one that died."""
         self._runner.end(self._process)
         self._process = self._runner.new_process()
 
     def close(self) -> None:
-        """End the process: what follows has processes of its own."""
+        """End the process. Images that run alone after the pass have processes of their own."""
         self._runner.end(self._process)
 
 
 def _taken_from(lanes: list[Lane]) -> "Block | None":
-    """A block that another lane has only begun to read."""
+    """Return a block that another lane has only begun to read, or None."""
     return next((block for lane in lanes if (block := lane.give_up_following())), None)
 
 
 class OneProcess:
-    """See `OneAtATime`: a process that holds one image, and serves until it dies."""
+    """A process that holds one image, and serves until it dies; see `pipeline.stages.isolate.OneAtATime`."""
 
     def __init__(self, runner: LocalProcesses) -> None:
         self._runner = runner

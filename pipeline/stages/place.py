@@ -1,4 +1,4 @@
-"""Where the work on images is done: by processes of this machine, or on a Ray cluster. Quick to import."""
+"""The choice between processes of this machine and a Ray cluster for the work on images. This module is quick to import."""
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -8,9 +8,9 @@ from pipeline.settings import LOCAL, ClusterSettings
 
 
 def works_here(settings: ClusterSettings) -> bool:
-    """Decide who works: processes of this machine, or Ray.
+    """Is the work done by processes of this machine, and not by Ray?
 
-    Ray works where an address names a cluster or asks for one, inside of a cluster that was entered, and on a machine with GPUs.
+    Ray works if an address names a cluster or asks for one, inside a cluster that was entered, and on a machine with GPUs.
     """
     ray = sys.modules.get("ray")
     is_in_cluster = ray is not None and ray.is_initialized()
@@ -18,7 +18,7 @@ def works_here(settings: ClusterSettings) -> bool:
 
 
 def place(settings: ClusterSettings) -> AbstractContextManager[None]:
-    """Return the Ray cluster that a run works on, to be entered; nothing is there to enter for processes of this machine."""
+    """Return the Ray cluster that a run works on, to be entered. Processes of this machine need no cluster: the context is empty."""
     if works_here(settings):
         return nullcontext()
     from pipeline.cluster.connect import cluster

@@ -1,4 +1,4 @@
-"""What all processes of `pipeline.stages.local` need, imported once by the server that forks them."""
+"""The imports that all processes of `pipeline.stages.local` need. The server that forks these processes imports this module once."""
 
 from pipeline.stages.server import ignore_stops
 

@@ -1,8 +1,8 @@
-"""Metrics of a run while it goes on, for Prometheus.
+"""The metrics of a run in progress, for Prometheus.
 
-All come from the driver, where the rows with what was measured arrive: workers have nothing to do for them. Ray's agent on the
-driver's node serves them under `ray_` and the name, counters with `_total` behind. It adds up a histogram by the middles of its
-buckets, so that sums that should be right are counters of their own.
+All metrics come from the driver, where the rows with their measurements arrive; workers do nothing for them. Ray's agent on the
+driver's node serves them, with the prefix `ray_` before the name. Counters also get the suffix `_total`. The agent computes the sum of a
+histogram from the middles of its buckets. Sums that should be exact are therefore counters of their own.
 """
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ from pipeline.urls import as_label
 IMAGE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 COMMIT_BUCKETS_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 STAGES = {"fetch": ".fetch_s", "decode": ".decode_s", "detect": ".detect_s"}
-"""And the columns that they are measured in."""
+"""The stages, each with the column of its measured seconds."""
 
 IMAGES = Counter("ssd_batch_images", "Images that came back, by status.", ("table", "status"))
 FAILURES = Counter("ssd_batch_failures", "Images that failed, by stage.", ("table", "stage"))
@@ -40,11 +40,11 @@ METRICS: tuple[Metric, ...] = (
 
 
 class RunMetrics(RunObserver):
-    """Those of one run.
+    """The metrics of one run.
 
     Args:
-        table: its URL, the label of all of them.
-        batch_size: images that a batch has room for.
+        table: the table's URL, which is the label of all metrics.
+        batch_size: the number of images that a batch has room for.
     """
 
     def __init__(self, table: str, batch_size: int) -> None:
@@ -52,12 +52,12 @@ class RunMetrics(RunObserver):
         self._gauges: dict[Gauge, float | None] = {}
 
     def begin(self, num_planned: int, num_detectors: int, lag_s: float | None) -> None:
-        """Say what is known when a run starts to detect."""
+        """Publish the numbers that are known when a run starts to detect."""
         self._gauges = {PLANNED_IMAGES: num_planned, DETECTORS: num_detectors, LAG_SECONDS: lag_s}
         self._set_gauges()
 
     def add(self, rows: pa.Table) -> None:
-        """Count rows of the table with the columns of `pipeline.stages.timings.METERS`, a block or less."""
+        """Count rows of the table with the columns of `pipeline.stages.timings.METERS`. The rows are one block at most."""
         self._set_gauges()
         self._count(IMAGES, status=rows["status"])
         self._count(FAILURES, stage=rows["error_stage"])
@@ -71,22 +71,22 @@ class RunMetrics(RunObserver):
         _increase(BATCH_PLACES, self._batch_size * (pc.sum(rows[".batch_share"]).as_py() or 0), self._labels)
 
     def committed(self, seconds: float) -> None:
-        """Count a commit, and what it took."""
+        """Count a commit and its seconds."""
         COMMIT_SECONDS.observe(seconds, self._labels)
 
     def _set_gauges(self) -> None:
-        """Again and again: Ray forgets a gauge that was not set for 20 s."""
+        """Set all gauges. This is repeated, because Ray forgets a gauge that was not set for 20 s."""
         for gauge, value in self._gauges.items():
             gauge.set(value, self._labels)
 
     def _count(self, counter: Counter, **column: pa.ChunkedArray) -> None:
-        """Rows by the values of a column, nulls aside."""
+        """Count rows by the values of a column, without nulls."""
         ((label, values),) = column.items()
         for entry in values.drop_null().value_counts().to_pylist():
             _increase(counter, entry["counts"], self._labels | {label: entry["values"]})
 
 
 def _increase(counter: Counter, value: float | None, labels: dict[str, str]) -> None:
-    """Ray refuses to add nothing."""
+    """Increase a counter, unless the value is zero or None: Ray refuses to add zero."""
     if value:
         counter.inc(value, labels)

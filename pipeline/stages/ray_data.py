@@ -1,7 +1,7 @@
 """A Ray cluster that works on images: the stages as one Ray Data expression.
 
-Nodes with GPUs have detectors there, and tasks on their cores that fetch and decode. On nodes without, each core has an actor that
-does all of it, so that no stage waits for another's cores.
+On a cluster with GPUs, detectors run on the GPUs, and tasks on the cores fetch and decode. On a cluster without GPUs, each core has
+an actor that runs both stages, so that neither stage waits for the cores of the other.
 """
 
 import gc
@@ -36,24 +36,26 @@ from pipeline.stages.runner import RunObserver, Spread, Stages, spread_over
 logger = logging.getLogger(__name__)
 
 DECODE_CPUS = 0.4
-"""Share of a core that Ray books for a task that reads and decodes."""
+"""The share of a core that Ray books for a task that reads and decodes."""
 MAX_RETRIES = 1
-"""Of a task or a call whose process dies; Ray's own default is for ever, and with none it gives up what a lost node held."""
+"""The number of retries of a task or a call whose process dies. Ray's own default is to retry for ever. Without retries, Ray gives up the
+blocks that a lost node held."""
 ALONE_WAIT_S = 600.0
-"""An image that runs alone does not come back later: one whose storage fails takes a third of it. There is no room for it, or its node hangs."""
+"""The seconds to wait for an image that runs alone. An image whose storage fails takes a third of that time. If an image takes longer, the
+cluster has no room for it, or its node hangs."""
 CALLS_AT_ONCE = 2
-"""Calls of an actor that reads, decodes and detects: one computes, while the other reads."""
+"""The number of concurrent calls of an actor that reads, decodes and detects. One call computes while the other reads."""
 
 StagesRef = list[Any]
-"""The stages in the object store; in a list, where Ray leaves it a reference."""
+"""The reference to the stages in the object store, in a list. Ray does not resolve a reference in a list."""
 
 
 @contextmanager
 def ray_cluster(settings: DetectionSettings, stages: Stages) -> Iterator["RayCluster"]:
-    """Use the cluster that we are in.
+    """Use the Ray cluster that was entered.
 
     Raises:
-        SettingError: it has no room for the detectors.
+        SettingError: the cluster has no room for the detectors.
         PackageError: no network can be made of the package.
     """
     from model.package import ModelPackage
@@ -67,8 +69,8 @@ class RayCluster:
     """See `pipeline.stages.runner.Runner`.
 
     Args:
-        settings: how many detectors.
-        stages: what the cluster runs.
+        settings: the number of detectors, and the seconds to wait for nodes.
+        stages: the stages that the cluster runs.
     """
 
     name = "ray"
@@ -82,19 +84,19 @@ class RayCluster:
         return num_nodes()
 
     def spread(self, num_images: int) -> Spread:
-        """See `Runner`: as many detectors as asked for; 0 = one per GPU, or one per core where there is no GPU."""
+        """See `Runner`. The settings give the number of detectors; 0 means one per GPU, or one per core without GPUs."""
         settings = self._settings
         num_detectors = settings.num_detectors or min(num_gpus() or cluster_cores(), num_detectors_that_fit())
         return spread_over(num_detectors, settings.min_detectors, num_images)
 
     def observer(self, table: str, batch_size: int) -> RunObserver:
-        """Return one that publishes metrics: Ray's agent on this node serves them."""
+        """Return an observer that publishes metrics. Ray's agent on this node serves them."""
         from pipeline.stages.prometheus import RunMetrics
 
         return RunMetrics(table, batch_size)
 
     def num_alone(self, spread: Spread) -> int:
-        """See `Runner`: nodes may have gone since the pass began."""
+        """See `Runner`. Nodes may have been lost since the pass began."""
         return max(1, min(spread.min_detectors, num_detectors_that_fit()))
 
     def one_at_a_time(self) -> "OneActor":
@@ -116,7 +118,7 @@ class RayCluster:
         options: dict[str, Any] = {
             "batch_format": "pyarrow",
             "fn_constructor_kwargs": {"stages": self._stages},
-            # Ray waits for ever once all its actors are gone for good: before that, more blocks than allowed are lost.
+            # Ray waits for ever once all its actors are dead for good. Before that, more blocks than allowed are lost.
             "max_restarts": (1 + MAX_RETRIES) * (1 + spread.max_lost),
             "max_task_retries": MAX_RETRIES,
         }
@@ -134,7 +136,7 @@ class RayCluster:
                 partial(decode, stages=self._stages), batch_size=None, batch_format="pyarrow", num_cpus=DECODE_CPUS,
                 max_retries=MAX_RETRIES,
             )  # fmt: skip
-            # A block per call, in both ways of saying it: with GPUs, Ray refuses None.
+            # Both calls of map_batches pass one block per call. Here it needs a number: with GPUs, Ray refuses None.
             return images.map_batches(
                 DetectorActor, batch_size=spread.block_rows, compute=ActorPoolStrategy(**pool),
                 num_cpus=DETECTOR_CPUS, num_gpus=1, **options,
@@ -142,7 +144,7 @@ class RayCluster:
 
 
 def blocks_of_rows(num_rows: int, block_rows: int) -> Dataset:
-    """Make a data set of blocks, each one row: the numbers of its first planned row, and of the one after its last."""
+    """Make a data set with one row per block: the number of the block's first planned row, and the number after its last."""
     starts = range(0, num_rows, block_rows)
     return ray.data.from_arrow([_block(start, min(start + block_rows, num_rows)) for start in starts])
 
@@ -153,7 +155,7 @@ def _block(start: int, stop: int) -> pa.Table:
 
 @lru_cache(1)
 def _stages_of(reference: Any) -> Stages:
-    """Those of the last reference, so that a process that runs many tasks keeps what it has opened."""
+    """Return the stages of a reference. The last ones are cached: a process that runs many tasks keeps what it has opened."""
     stages: Stages = ray.get(reference)
     return stages
 
@@ -183,14 +185,14 @@ class DetectorActor:
         self._detect = DetectStage(_stages_of(stages[0]), device, _actor_name())
 
     def __call__(self, images: pa.Table) -> pa.Table:
-        """Rows with pixels, or with an error already, to rows of the table."""
+        """Turn rows with pixels, or with an error already, into rows of the table."""
         from pipeline.stages.detect import detect_images
 
         return detect_images(self._detect, images)
 
 
 class WorkerActor:
-    """Both stages, as an actor: one model on one core."""
+    """An actor that runs both stages: one model on one core."""
 
     def __init__(self, stages: StagesRef) -> None:
         from pipeline.stages.detect import Worker
@@ -198,16 +200,16 @@ class WorkerActor:
         self._worker = Worker(_stages_of(stages[0]), _actor_name())
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """One block, by the numbers of its planned rows, to rows of the table."""
+        """Turn a block, given by the numbers of its planned rows, into rows of the table."""
         return self._worker(_numbers(block))
 
 
 class OneActor:
-    """See `pipeline.stages.isolate.OneAtATime`: a task that decodes, and an actor that detects until it dies.
+    """A task that decodes, and an actor that detects until it dies; see `pipeline.stages.isolate.OneAtATime`.
 
     Args:
-        stages: what they run.
-        wait_s: how long room for them is waited for, and then for what they do.
+        stages: the stages that the task and the actor run.
+        wait_s: the seconds to wait for the actor to start, and for each result.
     """
 
     def __init__(self, stages: StagesRef, wait_s: float) -> None:
@@ -252,7 +254,11 @@ class OneActor:
         return self._detector
 
     def _got(self, reference: Any) -> Any:
-        """Raises SsdBatchError when it does not come."""
+        """Wait for the value of a reference.
+
+        Raises:
+            SsdBatchError: the value does not come in time.
+        """
         try:
             return ray.get(reference, timeout=self._wait_s)
         except GetTimeoutError as error:

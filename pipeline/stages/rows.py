@@ -1,4 +1,4 @@
-"""Rows between the stages, by columns: planned rows, what failed, and rows of the table."""
+"""The rows that pass between the stages, by columns: planned rows, failures, and rows of the table."""
 
 import threading
 from bisect import bisect_left, bisect_right
@@ -15,14 +15,16 @@ from pipeline.stages.timings import READ_METERS
 from pipeline.storage import store
 
 ROW = ".row"
-"""The column with a row's number in the plan, while it is worked on. Columns that are not the table's begin with a dot, which no name from a
-path does."""
+"""The column with a row's number in the plan, while the row is worked on.
+
+Columns that are not part of the table begin with a dot. No column from a path has such a name.
+"""
 
 PIXELS = ".pixels"
-"""The column with an image's pixels, (S, S, 3) uint8 RGB, while it is worked on; null where it failed."""
+"""The column with an image's pixels, (S, S, 3) uint8 RGB, while the image is worked on. It is null if the image failed."""
 
 IS_FIRST = ".is_first"
-"""The column that says whether no attempt of a planned image has counted so far."""
+"""The column that says whether no earlier attempt at a planned image was counted."""
 
 ERROR = ("error_stage", "error_type", "error_message")
 
@@ -36,14 +38,16 @@ DECODED = pa.schema(
         *READ_METERS,
     ]
 )
-"""The columns that fetch and decode fill beside pixels: the image's size or an error, and what it took."""
+"""The columns that fetch and decode fill, next to the pixels: the image's size or an error, and the measurements."""
 
 
 class PlanRows:
-    """The planned rows in a Parquet file, by their numbers; it can be pickled, and opens the file where it is used.
+    """Reads planned rows from a Parquet file, by their numbers.
+
+    An instance can be pickled, and opens the file in the process that uses it.
 
     Args:
-        url: the file, which all who work can read.
+        url: the file, which every process that works on images can read.
     """
 
     def __init__(self, url: str) -> None:
@@ -87,14 +91,14 @@ def finish(
     schema: pa.Schema,
     **more: pa.Array,
 ) -> pa.Table:
-    """Make rows of the table of planned rows.
+    """Make rows of the table from planned rows.
 
     Args:
-        rows: planned rows.
-        found: by column, what the stages found of each.
-        constants: columns that all rows of the run share.
-        schema: the columns to make; those that nobody knows are null. `ROW` is kept beside them.
-        more: columns that are there as arrays already.
+        rows: the planned rows.
+        found: the values that the stages found for each row, by column.
+        constants: the columns that all rows of the run share.
+        schema: the columns to make. A column without a value is null. `ROW` is kept next to them.
+        more: the columns that exist as arrays already.
     """
     is_failed = [columns.get("error_stage") is not None for columns in found]
     shared = {**constants, "processed_at": datetime.now(UTC)}
@@ -114,5 +118,5 @@ def finish(
 
 
 def numbered(rows: pa.Table, start: int) -> pa.Table:
-    """Add the column `ROW` to planned rows, from the first one's number on."""
+    """Add the column `ROW` to planned rows; `start` is the number of the first row."""
     return rows.append_column(ROW, pa.array(range(start, start + rows.num_rows), pa.int64()))

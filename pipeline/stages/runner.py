@@ -1,4 +1,4 @@
-"""The interface between a run and those who work on its images: processes of this machine, or a Ray cluster."""
+"""The interface between a run and the processes that work on its images, on this machine or on a Ray cluster."""
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -19,12 +19,15 @@ from pipeline.stages.rows import ROW
 logger = logging.getLogger(__name__)
 
 MAX_BLOCK_ROWS, MAX_LARGE_BLOCK_ROWS = 64, 128
-"""Rows of a block: the portions in which results reach the driver. Larger ones where a run has very many, for less work of the driver."""
+"""The most rows of a block, and of a large block.
+
+Results reach the driver block by block. A run with very many blocks has large ones, which mean less work for the driver.
+"""
 MANY_BLOCKS = 256
-"""Blocks for each detector from which on they become larger."""
+"""The number of blocks per detector from which blocks become larger."""
 MIN_LOST_BLOCKS, LOST_SHARE = 32, 0.01
-"""The pass goes on while no more blocks than this, or than this share of all, are lost with processes that die; and this many
-images may then kill a process of their own. Beyond, something is broken."""
+"""The blocks that may be lost with processes that die: this number, or this share of all blocks if that is more. Up to there, the pass
+continues. The same number of images may then kill a process of their own. If there are more, something is broken."""
 
 Decoded = dict[str, Any]
 """An image by column: pixels, (S, S, 3) uint8 RGB as a numpy array or None, and the columns of `Stages.decoded`."""
@@ -32,16 +35,16 @@ Decoded = dict[str, Any]
 
 @dataclass(frozen=True)
 class Stages:
-    """Both functions, and what they need, for whoever runs them; it can be pickled.
+    """The functions and values that a process needs to run both stages. An instance can be pickled.
 
     Args:
-        read: gives the planned rows [start, stop).
-        decode: gives the images of planned rows in order, decoded as they are asked for; it may begin to read when it is called.
+        read: returns the planned rows [start, stop).
+        decode: yields the images of planned rows in order, each decoded when it is asked for. It may begin to read when it is called.
         decoded: the columns of an image that `decode` fills, without its pixels.
-        package_files: the model.
-        batch_size: images per forward pass.
-        constants: columns that all rows of the run share.
-        schema: the columns of the rows that come out, beside `ROW`.
+        package_files: the files of the model package.
+        batch_size: the number of images per forward pass.
+        constants: the columns that all rows of the run share.
+        schema: the columns of the rows that come out, next to `ROW`.
     """
 
     read: Callable[[int, int], pa.Table]
@@ -55,13 +58,13 @@ class Stages:
 
 @dataclass(frozen=True)
 class FetchAndDecode:
-    """`pipeline.stages.fetch.fetch_and_decode`, for a process that has not imported torch and does not need to."""
+    """A call of `pipeline.stages.fetch.fetch_and_decode` that a process can hold without importing torch."""
 
     image_size_px: int
     max_pixels: int
 
     def __call__(self, rows: pa.Table) -> Iterator[Decoded]:
-        """Begin to read the images of these rows."""
+        """Begin to read the images of these rows, and return an iterator over them."""
         from pipeline.stages.fetch import fetch_and_decode
 
         return fetch_and_decode(rows, self.image_size_px, self.max_pixels)
@@ -69,13 +72,13 @@ class FetchAndDecode:
 
 @dataclass(frozen=True)
 class Spread:
-    """How many images go where.
+    """The numbers by which a run's images are spread over detectors and blocks.
 
     Args:
-        min_detectors: those to start with.
-        num_detectors: the most at once.
-        block_rows: images of a block.
-        max_lost: blocks that may be lost with processes.
+        min_detectors: the number of detectors to start with.
+        num_detectors: the most detectors at once.
+        block_rows: the number of images per block.
+        max_lost: the number of blocks that may be lost with processes.
     """
 
     min_detectors: int
@@ -85,53 +88,56 @@ class Spread:
 
 
 class RunObserver:
-    """Is told how a run goes, and keeps it to itself; `pipeline.stages.prometheus.RunMetrics` publishes it."""
+    """A listener to a run's events that does nothing. `pipeline.stages.prometheus.RunMetrics` publishes the events."""
 
     def begin(self, num_planned: int, num_detectors: int, lag_s: float | None) -> None:
-        """Note what is known when a run starts to detect."""
+        """Note the numbers that are known when a run starts to detect."""
 
     def add(self, rows: pa.Table) -> None:
         """Note rows of the table with the columns of `pipeline.stages.timings.METERS`."""
 
     def committed(self, seconds: float) -> None:
-        """Note a commit, and what it took."""
+        """Note a commit and its seconds."""
 
 
 class Runner(Protocol):
     """Works on images until it is closed. Blocks whose process dies do not come back."""
 
     name: str
-    """As the run's record has it."""
+    """The runner's name in the run's record."""
 
     def num_nodes(self) -> int:
-        """Return the number of machines that work at this time."""
+        """Return the number of machines that work now."""
 
     def spread(self, num_images: int) -> Spread:
-        """Decide how this many images are spread."""
+        """Decide how this many images are spread over detectors and blocks."""
 
     def observer(self, table: str, batch_size: int) -> RunObserver:
-        """Return who publishes how a run on a table goes."""
+        """Return the observer of a run on a table."""
 
     def blocks(self, num_rows: int, spread: Spread) -> Iterator[pa.Table]:
-        """Run all planned rows through both stages, in no set order; end early, and say so, when more blocks than allowed are lost."""
+        """Run all planned rows through both stages, and yield the results in no set order.
+
+        End early, with a line in the log, when more blocks than allowed are lost.
+        """
 
     def num_alone(self, spread: Spread) -> int:
-        """Return how many images can run alone at once, with what there is now."""
+        """Return the number of images that can run alone at once, with the machines that are there now."""
 
     def one_at_a_time(self) -> OneAtATime:
-        """Return what runs one image in processes that hold no other; the calling thread has it for itself."""
+        """Return an object that runs one image in processes that hold no other image. Only the calling thread uses it."""
 
 
 def results(runner: Runner, num_planned: int, stages: Stages, spread: Spread) -> Generator[pa.Table, None, None]:
-    """Stream the planned images through fetch, decode and detect; exactly one row out for each row in.
+    """Stream the planned images through fetch, decode and detect, with exactly one row out per row in.
 
-    First in blocks; what was lost with a process that died then runs alone, image by image (`pipeline.stages.isolate`).
+    Images run in blocks first. Images that were lost with a process then run alone, one by one (`pipeline.stages.isolate`).
 
     Yields:
         Tables with the columns of `Stages.schema`, in no set order.
 
     Raises:
-        SsdBatchError: processes keep dying; what was yielded stands, and another run does the rest.
+        SsdBatchError: processes keep dying. The rows that were yielded are valid, and another run does the rest.
     """
     is_back = np.zeros(num_planned, dtype=bool)
     blocks = runner.blocks(num_planned, spread)
@@ -141,7 +147,7 @@ def results(runner: Runner, num_planned: int, stages: Stages, spread: Spread) ->
     num_missing = num_planned - int(is_back.sum())
     if not num_missing:
         return
-    # All of them, when the pass went on to its end; when it stopped, the first ones, which have the culprits.
+    # All of them if the pass reached its end. If it stopped early, only the first ones, which include the culprits.
     num_alone = min(num_missing, spread.max_lost * spread.block_rows)
     logger.info("%s images did not come back; running %s alone", f"{num_missing:,}", f"{num_alone:,}")
     numbers = map(int, islice(np.flatnonzero(~is_back), num_alone))
@@ -155,12 +161,12 @@ def results(runner: Runner, num_planned: int, stages: Stages, spread: Spread) ->
 
 
 def spread_over(num_detectors: int, min_detectors: int | None, num_images: int) -> Spread:
-    """Cut a run into blocks, and say how many detectors start.
+    """Cut a run into blocks, and decide how many detectors start.
 
     Args:
-        num_detectors: that there is room for.
-        min_detectors: to start with; all of them where it is None.
-        num_images: of the run.
+        num_detectors: the number of detectors that there is room for.
+        min_detectors: the number of detectors to start with. None means all of them.
+        num_images: the number of images of the run.
     """
     num_detectors = max(1, min(num_detectors, num_images))
     # Small runs are cut finer, so that all detectors have work from the start to the end.
@@ -172,7 +178,7 @@ def spread_over(num_detectors: int, min_detectors: int | None, num_images: int) 
 
 
 def started(settings: DetectionSettings, stages: Stages, num_rows: int) -> AbstractContextManager[Runner]:
-    """Start who works on the images of this many planned rows, in the `place` that was entered.
+    """Return the context of a runner that works on the images of this many planned rows, in the `place` that was entered.
 
     Raises:
         SettingError: there is no room for the detectors.

@@ -1,4 +1,4 @@
-"""The server that forks the processes of `pipeline.stages.local`; it has imported torch, so that each starts in a moment."""
+"""The server that forks the processes of `pipeline.stages.local`. It has imported torch, so that each process starts in a moment."""
 
 import signal
 import sys
@@ -11,7 +11,10 @@ from pipeline.settings import ClusterSettings
 from pipeline.stages.place import works_here
 
 HAS_SERVER = sys.platform == "linux"
-"""Elsewhere to fork after torch was imported is not safe: each process imports it."""
+"""The flag of a platform that has the server: Linux. Elsewhere it is not safe to fork after torch was imported.
+
+Without the server, each process imports torch itself.
+"""
 
 CONTEXT: Any = get_context("forkserver" if HAS_SERVER else "spawn")
 if HAS_SERVER:
@@ -19,13 +22,13 @@ if HAS_SERVER:
 
 
 def ignore_stops() -> None:
-    """Leave it to the driver to decide what ends, where a signal is sent to all of a group."""
+    """Ignore SIGINT and SIGTERM, which may be sent to all processes of a group: the driver decides which of them end."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def start_early(settings: ClusterSettings) -> None:
-    """Start the server where it will be needed, without waiting for it: it imports while the caller lists and plans."""
+    """Start the server if it will be needed, without waiting for it. It imports torch while the caller lists and plans."""
     if works_here(settings):
         ensure_running()
 
@@ -34,7 +37,7 @@ def ensure_running() -> None:
     """Start the server, unless it runs.
 
     Raises:
-        SettingError: its socket can't be made in the folder for temporary files.
+        SettingError: the server's socket can't be made in the folder for temporary files.
     """
     try:
         if HAS_SERVER:

@@ -1,4 +1,4 @@
-"""What images took: measured where they are worked on, summed on the driver, and no part of the table."""
+"""The measurements of images. Processes that work on images take them, the driver sums them, and the table does not hold them."""
 
 import time
 
@@ -10,23 +10,31 @@ from pipeline.table.run_records import RunRecord
 READ_METERS = pa.schema(
     [(".fetch_s", pa.float64()), (".decode_s", pa.float64()), (".bytes_read", pa.int64()), (".num_retries", pa.int32())]
 )
-"""Of an image, from the first stage: seconds that its decoder waited for its bytes, seconds that it decoded and resized
-them, the bytes, and requests that had to be repeated (those that the store's client repeats by itself are not seen). All measurements have a
-dot before their name, as `pipeline.stages.rows.ROW` has: no column from a path is called so."""
+"""The columns with an image's measurements from the first stage.
+
+`.fetch_s` is the seconds that the decoder waited for the image's bytes. `.decode_s` is the seconds that it decoded and resized them.
+`.bytes_read` is the number of bytes. `.num_retries` is the number of requests that had to be repeated; repetitions by the store's client
+itself are not counted.
+
+All measurements have a dot before their name, as `pipeline.stages.rows.ROW` has. No column from a path has such a name.
+"""
 METERS = pa.schema(
     [*READ_METERS, (".detect_s", pa.float64()), (".batch_share", pa.float64()), (".detector", pa.string())]
 )
-"""And from the second: its share of the seconds that its batch was in a detector, its share of the batch (of four images a
-quarter), and in which detector."""
+"""The columns with an image's measurements from both stages: `READ_METERS`, and three from the second stage.
+
+`.detect_s` is the image's share of the seconds that its batch was in a detector. `.batch_share` is the image's share of the batch: 0.25
+in a batch of four. `.detector` is the detector's name.
+"""
 SUMMED = ("fetch_s", "decode_s", "bytes_read", "num_retries", "detect_s")
 
 
 class Meters:
-    """Sums over the images of a run, as their rows come in.
+    """Sums the measurements of a run's images, as their rows come in.
 
     Args:
-        started_s: when the run began, by `time.monotonic`.
-        most_detectors: at once; a pool may have had less.
+        started_s: the time at which the run began, by `time.monotonic`.
+        most_detectors: the most detectors at once. A pool may have had fewer.
     """
 
     def __init__(self, started_s: float, most_detectors: int) -> None:
@@ -38,7 +46,7 @@ class Meters:
         self._last_s = started_s
 
     def take(self, rows: pa.Table) -> pa.Table:
-        """Add rows with the columns of `METERS`; they come back without."""
+        """Add rows with the columns of `METERS`, and return them without these columns."""
         self._last_s = time.monotonic()
         self._num_images += rows.num_rows
         for name in SUMMED:
@@ -50,7 +58,8 @@ class Meters:
     def record(self, record: RunRecord) -> None:
         """Put the sums and rates into a run's record.
 
-        Rates count from the first results on, and without these: they were begun before. They are null where nothing followed.
+        Rates are measured from the first results on, and do not count these, because work on them began earlier. Rates are null if no
+        results followed the first ones.
         """
         totals = self._totals
         record.fetch_s, record.decode_s, record.detect_s = totals["fetch_s"], totals["decode_s"], totals["detect_s"]

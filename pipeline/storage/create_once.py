@@ -1,4 +1,7 @@
-"""Create an object of S3 that is not there yet: of two who do, one fails. All that keeps a table's commits apart."""
+"""Create an object of S3 that does not exist yet: if two writers do so, one of them fails.
+
+Nothing else keeps a table's commits apart.
+"""
 
 import uuid
 from contextlib import suppress
@@ -9,14 +12,14 @@ from pipeline.errors import SettingError, reason
 from pipeline.storage.s3 import filesystem
 
 CONDITION_FAILED = ("412", "PreconditionFailed", "ConditionalRequestConflict")
-"""Of a request's If-Match or If-None-Match; the last one where another's request is still under way."""
+"""The error codes for a request's If-Match or If-None-Match. The last one means that another request is still in progress."""
 
 
 def create(bucket: str, key: str, data: bytes) -> None:
-    """An object that is not there yet.
+    """Create an object that does not exist yet.
 
     Raises:
-        FileExistsError: it is there, or somebody is just creating it.
+        FileExistsError: the object exists, or another writer is just creating it.
     """
     try:
         filesystem().call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
@@ -27,14 +30,14 @@ def create(bucket: str, key: str, data: bytes) -> None:
 
 
 def check_creates_once(bucket: str, prefix: str) -> None:
-    """Make sure that of two who create one object, one fails: all that keeps a table's commits apart on S3.
+    """Check that if two writers create one object, one of them fails. Nothing else keeps a table's commits apart on S3.
 
     Raises:
-        SettingError: the store lets both, or does not know the condition.
+        SettingError: the store lets both succeed, or does not know the condition.
     """
     place = (bucket, f"{prefix}/{uuid.uuid4().hex}")
     try:
-        with suppress(FileExistsError):  # an answer was lost, and the try after it found its own object
+        with suppress(FileExistsError):  # an answer was lost, and the retry found its own object
             create(*place, b"")
         try:
             create(*place, b"")

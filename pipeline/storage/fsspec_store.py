@@ -1,4 +1,4 @@
-"""Any store that fsspec knows."""
+"""The store for every URL that fsspec knows."""
 
 import logging
 import re
@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 NUM_STAT_THREADS = 32
 ARCHIVES = re.compile(r"^(zip|tar|libarchive|rar|7z|asar|squashfs)://|::")
-"""URLs of files within a file."""
+"""A pattern of the URLs of files within an archive."""
 
 
 @contextmanager
 def as_os_error() -> Iterator[None]:
-    """Raise OSError where fsspec's file systems do not: for a server that is not there, and for answers of HTTP's."""
+    """Raise OSError where fsspec's file systems raise other errors: for a server that is not there, and for HTTP answers."""
     try:
         yield
     except OSError:
@@ -40,9 +40,9 @@ def as_os_error() -> Iterator[None]:
 
 
 class FsspecStore:
-    """What any store can do with absolute URLs: those of this machine and of S3 do some of it better.
+    """The operations that any store has, on absolute URLs. The stores of this machine and of S3 do some of them better.
 
-    All raise OSError where a store fails.
+    All operations raise OSError if the store fails.
     """
 
     def filesystem(self, url: str) -> tuple[Any, str]:
@@ -65,16 +65,16 @@ class FsspecStore:
 
     @as_os_error()
     def write(self, url: str, data: bytes) -> None:
-        """Write a whole small file; its folder is made when there is none."""
+        """Write a whole small file. Make its folder if there is none."""
         fs, path = self._writable(url)
         fs.pipe_file(path, data)
 
     @as_os_error()
     def create(self, url: str, data: bytes) -> None:
-        """Write a file that is not there yet. Two who create it at once may both believe that they did.
+        """Write a file that does not exist yet. Two writers that create it at once may both believe that they did.
 
         Raises:
-            FileExistsError: it is there.
+            FileExistsError: the file exists.
         """
         fs, path = self._writable(url)
         if fs.exists(path):
@@ -83,7 +83,7 @@ class FsspecStore:
 
     @as_os_error()
     def put(self, local: Path, url: str) -> None:
-        """Copy a file of this machine, of any size."""
+        """Copy a file of this machine, of any size, to a URL."""
         fs, path = self._writable(url)
         fs.put_file(str(local), path)
 
@@ -105,7 +105,7 @@ class FsspecStore:
         return {entry["name"].rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=True)}
 
     def _writable(self, url: str) -> tuple[Any, str]:
-        """Return a URL's file system and path, with the folder above it made."""
+        """Return a URL's file system and path, after making the folder above it."""
         fs, path = self.filesystem(url)
         fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         return fs, path
@@ -114,8 +114,8 @@ class FsspecStore:
         """Yield all files below a folder or prefix, or the one file, page by page in no set order.
 
         Raises:
-            FileNotFoundError, PermissionError: no such folder or bucket, or it may not be listed.
-            SettingError: the URL is of files within an archive.
+            FileNotFoundError, PermissionError: there is no such folder or bucket, or it may not be listed.
+            SettingError: the URL names files within an archive.
         """
         if ARCHIVES.search(url):
             raise SettingError(
@@ -131,9 +131,9 @@ class FsspecStore:
             if _is_http(url):
                 _raise_outage(fs, path)
             raise FileNotFoundError(f"{url}: nothing is there")
-        if list(found.values()) == [{}]:  # of HTTP: one file
+        if list(found.values()) == [{}]:  # HTTP's answer for one file
             entries = [self.stat(url)]
-        elif _is_http(url):  # whose listings are links alone
+        elif _is_http(url):  # HTTP's listings are links alone
             with ThreadPoolExecutor(NUM_STAT_THREADS) as threads:
                 entries = list(threads.map(self.stat, found))
         else:
@@ -150,33 +150,33 @@ class FsspecStore:
 
     @as_os_error()
     def stat(self, url: str) -> StoredObject:
-        """Return one file.
+        """Return the entry of one file.
 
         Raises:
-            OSError: it is not there, or may not be read.
+            OSError: the file does not exist, or may not be read.
         """
         fs, path = self.filesystem(url)
         return _to_stored(fs, url, fs.info(path))
 
     def check_creates_once(self, url: str) -> None:
-        """Make sure that of two who create one file below a folder, one fails. Disks are taken to do so.
+        """Check that if two writers create one file below a folder, one of them fails. Disks are assumed to ensure that.
 
         Raises:
-            SettingError: the store lets both.
+            SettingError: the store lets both succeed.
         """
 
     def table_options(self, url: str) -> dict[str, str]:
-        """Return the options for delta-rs to open a table; another answer than before means new credentials."""
+        """Return the options with which delta-rs opens a table. If they differ from earlier ones, credentials were renewed."""
         return {}
 
     def table_patience_s(self) -> float:
-        """Return how long delta-rs may repeat a request to a table's store."""
+        """Return the seconds for which delta-rs may repeat a request to a table's store."""
         return 0
 
 
 @as_os_error()
 def _raise_outage(fs: Any, path: str) -> None:
-    """Raise where a server does not answer; fsspec takes that for a file that is not there."""
+    """Raise an error if a server does not answer. fsspec treats that as a file that does not exist."""
     try:
         fs.info(path)
     except FileNotFoundError as error:
@@ -185,7 +185,7 @@ def _raise_outage(fs: Any, path: str) -> None:
 
 
 def _to_stored(fs: Any, uri: str, info: dict[str, Any]) -> StoredObject:
-    """Take what the store says of a file for its version; an empty one where it says nothing that changes."""
+    """Return the entry of a file. Its etag is made of the facts that the store reports, and empty if none of them ever changes."""
     modified = info.get("LastModified") or info.get("mtime") or info.get("created")
     if isinstance(modified, (int, float)):
         modified = datetime.fromtimestamp(modified, UTC)

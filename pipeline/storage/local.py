@@ -1,4 +1,4 @@
-"""The file system of this machine."""
+"""The store for the file system of this machine."""
 
 import os
 import uuid
@@ -12,14 +12,14 @@ from pipeline.storage.stored import PAGE, StoredObject
 
 
 class LocalStore(FsspecStore):
-    """Files by absolute path. Each appears whole, and of two who create one, one fails."""
+    """The files of this machine, by absolute path. A file appears whole, and if two writers create it, one of them fails."""
 
     def write(self, url: str, data: bytes) -> None:
-        """Write a whole file: readers see all of it, or what was there before."""
+        """Write a whole file. Readers see all of it, or the file that was there before."""
         os.replace(self._beside(url, data), url)
 
     def create(self, url: str, data: bytes) -> None:
-        """Write a file that is not there yet: a link to it fails where it is."""
+        """Write a file that does not exist yet. It is made as a link, which fails if the file exists."""
         beside = self._beside(url, data)
         try:
             os.link(beside, url)
@@ -27,32 +27,32 @@ class LocalStore(FsspecStore):
             os.unlink(beside)
 
     def _beside(self, url: str, data: bytes) -> str:
-        """Write into a file of another name, and return its path."""
+        """Write into a new file next to the named one, and return its path."""
         beside = f"{url}.{uuid.uuid4().hex}"
         super().write(beside, data)
         return beside
 
     def walk(self, url: str) -> Iterator[list[StoredObject]]:
-        """Yield all files below a folder, links to folders followed, or the one file."""
+        """Yield all files below a folder, following links to folders, or yield the one file."""
         if not os.path.isdir(url):
             yield [self.stat(url)]
             return
-        os.scandir(url).close()  # raises where it may not be listed
+        os.scandir(url).close()  # raises an error if the folder may not be listed
         entries = _local_files(url, (os.path.realpath(url),))
         while page := list(islice(entries, PAGE)):
             yield page
 
     def stat(self, url: str) -> StoredObject:
-        """Return one file."""
+        """Return the entry of one file."""
         return _local_object(url, os.stat(url))
 
 
 def _local_files(folder: str, roots: tuple[str, ...]) -> Iterator[StoredObject]:
-    """Yield all files below a folder; links to folders are followed, but for those to what is walked anyway.
+    """Yield all files below a folder. Links to folders are followed, except to folders that are walked anyway.
 
     Args:
-        folder: it is there.
-        roots: where the walks that led here began, without links.
+        folder: the folder, which exists.
+        roots: the folders at which the walks that led here began, with links resolved.
     """
     unlisted: list[OSError] = []
     for above, folders, files in os.walk(folder, onerror=unlisted.append):
@@ -61,7 +61,7 @@ def _local_files(folder: str, roots: tuple[str, ...]) -> Iterator[StoredObject]:
             if not _is_utf_8(path):
                 yield StoredObject(path, "", None, None, unusable="their names are not UTF-8; rename them")
                 continue
-            with suppress(FileNotFoundError):  # It may vanish between the two looks; so may what a link names.
+            with suppress(FileNotFoundError):  # The file may vanish between the two looks; so may the target of a link.
                 if os.path.isfile(path):
                     yield _local_object(path, os.stat(path))
         for name in folders:

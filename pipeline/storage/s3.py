@@ -1,7 +1,7 @@
-"""S3 by one configuration, AWS's own, in the words of each library that speaks to it.
+"""Access S3 by one configuration, AWS's own, translated for each library that speaks to S3.
 
-s3fs lists and writes, obstore reads images, delta-rs keeps the table. What botocore finds (environment, profiles of
-`~/.aws`, web identity, container or instance role) is given to all three, so that one URL means one place to them.
+s3fs lists and writes, obstore reads images, delta-rs keeps the table. All three get the settings that botocore finds, so that
+one URL means one place to them. botocore looks in the environment, profiles of `~/.aws`, web identity, container or instance role.
 """
 
 import os
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Credential
 
 RETRY_S = 180
-"""For so long a request is repeated."""
+"""The seconds for which a request is repeated."""
 RETRIES: "RetryConfig" = {
-    "max_retries": 1000,  # that is, the time alone: by chance 15 were used up within 11 s
+    "max_retries": 1000,  # that is, only the time limits them: by chance, 15 were used up within 11 s
     "retry_timeout": timedelta(seconds=RETRY_S),
     "backoff": {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=10), "base": 2},
 }
-"""Shorter settings lost 63 of 64 objects in an outage of 10 s."""
+"""The retries of obstore. Shorter settings lost 63 of 64 objects in an outage of 10 s."""
 
 TABLE_RETRIES = {
     "max_retries": "1000",
@@ -44,24 +44,24 @@ TABLE_RETRIES = {
     "backoff_config.max_backoff": "10s",
     "backoff_config.base": "2",
 }
-"""The same for delta-rs, which by itself gave up after 2 s."""
+"""The same retries for delta-rs, which by default gave up after 2 s."""
 
 PATIENCE_AT_START: "RetryConfig" = RETRIES | {"retry_timeout": timedelta(seconds=40)}
-"""For the first request: an outage is waited for, and a wrong setting said before a person has gone."""
+"""The retries of the first request. It waits for an outage to end, but reports a wrong setting before the user has left."""
 
 CREDENTIALS_HELD = timedelta(seconds=60)
-"""After this obstore asks botocore again, which renews what expires ten minutes ahead."""
+"""The time after which obstore asks botocore for credentials again. botocore renews them ten minutes before they expire."""
 
 REQUEST_PAYER = "AWS_REQUEST_PAYER"
 PLACE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", REQUEST_PAYER)
-"""Variables that say where a bucket is, and hold no secret."""
+"""The environment variables that say where a bucket is, and hold no secret."""
 
 
 class S3Access:
-    """What this process's surroundings say of S3, found once; wrong settings are errors here, before anything runs.
+    """The access to S3 that this process's environment configures, found once. Wrong settings raise here, before anything runs.
 
     Raises:
-        SettingError: a profile that does not exist, no credentials, no region, a CA bundle that is not there.
+        SettingError: a profile or a CA bundle does not exist, or there are no credentials or no region.
     """
 
     def __init__(self) -> None:
@@ -87,10 +87,10 @@ class S3Access:
         self._client.meta.events.register("before-send.s3.HeadObject", _answer_with_url)
 
     def credentials(self) -> "ReadOnlyCredentials":
-        """Key, secret and token of now; botocore renews them before they expire.
+        """Return the current key, secret and token. botocore renews them before they expire.
 
         Raises:
-            SettingError: the source that is set gives none.
+            SettingError: the configured source gives no credentials.
         """
         try:
             return self._credentials.get_frozen_credentials()
@@ -98,7 +98,7 @@ class S3Access:
             raise SettingError(f"S3: no credentials: {reason(error)}") from error
 
     def place(self, bucket: str) -> tuple[str, str]:
-        """The URL that stands for a bucket, and the region that signatures name.
+        """Return the URL that stands for a bucket, and the region that signatures name.
 
         botocore alone decides on host, path style, dual stack, FIPS, acceleration and access points.
         """
@@ -111,7 +111,7 @@ class S3Access:
         return url.removesuffix("/key"), self.region or "us-east-1"
 
     def client_options(self, url: str) -> "ClientConfig":
-        """obstore's, for a bucket's URL."""
+        """Return the options of obstore's client for a bucket's URL."""
         options: ClientConfig = {"allow_http": url.startswith("http://")}
         if self._root_certificates:
             options["root_certificate"] = self._root_certificates
@@ -119,7 +119,7 @@ class S3Access:
 
 
 def _answer_with_url(request: Any, **_: Any) -> AWSResponse:
-    """Instead of a request: where it would go."""
+    """Return an answer with the URL to which a request would go, instead of sending the request."""
     return AWSResponse(request.url, 200, {"location": request.url}, SimpleNamespace(stream=lambda: iter([b""])))
 
 
@@ -131,7 +131,10 @@ def _requester_pays() -> bool:
 
 
 def _trusted(ca_bundle: str) -> bytes:
-    """The certificates that botocore trusts; delta-rs has no setting for them, and reads a variable of its own."""
+    """Return the certificates that botocore trusts, and set the variable from which delta-rs reads them.
+
+    delta-rs has no setting for certificates, and reads a variable of its own.
+    """
     try:
         certificates = Path(ca_bundle).read_bytes()
     except OSError as error:
@@ -142,26 +145,29 @@ def _trusted(ca_bundle: str) -> bytes:
 
 @cache
 def access() -> S3Access:
-    """This process's."""
+    """Return this process's access to S3."""
     return S3Access()
 
 
 @cache
 def filesystem() -> s3fs.S3FileSystem:
-    """For listing, whole small files and odd keys; one for all threads, where fsspec by itself makes one for each."""
+    """Return the file system for listing, whole small files and odd keys.
+
+    All threads share one, while fsspec by default makes one per thread.
+    """
     return _filesystem(s3fs.S3FileSystem)
 
 
 @cache
 def data_filesystem() -> s3fs.S3FileSystem:
-    """For DuckDB's reading of data files, which never change once they are there."""
+    """Return the file system with which DuckDB reads data files, which never change once they exist."""
     return _filesystem(_DataFiles)
 
 
 class _DataFiles(s3fs.S3FileSystem):  # type: ignore[misc]
-    """Asks for each file's size once, where DuckDB has it asked 14 times: small files are read in a fifth of the time."""
+    """Requests each file's size once, while DuckDB asks for it 14 times. Small files are read in a fifth of the time."""
 
-    cachable = False  # by fsspec: `data_filesystem` does
+    cachable = False  # by fsspec: `data_filesystem` caches it
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -189,7 +195,7 @@ def _filesystem(kind: type[s3fs.S3FileSystem]) -> s3fs.S3FileSystem:
 
 @cache
 def image_store(bucket: str, is_patient: bool = True) -> S3Store:
-    """For reading images; shared by all threads. One that is not patient tries once, and so tells of each failure."""
+    """Return the store for reading images, which all threads share. A store that is not patient tries once, and reports each failure."""
     return _store(bucket, RETRIES if is_patient else {"max_retries": 0})
 
 
@@ -208,8 +214,8 @@ def _store(bucket: str, retries: "RetryConfig") -> S3Store:
 
     return S3Store(
         bucket,
-        aws_endpoint_url_s3=url,  # of all names for it the one that the environment can't overrule
-        virtual_hosted_style_request=True,  # that is: the endpoint stands for the bucket, whichever its style
+        aws_endpoint_url_s3=url,  # of all names for the URL, the one that the environment can't overrule
+        virtual_hosted_style_request=True,  # that is: the endpoint stands for the bucket, whatever its style
         region=region,
         request_payer=here.requester_pays,
         credential_provider=credentials,
@@ -219,10 +225,10 @@ def _store(bucket: str, retries: "RetryConfig") -> S3Store:
 
 
 def check_images_readable(bucket: str) -> None:
-    """Make sure that obstore reaches what s3fs has listed, before a million images fail one by one.
+    """Check that obstore reaches the bucket that s3fs has listed, before a million images fail one by one.
 
     Raises:
-        SettingError: it is not answered, or answered by a redirect to another region.
+        SettingError: the request is not answered, or answered by a redirect to another region.
     """
     try:
         obstore.head(_store(bucket, PATIENCE_AT_START), "ssd-batch-is-there-such-a-key")
@@ -233,12 +239,12 @@ def check_images_readable(bucket: str) -> None:
 
 
 def is_slow_down(error: BaseException) -> bool:
-    """Has the store refused a request as one too many? obstore has no class for it."""
+    """Is this the error of a store that refused a request as one too many? obstore has no class for it."""
     return "503 Service Unavailable" in str(error)
 
 
 def table_options(bucket: str) -> dict[str, str]:
-    """What delta-rs is told; its own reading of the environment is overruled."""
+    """Return the options for delta-rs, which overrule its own reading of the environment."""
     here = access()
     (url, region), now = here.place(bucket), here.credentials()
     return {
@@ -256,5 +262,8 @@ def table_options(bucket: str) -> dict[str, str]:
 
 
 def place_variables() -> dict[str, str]:
-    """What other nodes must be told, so that a URL means the same bucket there; credentials stay each node's own."""
+    """Return the environment variables that other nodes need, so that a URL means the same bucket there.
+
+    Credentials are not among them: each node has its own.
+    """
     return {name: os.environ[name] for name in PLACE if name in os.environ}

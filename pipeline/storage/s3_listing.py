@@ -1,7 +1,7 @@
-"""All objects below a prefix of S3, page by page, many ranges of keys at once.
+"""List all objects below a prefix of S3, page by page, many ranges of keys at once.
 
-S3 lists in the order of keys, and only one page after the other. What is left is cut at the folders that follow, and each
-part is listed by itself; whenever parts are done, others are cut again. A folder without folders can't be cut.
+S3 lists in the order of keys, and only one page after the other. So the rest of a range is cut at the folders that follow, and
+each part is listed by itself. Whenever parts are done, others are cut again. A folder without folders can't be cut.
 """
 
 from collections.abc import Iterator
@@ -16,30 +16,30 @@ PAGE = 1000
 NUM_RANGES = 16
 
 Entry = dict[str, Any]
-"""An object as ListObjectsV2 tells it: Key, ETag, Size, LastModified."""
+"""An object as ListObjectsV2 reports it: Key, ETag, Size, LastModified."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Keys of a prefix after one key, up to and with another; without an end where that is None."""
+    """The keys of a prefix that come after `after`, up to and including `upto`. If `upto` is None, the range has no end."""
 
     bucket: str
     prefix: str
     after: str = ""
     upto: str | None = None
     is_flat: bool = False
-    """No folder is left in it to cut it at."""
+    """The range has no folder left to cut it at."""
 
     def has(self, key: str) -> bool:
-        """Is it no later than the end?"""
+        """Is a key no later than the end of the range?"""
         return self.upto is None or key <= self.upto
 
 
 def walk(bucket: str, prefix: str) -> Iterator[list[Entry]]:
-    """Each object below a prefix once, in pages, in no set order.
+    """Yield each object below a prefix once, in pages, in no set order.
 
     Raises:
-        OSError, botocore.exceptions.BotoCoreError: as s3fs does.
+        OSError, botocore.exceptions.BotoCoreError: the request failed in s3fs.
     """
     with ThreadPoolExecutor(NUM_RANGES, thread_name_prefix="list") as threads:
         pending = {threads.submit(_page, Range(bucket, prefix))}
@@ -53,13 +53,13 @@ def walk(bucket: str, prefix: str) -> Iterator[list[Entry]]:
 
 
 def _continue(threads: ThreadPoolExecutor, left: Range, num_free: int) -> set[Future[tuple[list[Entry], Range | None]]]:
-    """List what is left of a range, in as many parts as threads are free."""
+    """List the rest of a range, in as many parts as there are free threads."""
     parts = [left] if left.is_flat or num_free < 2 else cut(left, num_free)
     return {threads.submit(_page, part) for part in parts}
 
 
 def _page(keys: Range) -> tuple[list[Entry], Range | None]:
-    """The first page of a range, and what is left of it."""
+    """Return the first page of a range, and the rest of the range, or None at its end."""
     answer = _list(keys.bucket, keys.prefix, keys.after)
     entries = [entry for entry in answer.get("Contents", []) if keys.has(entry["Key"])]
     is_done = not answer["IsTruncated"] or len(entries) < len(answer["Contents"])
@@ -67,7 +67,7 @@ def _page(keys: Range) -> tuple[list[Entry], Range | None]:
 
 
 def cut(keys: Range, num_parts: int) -> list[Range]:
-    """The same keys as several ranges, each but the first beginning with a folder, the highest that there are."""
+    """Return the same keys as several ranges. Each one but the first begins with a folder, one of the highest that there are."""
     folder = keys.prefix
     while True:
         answer = _list(keys.bucket, folder, keys.after, Delimiter="/")

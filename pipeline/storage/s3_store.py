@@ -1,4 +1,7 @@
-"""S3, as a store: listed in ranges, created once. Imported where a URL needs it, for it takes a quarter of a second."""
+"""The store for S3, which lists in ranges, and creates an object once.
+
+This module is imported only when a URL needs it, because its import takes a quarter of a second.
+"""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,10 +14,10 @@ from pipeline.urls import bucket_and_key
 
 
 class ObjectStore(FsspecStore):
-    """Objects by s3:// URL, whose key stands there as it is: nothing in it is escaped."""
+    """The objects of S3, by s3:// URL. The key is in the URL as it is, with nothing escaped."""
 
     def filesystem(self, url: str) -> tuple[Any, str]:
-        """Return s3fs with this process's access."""
+        """Return s3fs with this process's access, and the URL as the path in it."""
         return s3.filesystem(), url
 
     def _writable(self, url: str) -> tuple[Any, str]:
@@ -22,11 +25,11 @@ class ObjectStore(FsspecStore):
 
     @as_os_error()
     def create(self, url: str, data: bytes) -> None:
-        """Write an object that is not there yet; of two who do, one fails."""
+        """Write an object that does not exist yet. If two writers do so, one of them fails."""
         create_once.create(*bucket_and_key(url), data)
 
     def walk(self, url: str) -> Iterator[list[StoredObject]]:
-        """Yield pages of a prefix; of a key, where there is no such prefix."""
+        """Yield the objects below a prefix in pages, or the one object with this key if there is no such prefix."""
         bucket, key = bucket_and_key(url)
         prefix = key if not key or key.endswith("/") else f"{key}/"
         found = False
@@ -49,24 +52,24 @@ class ObjectStore(FsspecStore):
 
     @as_os_error()
     def stat(self, url: str) -> StoredObject:
-        """Return one object."""
+        """Return the entry of one object."""
         bucket, key = bucket_and_key(url)
         head = s3.filesystem().call_s3("head_object", Bucket=bucket, Key=key)
         return StoredObject(url, head["ETag"].strip('"'), head["ContentLength"], _to_second(head["LastModified"]))
 
     def check_creates_once(self, url: str) -> None:
-        """Make sure of it by trying."""
+        """Check by trying that if two writers create one object, one of them fails."""
         create_once.check_creates_once(*bucket_and_key(url))
 
     def table_options(self, url: str) -> dict[str, str]:
-        """Return the access to the bucket, and how requests are repeated."""
+        """Return the options for the access to the bucket, and for the repetition of requests."""
         return s3.table_options(bucket_and_key(url)[0])
 
     def table_patience_s(self) -> float:
-        """Return how long requests are repeated."""
+        """Return the seconds for which a request is repeated."""
         return s3.RETRY_S
 
 
 def _to_second(time: datetime) -> datetime:
-    """Drop the milliseconds that Ceph lists, and does not answer when asked for one object; AWS never has any."""
+    """Drop the milliseconds of a time. Ceph has them in listings but not in its answer for one object, and AWS never has any."""
     return time.astimezone(UTC).replace(microsecond=0)

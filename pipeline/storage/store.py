@@ -1,7 +1,7 @@
-"""Bytes by URL, whichever store it names: paths of this machine, S3, and whatever fsspec knows.
+"""Read and write bytes by URL, whatever store it names: paths of this machine, S3, and every store that fsspec knows.
 
-A local file's URI is its absolute path; an object's is scheme://bucket/key with the key as it is, nothing escaped.
-`FsspecStore` says what each of the functions does, and raises.
+A local file's URI is its absolute path. An object's URI is scheme://bucket/key, with the key as it is and nothing escaped.
+See `FsspecStore` for what each of the functions does, and for the errors that it raises.
 """
 
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def write(url: str, data: bytes) -> None:
 
 
 def create(url: str, data: bytes) -> None:
-    """Write a file that is not there yet."""
+    """Write a file that does not exist yet."""
     store_of(url).create(url, data)
 
 
@@ -77,20 +77,20 @@ def walk(url: str) -> Iterator[list[StoredObject]]:
 
 
 def stat(url: str) -> StoredObject:
-    """Return one file or object."""
+    """Return the entry of one file or object."""
     return store_of(url).stat(url)
 
 
 def check_creates_once(url: str) -> None:
-    """Make sure that of two who create one file below a folder, one fails."""
+    """Check that if two writers create one file below a folder, one of them fails."""
     store_of(url).check_creates_once(url)
 
 
 def table_options(url: str) -> dict[str, str]:
-    """Return the options for delta-rs to open the table at a URL."""
+    """Return the options with which delta-rs opens the table at a URL."""
     return store_of(url).table_options(url)
 
 
 def table_patience_s(url: str) -> float:
-    """Return how long delta-rs may repeat a request to a table's store."""
+    """Return the seconds for which delta-rs may repeat a request to a table's store."""
     return store_of(url).table_patience_s()

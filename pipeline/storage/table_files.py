@@ -1,9 +1,9 @@
-"""The names that a table of results has for its folders and files; a listing of images passes over them."""
+"""The names of the folders and files of a table of results. A listing of images skips them."""
 
 PARTITION = "run_date"
 """The column whose values are the table's folders."""
 WORK_FOLDER = "_ssd_batch"
-"""The folder for work plans and records of runs. Delta passes over names that start with `_`."""
+"""The folder for work plans and records of runs. Delta skips names that start with `_`."""
 LOG_FOLDER = "_delta_log"
 """The folder of Delta's commits and checkpoints."""
 DATA_FILE = rf"{PARTITION}=[^/]+/part-\d+-[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}[-.]c\d+(\.\w+)?\.parquet"

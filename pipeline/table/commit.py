@@ -1,4 +1,4 @@
-"""Committing results every so often, in a thread of its own."""
+"""Commit results at intervals, in a thread of its own."""
 
 import queue
 import threading
@@ -16,26 +16,31 @@ from pipeline.table.schema import IS_RETRY
 
 MAX_QUEUED_BYTES = 256 * 2**20
 REPLACING_SHARE = 0.1
-"""Of the time: to replace rows means to look at all of the table, 6 µs a row."""
+"""The share of the time that replacing rows may take. It reads the whole table, at 6 µs per row."""
 REPLACING_S_PER_ROW = 20e-6
-"""More than it takes: for so long the run may not be seen to move."""
+"""The seconds per row of the table that a run announces for a replacement, more than it takes.
+
+Other runs may see no commit from it during this time.
+"""
 
 
 class Committer:
-    """Gathers rows and commits them once an interval, under the run's fence; leaving the `with` commits what is left.
+    """Gathers rows and commits them once per interval, under the run's fence. Leaving the `with` block commits the rest.
 
-    Rows are visible and durable when their commit is; a crash loses those since the last one. Rows that replace others are committed
-    less often where the table is large: the first at once, then so that it takes a tenth of the time, and the last at the end. An interval
-    without a commit is a heartbeat, so that a committer that is given nothing keeps the hold on the table.
+    Rows are visible and durable once they are committed; a crash loses the rows since the last commit. An interval without a
+    commit ends with a heartbeat, so that a committer without rows keeps its hold on the table.
+
+    Rows that replace others are committed less often if the table is large. The first are committed at once, the last at the
+    end. In between, replacing takes a tenth of the time.
 
     Args:
-        table: where rows go.
-        fence: the run's hold on it.
-        interval_s: seconds between commits.
-        took: told the seconds of each commit.
+        table: the table to which rows are committed.
+        fence: the run's hold on the table.
+        interval_s: the seconds between commits.
+        took: a listener, called with the seconds that each commit took.
 
     Attributes:
-        commit_s: seconds that commits took so far.
+        commit_s: the seconds that commits took so far.
     """
 
     def __init__(
@@ -45,7 +50,7 @@ class Committer:
         self._fence = fence
         self._interval_s = interval_s
         self._took = took
-        self._rows: queue.SimpleQueue[pa.Table | None] = queue.SimpleQueue()  # the one that a signal's handler may use
+        self._rows: queue.SimpleQueue[pa.Table | None] = queue.SimpleQueue()  # a signal's handler may put into it
         self._is_stopped = False
         self._queued_bytes = 0
         self._retried: list[pa.Table] = []
@@ -60,14 +65,14 @@ class Committer:
         return self
 
     def put(self, rows: pa.Table) -> None:
-        """Hand rows over; waits while too many bytes are not committed yet.
+        """Queue rows to be committed. Wait while too many bytes are not committed yet.
 
         Args:
-            rows: of the table's columns, and `IS_RETRY`.
+            rows: rows with the table's columns, and `IS_RETRY`.
 
         Raises:
-            Exception: whatever an earlier commit raised.
-            KeyboardInterrupt: it was stopped.
+            Exception: the error that an earlier commit raised.
+            KeyboardInterrupt: the committer was stopped.
         """
         if self._is_stopped:
             raise KeyboardInterrupt
@@ -79,7 +84,7 @@ class Committer:
         self._rows.put(rows)
 
     def stop(self) -> None:
-        """Commit at once what was put, and take no more; without waiting, so that a signal's handler can call it."""
+        """Let the queued rows be committed at once, and accept no more. Does not wait, so that a signal's handler can call it."""
         self._is_stopped = True
         self._rows.put(None)
 
@@ -101,7 +106,7 @@ class Committer:
                 self._space.notify_all()
 
     def _commit_once(self) -> bool:
-        """Gather for one interval, or until the end or half the space is full, and commit; False at the end."""
+        """Gather rows for one interval, until the end, or until half the space is full, and commit them. Return False at the end."""
         due = time.monotonic() + self._interval_s
         gathered: list[pa.Table] = []
         num_bytes, is_open = 0, True
@@ -122,7 +127,7 @@ class Committer:
         return is_open
 
     def _commit(self, gathered: list[pa.Table], is_last: bool) -> None:
-        """Commit new rows, and where it is due those that replace others; a heartbeat where there is neither."""
+        """Commit new rows, and if it is due, those that replace others. Send a heartbeat if neither was committed."""
         began_s = time.monotonic()
         fresh = [rows for block in gathered if (rows := block.filter(pc.invert(block[IS_RETRY])))]
         self._retried += [rows for block in gathered if (rows := block.filter(block[IS_RETRY]))]
@@ -142,7 +147,7 @@ class Committer:
         self._took(seconds)
 
     def _replace(self, rows: pa.Table) -> None:
-        """Commit rows in place of their old ones, and say when to do so next."""
+        """Commit rows in place of their old ones, and set the time at which to do so next."""
         num_rows = sum(file.num_rows for file in data_files(self._table))
         if (promised_s := REPLACING_S_PER_ROW * num_rows) > self._interval_s:
             self._fence.heartbeat(promised_s)

@@ -17,34 +17,36 @@ from pipeline.errors import SettingError, reason
 from pipeline.storage import store
 from pipeline.storage.table_files import LOG_FOLDER, PARTITION, WORK_FOLDER
 from pipeline.table.schema import SCHEMA
-from pipeline.urls import absolute, is_s3
+from pipeline.urls import absolute, is_local, is_s3
 
 KEY = ("uri", "etag", "model_digest")
 MARKS = (*KEY, PARTITION, "status")
-"""Columns that a table of ours has, whichever version made it; the others may have come later, or be a newer version's."""
+"""The columns that every version of ours gives its tables. Other columns may have come later, or belong to a newer version."""
 REWRITES = "ssd-batch-rewrites"
 """The application whose Delta transactions count the commits that rewrite data files.
 
-Each rewrite carries the next one. delta-rs by itself lets two commits through that replace the same file, which doubles its
-rows; it refuses the second of two that carry the same transaction. Appends carry none, and pass beside a rewrite.
+Each rewrite carries the next transaction. Without them, delta-rs accepts two commits that replace the same file, which doubles
+its rows. It refuses the second of two commits that carry the same transaction. Appends carry none, and succeed during a rewrite.
 """
 READABLE = {"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
-"""Reader features of Delta that change nothing in the meaning of data files, which are read as they are."""
+"""The reader features of Delta that change nothing in the meaning of data files, which are read as they are."""
 MISREAD = re.compile(r"[%\\\[\]]")
-"""What delta-rs takes for something else in a name, or panics at."""
+"""A pattern of the characters in a name that delta-rs misreads, or at which it panics."""
 LAST_CHECKPOINT = "_last_checkpoint"
 DAMAGED_CHECKPOINT = re.compile(r"Invalid Checkpoint|Parquet error", re.IGNORECASE)
-"""As delta-rs tells that it can't read its log's checkpoint."""
+"""A pattern of the messages by which delta-rs reports that it can't read its log's checkpoint."""
 
 
 @dataclass
 class ResultTable:
-    """The table at a URL; it may not exist yet. Opening checks that it is ours, and writes nothing."""
+    """The table at a URL, which may not exist yet. Opening it checks that it is ours, and writes nothing."""
 
     url: str
 
     def __post_init__(self) -> None:
         self.url = absolute(self.url).rstrip("/")
+        if not (is_local(self.url) or is_s3(self.url)):  # elsewhere nothing keeps two runs apart
+            raise SettingError(f"table {self.url!r} is neither a local path nor an s3:// URL; name one of these")
         if found := MISREAD.search(self.url):
             raise SettingError(
                 f"table {self.url!r} has {found[0]!r} in its name, which readers misread; name another place"
@@ -60,7 +62,7 @@ class ResultTable:
 
     @cached_property
     def exists(self) -> bool:
-        """Is a table there already?"""
+        """Does the table exist already?"""
         try:
             return DeltaTable.is_deltatable(self.url, storage_options=self._options)
         except (OSError, DeltaError, ValueError) as error:
@@ -68,14 +70,17 @@ class ResultTable:
 
     @cached_property
     def delta(self) -> DeltaTable:
-        """The table as it was seen last."""
+        """Return the table as it was last read."""
         try:
             return DeltaTable(self.url, storage_options=self._options)
         except (OSError, DeltaError) as error:
             raise SettingError(f"table {self.url!r} can't be opened: {reason(error)}{self._way_out(error)}") from error
 
     def _way_out(self, error: Exception) -> str:
-        """What to do where the log's checkpoint is damaged: it only repeats commits, which are files of their own."""
+        """Return the advice for a damaged checkpoint of the log, or an empty text for another error.
+
+        A checkpoint only repeats commits, which are files of their own.
+        """
         if not DAMAGED_CHECKPOINT.search(str(error)):
             return ""
         log = f"{self.url}/{LOG_FOLDER}"
@@ -89,7 +94,7 @@ class ResultTable:
         )
 
     def _check_features(self) -> None:
-        """Make sure that the table's files mean what they say: no rows deleted beside them, no columns under other names."""
+        """Check that the table's files mean what they say: no rows are deleted in other files, no columns have other names."""
         protocol, settings = self.delta.protocol(), self.delta.metadata().configuration
         unread = set(protocol.reader_features or ()) - READABLE
         if settings.get("delta.columnMapping.mode", "none") != "none":
@@ -101,7 +106,7 @@ class ResultTable:
             )
 
     def _check_columns(self) -> None:
-        """Make sure that the table is ours, and that its columns have our types."""
+        """Check that the table is ours, and that its columns have our types."""
         stored = {field.name: field.type for field in self.delta.schema().fields}
         wrong = [f"no column {name}" for name in MARKS if name not in stored]
         if not wrong and self.delta.metadata().partition_columns != [PARTITION]:
@@ -128,22 +133,22 @@ class ResultTable:
 
     @property
     def schema(self) -> pa.Schema:
-        """`SCHEMA`, and what the table has beside: columns from paths, or of a newer version."""
+        """Return `SCHEMA` and the table's other columns: those from paths, or of a newer version."""
         more = [field for field in self.stored_schema if field.name not in SCHEMA.names]
         return pa.schema([*SCHEMA, *more])
 
     @property
     def stored_schema(self) -> pa.Schema:
-        """The columns that the table has so far; an older version's lacks some of `SCHEMA` until a run writes."""
+        """Return the columns that the table has so far. A table of an older version lacks some of `SCHEMA` until a run writes."""
         if not self.exists:
             return SCHEMA
         return pa.schema(self.delta.schema().to_arrow())
 
     def create(self) -> None:
-        """Make the table where there is none.
+        """Make the table if there is none.
 
         Raises:
-            SettingError: nothing can be written there, or its store can't keep two writers apart.
+            SettingError: nothing can be written there, or the store can't keep two writers apart.
         """
         store.check_creates_once(f"{self.url}/{WORK_FOLDER}")
         if self.exists:
@@ -155,11 +160,14 @@ class ResultTable:
         self.exists = True
 
     def lacking(self, path_columns: Iterable[pa.Field] = ()) -> list[pa.Field]:
-        """Return the columns that it lacks, of `SCHEMA` and from paths."""
+        """Return the columns of `SCHEMA` and from paths that the table lacks."""
         return [field for field in [*SCHEMA, *path_columns] if field.name not in self.stored_schema.names]
 
     def add_columns(self, columns: Iterable[pa.Field], properties: CommitProperties | None = None) -> None:
-        """Commit that the table has more columns; who holds it may do so, as rows that others are about to append lack them."""
+        """Commit that the table has more columns.
+
+        Only the holder of the table may do so, because rows that others are about to append lack them.
+        """
         self.delta.alter.add_columns(Schema.from_arrow(pa.schema(columns)).fields, commit_properties=properties)
 
     def _create(self) -> None:
@@ -174,13 +182,13 @@ class ResultTable:
             self.delta = DeltaTable(self.url, storage_options=options)
 
     def data_files(self) -> list[str]:
-        """The Parquet files of the current version, as the log names them (a glob would count too many)."""
+        """Return the Parquet files of the current version, as the log names them. A glob would count too many."""
         if not self.exists:
             return []
-        return [unquote(uri) for uri in self.refreshed().file_uris()]  # delta-rs gives them as URLs, escaped
+        return [unquote(uri) for uri in self.refreshed().file_uris()]  # delta-rs returns escaped URLs
 
     def refreshed(self) -> DeltaTable:
-        """The table as it is now; opened anew where credentials were renewed."""
+        """Return the table as it is now. It is opened anew if credentials were renewed."""
         options = store.table_options(self.url)
         if options == self._options:
             self.delta.update_incremental()
@@ -191,12 +199,12 @@ class ResultTable:
         return self.delta
 
     def working_url(self, name: str) -> str:
-        """Return the place of a `working_file`."""
+        """Return the URL of a working file; see `working_file`."""
         return f"{self.url}/{WORK_FOLDER}/{name}"
 
     @contextmanager
     def working_file(self, local: Path, name: str) -> Iterator[str]:
-        """Put a file beside the table, where all nodes read it, for the time of a run.
+        """Keep a file in the table's work folder, where all nodes can read it, for the time of a run.
 
         Raises:
             SettingError: nothing can be written there.
@@ -212,19 +220,19 @@ class ResultTable:
             store.delete(url)
 
     def append(self, rows: pa.Table, properties: CommitProperties | None = None) -> None:
-        """Commit rows, as one commit.
+        """Append rows, as one commit.
 
         Args:
-            rows: columns of `schema`, in any order; those that are missing become null, others are left out.
-            properties: what the commit carries.
+            rows: rows with columns of `schema`, in any order; missing columns become null, others are left out.
+            properties: the properties that the commit carries.
         """
         write_deltalake(self.delta, self._completed(rows), mode="append", commit_properties=properties)
 
     def replace(self, rows: pa.Table, properties: CommitProperties | None = None) -> None:
-        """Commit rows in place of those with the same keys, as one commit; a row without an old one is added.
+        """Replace the rows that have the same keys, as one commit. A row without an old one is added.
 
         Raises:
-            CommitFailedError: another rewrite was committed since the table was seen last.
+            CommitFailedError: another rewrite was committed since the table was last read.
         """
         same_key = " AND ".join(f"old.{column} = new.{column}" for column in KEY)
         merge = self.delta.merge(
@@ -237,10 +245,10 @@ class ResultTable:
         merge.when_matched_update_all().when_not_matched_insert_all().execute()
 
     def uncount(self, run_id: str, run_date: date, properties: CommitProperties | None = None) -> None:
-        """Commit that the failures of a run were no attempts.
+        """Commit that the failures of a run do not count as attempts.
 
         Raises:
-            CommitFailedError: as `replace`.
+            CommitFailedError: another rewrite was committed since the table was last read.
         """
         self.delta.update(
             updates={"num_attempts": "num_attempts - 1"},
@@ -249,14 +257,14 @@ class ResultTable:
         )
 
     def _completed(self, rows: pa.Table) -> pa.Table:
-        """Rows with all columns of the table as it was seen last: another engine may have added some since the run began."""
+        """Return rows with all columns of the table as it was last read. Another engine may have added some since the run began."""
         missing = [field for field in self.schema if field.name not in rows.column_names]
         for field in missing:
             rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
         return rows.select(self.schema.names)
 
     def rewriting(self, properties: CommitProperties | None) -> CommitProperties:
-        """What a commit carries, and the next transaction of `REWRITES` after the table as it was seen last."""
+        """Return a commit's properties, with the next transaction of `REWRITES` after the table as it was last read."""
         properties = properties or CommitProperties()
         following = Transaction(REWRITES, (self.delta.transaction_version(REWRITES) or 0) + 1)
         transactions = [*(properties.app_transactions or []), following]
@@ -264,10 +272,13 @@ class ResultTable:
 
 
 def enclosing_table(url: str) -> str | None:
-    """Return the Delta table that a path or URL lies inside of, if any: each of the two would take the other's files for its own."""
+    """Return the Delta table that a path or URL is inside of, if any.
+
+    A table inside of another is refused, because each of the two would treat the other's files as its own.
+    """
     folder = absolute(url).rstrip("/")
     while (folder := folder.rpartition("/")[0]) and not folder.endswith("/"):
-        with suppress(OSError):  # who may not look there can't have a table there
+        with suppress(OSError):  # a user who may not look there can't have a table there
             if store.exists(f"{folder}/{LOG_FOLDER}"):
                 return folder
     return None

@@ -1,8 +1,10 @@
-"""Holding a table: one run at a time commits to it, and a run that was overtaken commits no more.
+"""Hold a table: one run at a time commits to it, and a run that was overtaken commits no more.
 
-Who holds it stands in the table's own log. Each commit of a run carries a Delta transaction, epoch · 2²⁴ + sequence, and its run,
-host, process and interval as metadata. Delta refuses a commit whose writer has not seen a later transaction of the same
-application, so of two that take the table at once one wins, and a run that slept through its successor's commit is stopped.
+The holder is recorded in the table's own log. Each commit of a run carries a Delta transaction, epoch · 2²⁴ + sequence. Its
+metadata names the run, host, process and interval.
+
+Delta refuses a commit whose writer has not seen a later transaction of the same application. So if two runs take the table at
+once, one wins. A run that slept through its successor's commit is stopped.
 """
 
 import json
@@ -32,20 +34,23 @@ logger = logging.getLogger(__name__)
 APPLICATION, METADATA = "ssd-batch", "ssd_batch"
 EPOCH = 1 << 24
 WATCHED_INTERVALS = 3
-"""A holder commits once an interval, if only a heartbeat; one that stands still for so many is dead, or stuck."""
+"""The number of intervals without a commit after which a holder is treated as dead or stuck.
+
+A live holder commits once per interval, even if only a heartbeat.
+"""
 SHORTEST_WATCH_S = 10.0
-"""However short its interval is: a machine may be busy. On S3 it is watched for as long as it may repeat a commit, too."""
+"""The minimum seconds for which a holder is watched, however short its interval is: a machine may be busy.
+
+On S3, it is also watched for as long as it may repeat a commit.
+"""
 COMMIT_ATTEMPTS = 10
 LOG_DEPTH = 100
-"""Commits looked through for the holder's name: others, an engine that compacts, say, may have committed since."""
+"""The number of commits searched for the holder's name. Others, such as an engine that compacts, may have committed since."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who committed last as a run.
-
-    machine, pid_started: what tells its process from all others; empty in what an older version wrote.
-    """
+    """The process that made the last commit of a run. `machine`, `pid` and `pid_started` distinguish it from all others."""
 
     run_id: str
     host: str
@@ -53,17 +58,19 @@ class Holder:
     interval_s: float
     is_released: bool = False
     machine: str = ""
+    """The machine of the process, see `_machine`; empty if an older version made the commit."""
     pid_started: str = ""
+    """The start of the process, in ticks since the boot; empty if an older version made the commit."""
 
     @classmethod
     def from_json(cls, text: str) -> "Holder":
-        """Make one of a commit's metadata; what a newer version wrote beside is left out."""
+        """Make a holder from a commit's metadata. Fields that only a newer version knows are left out."""
         names = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in json.loads(text).items() if name in names})
 
     @classmethod
     def of_this_process(cls, run_id: str, interval_s: float) -> "Holder":
-        """Make the one that this process is."""
+        """Make the holder that stands for this process."""
         pid = os.getpid()
         return cls(run_id, socket.gethostname(), pid, interval_s, machine=_machine(), pid_started=_started(pid))
 
@@ -72,7 +79,10 @@ class Holder:
 
     @property
     def is_gone(self) -> bool:
-        """Was it a process that would be seen here, and is no more? Names of hosts don't tell: containers and clones share them."""
+        """Is the holder a process that this one could see, and that has ended?
+
+        The names of hosts can't answer this, because containers and clones share them.
+        """
         if self.machine != _machine():
             return False
         try:
@@ -81,12 +91,15 @@ class Holder:
             return True
         except PermissionError:
             return False
-        return _started(self.pid) != self.pid_started  # Another one has its number now.
+        return _started(self.pid) != self.pid_started  # Another process has its number now.
 
 
 @cache
 def _machine() -> str:
-    """This boot of this machine, and the namespace in which its processes have their numbers; where it is not Linux, its network card."""
+    """Return what identifies this boot of this machine, and the namespace of its process numbers.
+
+    On systems other than Linux, return the number of the network card.
+    """
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
@@ -94,7 +107,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return when a process was started, in ticks since the boot; empty where that can't be told."""
+    """Return the time at which a process was started, in ticks since the boot; empty if it is not known."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
@@ -102,12 +115,12 @@ def _started(pid: int) -> str:
 
 
 class Fence:
-    """A run's hold on a table; threads may commit by turns.
+    """A run's hold on a table. Several threads may commit, one at a time.
 
     Args:
-        table: it must exist before it is held.
-        run_id: whose hold it is.
-        interval_s: seconds within which the run promises to commit.
+        table: the table, which must exist before it is held.
+        run_id: the run that holds the table.
+        interval_s: the seconds within which the run promises to commit.
     """
 
     def __init__(self, table: ResultTable, run_id: str, interval_s: float) -> None:
@@ -118,13 +131,15 @@ class Fence:
         self._lock = threading.Lock()
 
     def wait_until_free(self, take_over: bool = False) -> int | None:
-        """Return when nobody holds the table: it was released, or its holder is gone, or does not move for as long as it is watched.
+        """Wait until nobody holds the table.
+
+        It is free if it was released, if its holder is gone, or if its holder does not commit while it is watched.
 
         Returns:
-            The last transaction, which the table as it was seen now ends with.
+            The last transaction of a run in the table as it was just read; None if there is none.
 
         Raises:
-            HeldError: the holder lives.
+            HeldError: the holder is alive.
         """
         version = self._last_version()
         holder = self._last_holder()
@@ -146,12 +161,12 @@ class Fence:
 
     @property
     def _longest_commit_s(self) -> float:
-        """Return the seconds that a holder that lives may be at one commit."""
+        """Return the seconds that one commit of a live holder may take."""
         return max(SHORTEST_WATCH_S, store.table_patience_s(self._table.url))
 
     @contextmanager
     def held(self, take_over: bool = False) -> Iterator[None]:
-        """`hold`, and `release` at the end, however it comes."""
+        """Hold the table for a `with` block, and release it at the end, also after an error."""
         self.hold(take_over)
         try:
             yield
@@ -166,14 +181,14 @@ class Fence:
         """Take the table, with the next epoch.
 
         Raises:
-            HeldError: the holder lives, or another run was faster.
+            HeldError: the holder is alive, or another run was faster.
         """
         free = self.wait_until_free(take_over)
         version = ((free or 0) // EPOCH + 1) * EPOCH
-        try:  # from the table as it was seen free: whoever has taken it since makes this fail
+        try:  # to the table as it was read when free: if another run has taken it since, this fails
             self._write_nothing(_properties(version, self._me))
         except CommitFailedError as error:
-            # As in `_commit`, it may have landed; but here two want the same transaction, and the run tells them apart.
+            # As in `_commit_alone`, it may have landed. But here two runs may want the same transaction, so the run's id decides.
             last, holder = self._last_version(), self._last_holder()
             if last != version or holder is None or holder.run_id != self.run_id:
                 raise HeldError(f"table {self._table.url!r} was just taken by {holder or 'another run'}") from error
@@ -183,7 +198,7 @@ class Fence:
         """Commit as the holder.
 
         Args:
-            write: makes one commit of the table as it is then, with the properties that it is given.
+            write: a function that makes one commit to the table as it is then, with the properties that it is given.
 
         Raises:
             OvertakenError: another run holds the table now; nothing was committed.
@@ -191,15 +206,15 @@ class Fence:
         self._commit(write, self._me)
 
     def heartbeat(self, interval_s: float | None = None) -> None:
-        """Commit nothing, to show that the run lives; raises as `commit`.
+        """Make an empty commit, to show that the run is alive; raises as `commit`.
 
         Args:
-            interval_s: until the next commit, where that takes longer than the run's interval.
+            interval_s: the seconds until the next commit, if that takes longer than the run's interval.
         """
         self._commit(self._write_nothing, replace(self._me, interval_s=max(interval_s or 0, self._me.interval_s)))
 
     def release(self) -> None:
-        """Let the table go; one that another has taken is left to it."""
+        """Release the table. If another run has taken it over, that run keeps it."""
         try:
             self._commit(self._write_nothing, replace(self._me, is_released=True))
         except OvertakenError as error:
@@ -227,12 +242,12 @@ class Fence:
         raise failed
 
     def _last_version(self) -> int | None:
-        """The transaction that was committed last, as the log says now."""
+        """Return the last transaction of a run, as the log says now; None if there is none."""
         found: int | None = self._table.refreshed().transaction_version(APPLICATION)
         return found
 
     def _last_holder(self) -> Holder | None:
-        """Who committed it; None where that commit is too far back in the log."""
+        """Return the holder that made the last transaction; None if that commit is too far back in the log."""
         for depth in (1, LOG_DEPTH):
             for entry in self._table.delta.history(depth):
                 if METADATA in entry:

@@ -1,4 +1,4 @@
-"""Care of the table: fewer and larger files, less of the past, and rows of images that must be forgotten."""
+"""Maintain the table: make fewer and larger files, remove old versions, and delete the rows of images that must be forgotten."""
 
 import logging
 import re
@@ -33,11 +33,11 @@ from pipeline.urls import absolute
 logger = logging.getLogger(__name__)
 
 GROUP_TARGETS = 16
-"""Files rewritten by one commit are together as large as so many new ones: what the disk of this machine must hold."""
+"""The most that one commit rewrites, as a multiple of a new file's target size. The disk of this machine must hold it."""
 ATTEMPTS = 10
-"""Of a rewrite that others keep getting ahead of."""
+"""The number of attempts at a deletion or repair that other rewrites keep overtaking."""
 DELETION_INTERVAL_S = 60.0
-"""Seconds between heartbeats of a deletion."""
+"""The seconds between heartbeats of a deletion or repair."""
 NUM_DELETE_THREADS = 16
 OWN_FILE = re.compile(DATA_FILE)
 WORKING_FILE = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}\.parquet")
@@ -45,16 +45,16 @@ WORKING_FILE = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}\.parquet")
 
 @dataclass
 class Maintained:
-    """What was done; with a dry run, what would be."""
+    """The work that was done, or with a dry run, the work that would be done."""
 
     table: str
     deleted_rows: int = 0
     deleted_runs: int = 0
     repaired_rows: int = 0
-    """Rows beyond one a key, that were removed."""
+    """The number of rows beyond one per key, which were removed."""
     compacted_files: int = 0
     left_files: int = 0
-    """Small files left alone, because a run replaced rows in them again and again; the next call takes them."""
+    """The number of small files left alone, because a run replaced rows in them again and again. The next call takes them."""
     folded_runs: int = 0
     vacuumed_files: int = 0
     num_files: int = 0
@@ -63,12 +63,12 @@ class Maintained:
 
 
 def maintain(settings: MaintainSettings) -> Maintained:
-    """Delete what is asked, compact, fold the records of runs, vacuum, and write a checkpoint of the log.
+    """Delete and repair as the settings ask, compact, fold the records of runs, vacuum, and write a checkpoint of the log.
 
     Raises:
-        SettingError: no table is there, a manifest can't be read, or the store can't keep two writers apart; nothing was done.
-        HeldError: something is to be deleted or repaired, and a run that lives holds the table.
-        OvertakenError: a run has taken it in the middle of that; the same command does the rest.
+        SettingError: there is no table, a manifest can't be read, or the store can't keep two writers apart; nothing was done.
+        HeldError: rows are to be deleted or repaired, and a live run holds the table.
+        OvertakenError: a run has taken the table over in the middle of that; the same command does the rest.
     """
     started = time.monotonic()
     table = ResultTable(settings.table)
@@ -94,7 +94,7 @@ def maintain(settings: MaintainSettings) -> Maintained:
 
 
 def _forgotten(settings: MaintainSettings) -> pa.Table:
-    """A column uri, as the table has them."""
+    """Return the images to delete, as a column uri, spelled as in the table of results."""
     uris = [absolute(uri) for uri in settings.delete_uri]
     if settings.delete_uris:
         try:
@@ -105,7 +105,7 @@ def _forgotten(settings: MaintainSettings) -> pa.Table:
 
 
 def _delete(table: ResultTable, settings: MaintainSettings, uris: pa.Table, done: Maintained) -> None:
-    """Delete rows while holding the table: a run that lives could add them again."""
+    """Delete rows while holding the table, because a live run could add them again."""
     if settings.dry_run:
         done.deleted_rows = sum(file.num_rows for file in _old(table, settings))
         done.deleted_rows += sum(num for _, num in _holding(table, settings, uris))
@@ -127,7 +127,7 @@ def _delete(table: ResultTable, settings: MaintainSettings, uris: pa.Table, done
         if settings.delete_before:
             done.deleted_runs = delete_records(table, settings.delete_before)
         if settings.erase:
-            # Not a full one: what no log names yet may be a compaction's that is about to be committed.
+            # Not a full vacuum: a file that no log names yet may belong to a compaction that is about to be committed.
             erased = table.refreshed().vacuum(0, dry_run=False, enforce_retention_duration=False, full=False)
             done.vacuumed_files = len(erased)
 
@@ -142,9 +142,9 @@ def _held(table: ResultTable) -> Iterator[Fence]:
 
 
 def _repair(table: ResultTable, settings: MaintainSettings, done: Maintained) -> None:
-    """Remove the rows that a key has beyond one, in one commit, while holding the table.
+    """Remove the rows beyond one per key, in one commit, while holding the table.
 
-    A run never writes them. They come from other engines, and from files that were copied back.
+    A run never writes such rows. They come from other engines, and from files that were copied back.
     """
     if settings.dry_run:
         done.repaired_rows = _doubled(table)[1]
@@ -161,7 +161,7 @@ def _repair(table: ResultTable, settings: MaintainSettings, done: Maintained) ->
 
 
 def _doubled(table: ResultTable) -> tuple[list[DataFile], int]:
-    """The files that have rows with the key of another row, and how many rows are beyond one a key."""
+    """Return the files that have rows with the key of another row, and the number of rows beyond one per key."""
     files = {name_below(table.url, f"{table.url}/{file.path}"): file for file in data_files(table)}
     if not files:
         return [], 0
@@ -179,7 +179,7 @@ def _doubled(table: ResultTable) -> tuple[list[DataFile], int]:
 
 
 def _old(table: ResultTable, settings: MaintainSettings) -> list[DataFile]:
-    """Files of runs before the date."""
+    """Return the files of runs before the date `delete_before`."""
     before = settings.delete_before
     return [file for file in data_files(table) if before and file.run_date and file.run_date < before.isoformat()]
 
@@ -191,7 +191,7 @@ def _delete_old(table: ResultTable, settings: MaintainSettings, fence: Fence, do
 
 
 def _holding(table: ResultTable, settings: MaintainSettings, uris: pa.Table) -> Iterator[tuple[DataFile, int]]:
-    """The files that have rows of these images, and how many; without those that are deleted as a whole."""
+    """Yield the files that have rows of these images, and the number of these rows. Files that are deleted as a whole are left out."""
     old = {file.path for file in _old(table, settings)}
     files = {f"{table.url}/{file.path}": file for file in data_files(table) if file.path not in old}
     named = {name_below(table.url, url): file for url, file in files.items()}
@@ -217,7 +217,7 @@ def _delete_uris(
 
 
 def groups(files: list[DataFile], target_bytes: int) -> list[list[DataFile]]:
-    """Files of one partition each, together no larger than `GROUP_TARGETS` new ones."""
+    """Return groups of files. A group is of one partition, and about as large as `GROUP_TARGETS` new files at most."""
     found: dict[tuple[str | None, int], list[DataFile]] = defaultdict(list)
     sizes: dict[str | None, int] = defaultdict(int)
     for file in sorted(files, key=lambda file: file.path):
@@ -228,7 +228,7 @@ def groups(files: list[DataFile], target_bytes: int) -> list[list[DataFile]]:
 
 
 def small_files(files: list[DataFile], target_bytes: int) -> list[list[DataFile]]:
-    """Groups of files that become fewer."""
+    """Return the groups of small files, under half the target size, that become fewer files by a rewrite."""
     small = [file for file in files if file.size_bytes < target_bytes / 2]
     return [group for group in groups(small, target_bytes) if len(group) > 1]
 
@@ -248,7 +248,7 @@ def _compact(table: ResultTable, settings: MaintainSettings, done: Maintained) -
 
 
 def _tidy(table: ResultTable, settings: MaintainSettings, done: Maintained) -> None:
-    """The past: records, files that no version within the retention needs, and the log."""
+    """Vacuum files that no version within the retention needs, fold the records of runs, and clean up the log."""
     done.vacuumed_files += _vacuum(table, settings)
     if settings.dry_run:
         return
@@ -260,9 +260,9 @@ def _tidy(table: ResultTable, settings: MaintainSettings, done: Maintained) -> N
 
 
 def _vacuum(table: ResultTable, settings: MaintainSettings) -> int:
-    """Delete old data files that no version within the retention has, and return how many they are, or would be.
+    """Delete old data files that no version within the retention has. Return their number, which a dry run only counts.
 
-    Those that no log names, as a killed writer leaves them, are known by their names: whatever else people keep below a table stays.
+    A killed writer leaves files that no log names. They are recognised by their names, so that other files below a table stay.
     """
     delta = table.refreshed()
     removed = set(delta.vacuum(settings.retention_hours, dry_run=True, full=False))
@@ -277,7 +277,7 @@ def _vacuum(table: ResultTable, settings: MaintainSettings) -> int:
 
 
 def _delete_working_files(table: ResultTable, before: datetime) -> None:
-    """Plans that killed runs have left beside the table; they name images."""
+    """Delete the old plans that killed runs have left in the table's work folder, because plans name images."""
     try:
         left = [entry for page in store.walk(f"{table.url}/{WORK_FOLDER}/") for entry in page]
     except FileNotFoundError:

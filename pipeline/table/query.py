@@ -1,4 +1,4 @@
-"""SQL over the table: DuckDB with the views that people ask, read-only."""
+"""A read-only DuckDB over the table, with the views that people query."""
 
 import itertools
 import json
@@ -22,19 +22,27 @@ from pipeline.table.schema import SCHEMA
 from pipeline.urls import absolute
 
 IS_PERMANENT = "error_stage = 'decode'"
-"""A failure that will not pass: the bytes are at fault."""
+"""The SQL condition of a failure that will not pass, because the bytes are at fault."""
 
 OWN_ERRORS = ("FileNotFoundError", "NotFoundError", "ChangedError", "TooLargeError", "ProcessKilled", "OutputError")
-"""Types of failures that may pass, and are the image's own: they are tried `max_attempts` times. All others are of what is around it (storage,
-credentials, memory, a GPU), of which no number of failures says anything about the image."""
+"""The types of failures that may pass, and that are the image's own: the image is tried `max_attempts` times.
+
+All others are failures of its surroundings: storage, credentials, memory, a GPU. No number of them says anything about the image.
+"""
 
 RESULTS = "results"
-"""The view that the others are made of."""
+"""The view that the other views of images are made of."""
 LATEST_ETAG = "max_by(etag, (run_id, processed_at))"
-"""Of the rows of one URI and model, the version that a run saw last. Runs are in order by their ids, which begin with the time at
-which the driver began to list; the clocks of workers order only what one run found."""
+"""The SQL of the version that a run saw last, among the rows of one URI and model.
+
+Runs are ordered by their ids, which begin with the time at which the driver began to list. The clocks of workers order only the
+rows of one run.
+"""
 LATEST_OK = f"{LATEST_ETAG} FILTER (status = 'ok')"
-"""The same of those that were ok: a failure, of a list that lags or of a file that was cut short since, hides none of them."""
+"""The SQL of the version that a run saw last, among those that were ok. No failure hides it.
+
+Such a failure may come from a list that lags, or from a file that was cut short since.
+"""
 
 VIEWS = {
     "history": "SELECT * FROM results",
@@ -57,23 +65,26 @@ VIEWS = {
     """,
     "runs": "SELECT * FROM run_records",
 }
-"""`images` has the latest version of each image, and where that failed, the latest that was ok beside it; `history` all versions; `detections` a row a box;
-`failures` what went wrong; `runs` a row a run."""
+"""The SQL of the views, by their names.
+
+`images` has the latest version of each image, and if that failed, also the latest that was ok. `history` has all versions.
+`detections` has one row per box, `failures` has the failed images, and `runs` has one row per run.
+"""
 
 
 BATCH_ROWS, MAX_FILE_ROWS = 65_536, 5_000_000
 
 READING = {"SELECT_NODE", "SET_OPERATION_NODE", "CTE_NODE", "RECURSIVE_CTE_NODE"}
-"""Nodes of a parse tree that only read. Others are the bodies that a CTE may have beside: COPY, INSERT, UPDATE and DELETE."""
+"""The nodes of a parse tree that only read. A CTE may also have other bodies: COPY, INSERT, UPDATE and DELETE."""
 WRITING = {
     "copy", "insert", "update", "delete", "merge", "create", "alter", "drop", "truncate", "attach", "detach", "install", "load",
     "export", "import", "call", "pragma", "set", "reset", "execute", "prepare",
 }  # fmt: skip
-"""Keywords that begin statements which do more than read."""
+"""The keywords that begin statements which do more than read."""
 EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
 WORD = re.compile(r"\w+")
 SQL_FROM_TEXT = {"query", "json_execute_serialized_sql"}
-"""Functions whose argument is SQL, which no parse tree shows."""
+"""The functions whose argument is SQL, which no parse tree shows."""
 
 
 def _names(fields: Iterable[pa.Field]) -> str:
@@ -84,12 +95,12 @@ def _names(fields: Iterable[pa.Field]) -> str:
 def connect(
     table: ResultTable, more_files: Sequence[str] = (), files: Sequence[str] | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB with the view `results`: the table's rows, whichever storage it lies on. It can write to none of the files.
+    """Open a DuckDB with the view `results`: the table's rows, whatever its storage. It can write to none of the files.
 
     Args:
-        table: may be empty, or not there.
-        more_files: what it may read beside.
-        files: data files to take for the table's, instead of those of its current version.
+        table: the table, which may be empty, or not exist.
+        more_files: other files that the DuckDB may read.
+        files: the data files to read, instead of those of the table's current version.
 
     Raises:
         SsdBatchError: a data file can't be read.
@@ -118,11 +129,11 @@ def query(table: ResultTable, sql: str) -> Iterator[duckdb.DuckDBPyRelation]:
     No statement can write, or read anything but the table's own files.
 
     Raises:
-        SettingError: no table is there, the SQL is wrong, or it is not one SELECT.
+        SettingError: there is no table, the SQL is wrong, or it is not one SELECT.
     """
     if not table.exists:
         raise SettingError(f"table {table.url!r}: no table is there; make one with `ssd-batch infer`")
-    # DuckDB opens all files of a view when the view is made: of runs, and of images, only where they are asked for.
+    # DuckDB opens all files of a view when it makes the view. So the files of runs, and of images, are given only if asked for.
     named = {name for name in (*VIEWS, RESULTS) if name in sql.lower()}
     records = run_files(table) if "runs" in named else []
     with connect(table, records, files=None if named - {"runs"} else []) as db:
@@ -130,7 +141,7 @@ def query(table: ResultTable, sql: str) -> Iterator[duckdb.DuckDBPyRelation]:
             names = ", ".join(literal(name_below(table.url, record)) for record in records)
             # The second part has the columns that came after all records were written.
             source = f"FROM read_parquet([{names}], union_by_name = true) UNION ALL BY NAME {no_rows(RUNS)}"
-            # A record may stand in two files while records are folded; the one with an end is the later.
+            # A record may be in two files while records are folded; the one with an end is the later one.
             db.execute(
                 f"CREATE VIEW run_records AS SELECT DISTINCT ON (run_id) {_names(RUNS)} FROM ({source}) ORDER BY run_id, ended_at"
             )
@@ -149,7 +160,11 @@ def query(table: ResultTable, sql: str) -> Iterator[duckdb.DuckDBPyRelation]:
 
 
 def _one_select(db: duckdb.DuckDBPyConnection, sql: str) -> str:
-    """Return the one SELECT that this is, or the EXPLAIN of one; raises `SettingError` where it is another statement, or holds one."""
+    """Return the SQL, if it is one SELECT or the EXPLAIN of one.
+
+    Raises:
+        SettingError: it is another statement, or contains one, or takes SQL as text.
+    """
     statements = db.extract_statements(sql)
     types = [statement.type for statement in statements]
     if types == [duckdb.StatementType.EXPLAIN] and (explain := EXPLAIN.match(sql)):
@@ -159,7 +174,7 @@ def _one_select(db: duckdb.DuckDBPyConnection, sql: str) -> str:
     select = statements[0].query
     if types == [duckdb.StatementType.SELECT]:
         writing, functions = _parts_of_tree(db, select)
-    else:  # a PIVOT whose columns come from the data, of which DuckDB shows no tree
+    else:  # a PIVOT whose columns come from the data, for which DuckDB shows no tree
         writing, functions = _parts_of_text(select)
     if writing:
         raise SettingError(
@@ -173,7 +188,7 @@ def _one_select(db: duckdb.DuckDBPyConnection, sql: str) -> str:
 
 
 def _parts_of_tree(db: duckdb.DuckDBPyConnection, select: str) -> tuple[set[str], set[str]]:
-    """Statements within a SELECT that are none, and functions, by its parse tree."""
+    """Return the statements other than SELECT that a SELECT contains, and its functions, by its parse tree."""
     (tree,) = db.execute("SELECT json_serialize_sql(?)", [select]).fetchall()[0]
     found: set[str] = set()
     json.loads(tree, object_hook=lambda node: found.update(map(str, (node.get("type"), node.get("function_name")))))
@@ -182,7 +197,7 @@ def _parts_of_tree(db: duckdb.DuckDBPyConnection, select: str) -> tuple[set[str]
 
 
 def _parts_of_text(select: str) -> tuple[set[str], set[str]]:
-    """The same by its words."""
+    """Return the statements other than SELECT that a SELECT contains, and its functions, by its words."""
     words = {
         (kind, match[0].lower())
         for start, kind in duckdb.tokenize(select)
@@ -193,13 +208,13 @@ def _parts_of_text(select: str) -> tuple[set[str], set[str]]:
 
 
 def export_parquet(table: ResultTable, url: str) -> int:
-    """Write `detections` as flat Parquet files, a row a box, into a new folder.
+    """Write `detections` as flat Parquet files, one row per box, into a new folder.
 
     Returns:
         The number of rows.
 
     Raises:
-        SettingError: something is there already, or it can't be written.
+        SettingError: the folder is not empty, is inside of a table, or can't be written.
     """
     url = absolute(url).rstrip("/")
     fs, path = store.filesystem(url)

@@ -1,4 +1,4 @@
-"""Files as SQL sees them: they can be read, and nothing can be written."""
+"""The files that SQL sees: they can be read, and nothing can be written."""
 
 import os
 import threading
@@ -13,12 +13,12 @@ SCHEME = "table://"
 
 
 def name_below(folder: str, url: str) -> str:
-    """Return the name that a file below a folder has for SQL.
+    """Return the name that a file below a folder has in SQL.
 
-    Of a folder further up, DuckDB would take a name such as camera=7 for a column.
+    The name has no folders further up: DuckDB would treat one that is named camera=7, for example, as a column.
 
     Raises:
-        ValueError: it lies elsewhere.
+        ValueError: the file is not below the folder.
     """
     if not url.startswith(f"{folder}/"):
         raise ValueError(f"{url!r} is not below {folder!r}")
@@ -26,29 +26,31 @@ def name_below(folder: str, url: str) -> str:
 
 
 class SharedFile:
-    """A file that threads read at once, each at a place of its own: DuckDB shares one between its threads, and seeks before it reads.
+    """A file that several threads read at once, each at its own position.
+
+    DuckDB shares one file between its threads, and seeks before it reads.
 
     Args:
-        file: open for reading, in bytes.
+        file: a binary file that is open for reading.
     """
 
     def __init__(self, file: Any) -> None:
         self._file, self._lock, self._of_thread = file, threading.Lock(), threading.local()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place, for the calling thread alone."""
+        """Set the position of the calling thread alone, and return it."""
         with self._lock:
             self._file.seek(self.tell())
             self._of_thread.place = self._file.seek(offset, whence)
         return self.tell()
 
     def tell(self) -> int:
-        """Return the place of the calling thread."""
+        """Return the position of the calling thread."""
         place: int = getattr(self._of_thread, "place", 0)
         return place
 
     def read(self, size: int = -1) -> bytes:
-        """Read from the place of the calling thread on."""
+        """Return the bytes from the position of the calling thread on."""
         with self._lock:
             self._file.seek(self.tell())
             content: bytes = self._file.read(size)
@@ -60,16 +62,16 @@ class SharedFile:
 
 
 class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]
-    """Files of this machine or of S3, for DuckDB to read. All that writes, moves or deletes is refused.
+    """The files of this machine or of S3 that DuckDB reads. Every operation that writes, moves or deletes is refused.
 
-    The checks are here, below SQL: what statements there are differs with DuckDB's version.
+    The checks are here, below SQL, because the statements of SQL differ with DuckDB's version.
 
     Args:
-        folder: URL of the folder that all of them are below.
+        folder: the URL of the folder that all these files are below.
     """
 
     protocol = "table"
-    cachable = False  # by fsspec, which would share one between storages
+    cachable = False  # else fsspec would share one instance between storages
 
     def __init__(self, folder: str) -> None:
         super().__init__()
@@ -85,23 +87,23 @@ class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]
         """Open a file for reading.
 
         Raises:
-            PermissionError: for anything else.
+            PermissionError: the file is to be opened in another mode.
         """
         if mode != "rb":
             raise PermissionError(f"{path} can only be read")
         return SharedFile(self._files.open(self._url(path), mode))
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
-        """Return a file's size and the like, under its name here."""
+        """Return a file's size and other facts, under the name that SQL uses."""
         return {**self._files.info(self._url(path)), "name": path}
 
     def modified(self, path: str) -> datetime:
-        """Return when a file was written."""
+        """Return the time at which a file was written."""
         written: datetime = self._files.modified(self._url(path))
         return written
 
     def glob(self, path: str, **_: Any) -> list[str]:
-        """Return the file of this very name, if it is there: names have no patterns."""
+        """Return the file of exactly this name, if it exists. Names are not patterns here."""
         return [path] if self.exists(path) else []
 
     def _url(self, path: str) -> str:

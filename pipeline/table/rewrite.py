@@ -1,9 +1,10 @@
-"""Replacing data files by others with the same rows, sorted, or without some of them: one commit, or none.
+"""Replace data files by others with the same rows, sorted, or without some of them: one commit, or none.
 
-What was read is replaced only while it is the table's: a commit names the files that it removes, and carries the next
-transaction of `REWRITES`. Of two rewrites that overlap, delta-rs refuses the one whose view of the table is older; it then looks
-whether its files are still there, and if they are, commits again. Killed anywhere, a rewrite leaves files that no log names, and
-that vacuum removes.
+Files that were read are replaced only while they are the table's. A commit names the files that it removes, and carries the
+next transaction of `REWRITES`. If two rewrites overlap, delta-rs refuses the one whose view of the table is older. That rewrite
+then checks whether its files are still the table's, and if they are, commits again.
+
+A rewrite that is killed anywhere leaves files that no log names. Vacuum removes them.
 """
 
 import json
@@ -27,39 +28,42 @@ from pipeline.table.delta import KEY, ResultTable
 from pipeline.table.query import connect
 
 Write = Callable[[CommitProperties | None], None]
-"""Makes one commit of the table as it was seen last."""
+"""A function that makes one commit to the table as it was last read."""
 
 COMMIT_ATTEMPTS = 10
 BATCH_ROWS = 8192
 ROW_GROUP_ROWS = 65_536
-"""Readers skip row groups by the names in them; delta-rs by itself would make one of a whole file."""
+"""The most rows in a row group. Readers skip row groups by the names in them; by default, delta-rs makes one of a whole file."""
 MEMORY_LIMIT = "1GB"
-"""Of the sorting, which then goes to disk: 3 million rows of 670 MB took 17 s and 2.3 GB in all, 11 s and 2.9 GB with twice as much."""
+"""The memory for sorting, which uses the disk beyond it. 3 million rows of 670 MB took 17 s and 2.3 GB in all.
+
+With twice the memory, they took 11 s and 2.9 GB.
+"""
 LONGEST_S = 24 * 3600.0
-"""A rewrite that slept longer does not commit: vacuum may have removed what it wrote."""
+"""The seconds after which a rewrite no longer commits. If it slept for longer, vacuum may have removed the files that it wrote."""
 
 
 EACH_KEY_ONCE = f"QUALIFY row_number() OVER (PARTITION BY {', '.join(KEY)} ORDER BY run_id DESC, processed_at DESC) = 1"
-"""Of the rows with one key, the last run's."""
+"""The SQL clause that keeps one row per key: the last run's."""
 
 
 class StaleError(Exception):
-    """Files to be replaced are not the table's any more: another rewrite was faster, and nothing was committed."""
+    """The files to replace are no longer the table's: another rewrite was faster, and nothing was committed."""
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file of the table, as its log has it."""
+    """A data file of the table, as the table's log describes it."""
 
     path: str
-    """Below the table's own URL."""
+    """The path below the table's own URL."""
     run_date: str | None
     size_bytes: int
     num_rows: int
 
 
 def data_files(table: ResultTable) -> list[DataFile]:
-    """The files of the table as it is now."""
+    """Return the data files of the table as it is now."""
     actions = pa.table(table.refreshed().get_add_actions(flatten=True))
     if not actions.num_rows:
         return []
@@ -79,20 +83,20 @@ def rewrite(
     """Replace files by new ones, sorted by uri.
 
     Args:
-        table: the files are its.
-        files: of one partition, unless they are repaired.
-        commit: calls what it is given, with what the commit shall carry: `Fence.commit`, or `unfenced`.
-        target_bytes: of a new file.
-        without: a column uri; the rows of these are left out.
-        repair: of the rows with one key, leave out all but the last run's.
+        table: the table that the files belong to.
+        files: the files to replace, of one partition unless they are repaired.
+        commit: calls the function that it is given with the properties of the commit: `Fence.commit`, or from `unfenced`.
+        target_bytes: the size of a new file.
+        without: a table with a column uri; the rows of these images are left out.
+        repair: keep only the last run's row of each key.
 
     Returns:
         The number of new files.
 
     Raises:
-        StaleError: other files stand there by now.
+        StaleError: the files are no longer the table's.
         SsdBatchError: the files can't be read, or not as many rows were written as read; nothing was committed.
-        OvertakenError: the fence's.
+        OvertakenError: another run holds the table now, as `Fence.commit` reports; nothing was committed.
     """
     started, has_fewer_rows = time.time(), repair or without is not None
     with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder:
@@ -100,7 +104,7 @@ def rewrite(
             num_rows = _write_sorted(table, files, target_bytes, without, repair, folder)
         except (duckdb.Error, pa.ArrowException, DeltaError, OSError, SsdBatchError) as error:
             table.refreshed()
-            _check_current(_paths(table), files)  # perhaps one that was removed in the meantime
+            _check_current(_paths(table), files)  # perhaps a file was removed in the meantime
             raise SsdBatchError(f"table {table.url!r} can't be rewritten: {reason(error)}") from error
         adds = _adds(folder)
         num_written = sum(json.loads(add["stats"])["numRecords"] for add in adds)
@@ -118,10 +122,10 @@ def rewrite(
 def _write_sorted(
     table: ResultTable, files: list[DataFile], target_bytes: int, without: pa.Table | None, repair: bool, folder: str
 ) -> int:
-    """A Delta table in a folder of this machine, of the rows that the new files shall have: its files and log are used.
+    """Write a Delta table of the rows that the new files shall have, in a folder of this machine. Its files and log are used.
 
     Returns:
-        How many rows that must be.
+        The number of rows that the files must have.
     """
     schema = table.stored_schema
     names = ", ".join(f'"{name}"' for name in schema.names)
@@ -143,7 +147,7 @@ def _write_sorted(
 
 
 def _adds(folder: str) -> list[dict[str, Any]]:
-    """The files that the first commit of a Delta table added, with their statistics."""
+    """Return the files that the first commit of a Delta table added, with their statistics."""
     log = Path(folder, "_delta_log", f"{0:020}.json").read_text()
     return [action["add"] for action in map(json.loads, log.splitlines()) if "add" in action]
 
@@ -163,22 +167,22 @@ def swap(
     properties: CommitProperties | None,
     is_deletion: bool,
 ) -> None:
-    """Commit that files stand in place of others.
+    """Replace files by others in one commit.
 
     Args:
-        table: as it was seen last; the commit is refused where another rewrite came after.
-        removed: files of one table.
-        added: files that lie there already.
-        properties: what the commit carries, beside transactions of its own.
-        is_deletion: rows are fewer now.
+        table: the table as it was last read; the commit is refused if another rewrite came after.
+        removed: the files to remove, of one table.
+        added: the files to add, which are stored already.
+        properties: the properties that the commit carries, next to transactions of its own.
+        is_deletion: whether there are fewer rows afterwards.
 
     Raises:
-        StaleError: some of the removed files are not the table's any more.
-        CommitFailedError: it was refused, or its answer was lost.
+        StaleError: some of the removed files are no longer the table's.
+        CommitFailedError: the commit was refused, or its answer was lost.
     """
     current = _paths(table)
     if added and current.issuperset(add.path for add in added):
-        return  # it had landed, and its answer was lost
+        return  # the commit had landed, and its answer was lost
     _check_current(current, removed)
     now_ms = int(time.time() * 1000)
     removes = [
@@ -194,7 +198,7 @@ def swap(
 
 
 def _paths(table: ResultTable) -> set[str]:
-    """The files of the table as it was seen last."""
+    """Return the paths of the data files of the table as it was last read."""
     return set(pa.table(table.delta.get_add_actions())["path"].to_pylist())
 
 
@@ -204,10 +208,10 @@ def _check_current(paths: set[str], files: list[DataFile]) -> None:
 
 
 def unfenced(table: ResultTable) -> Callable[[Write], None]:
-    """Committing without a hold on the table, beside a run that has one.
+    """Make a function that commits without a hold on the table, next to a run that has one.
 
     Returns:
-        A function that raises StaleError where other rewrites are faster again and again.
+        A function that raises StaleError if other rewrites are faster again and again.
     """
 
     def commit(write: Write) -> None:

@@ -1,4 +1,4 @@
-"""The record of each run: a small file beside the table, written when it starts and when it ends, however it ends."""
+"""The record of each run: a small file in the table's work folder, written when the run starts and when it ends, however it ends."""
 
 import errno
 import io
@@ -27,17 +27,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class RunRecord:
-    """What is known of a run: a row of the view `runs`. What is not known is null."""
+    """The facts that are known of a run: a row of the view `runs`. Unknown facts are null."""
 
     run_id: str
     run_date: date | None = None
     outcome: str = "running"
-    """running (or killed: its end was never written), done, failed, overtaken or stopped."""
+    """The outcome: running, done, failed, overtaken or stopped. A killed run stays at running, because its end was never written."""
     error: str | None = None
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     ended_at: datetime | None = None
     lag_s: float | None = None
-    """The seconds from when it was due to its start; null without the setting due_at."""
+    """The seconds from the time at which the run was due to its start; null without the setting due_at."""
     wall_s: float | None = None
     images_per_s: float | None = None
     listed: int | None = None
@@ -63,7 +63,7 @@ class RunRecord:
     num_detectors: int | None = None
     """The number of detectors that worked."""
     num_nodes: int | None = None
-    """The most nodes at once."""
+    """The highest number of nodes at once."""
     bytes_read: int | None = None
     num_retries: int | None = None
     cost: float | None = None
@@ -74,7 +74,7 @@ class RunRecord:
     model_digest: str | None = None
     engine: str | None = None
     runner: str | None = None
-    """local (processes of one machine) or ray; null where nothing was detected."""
+    """The runner: local (processes of one machine) or ray; null if nothing was detected."""
     host: str = field(default_factory=socket.gethostname)
     settings: str | None = None
     """The run's settings, as JSON."""
@@ -102,27 +102,27 @@ RUNS = pa.schema([(name, _arrow_type(annotation)) for name, annotation in get_ty
 """The columns of the view `runs`: the fields of `RunRecord`."""
 
 LAST_COMPLETE = "_LAST_COMPLETE"
-"""Beside the table's folders: the last run that did all it listed, as JSON, for jobs that wait for it."""
+"""The file next to the table's folders that has the last run that did all it listed, as JSON, for jobs that wait for it."""
 COMPLETE = (
     "run_id", "run_date", "started_at", "ended_at", "model_name", "model_digest", "listed", "already_done", "ok", "failed",
 )  # fmt: skip
-"""What it has of a run's record, beside the table's version."""
+"""The fields of a run's record that `LAST_COMPLETE` has, next to the table's version."""
 MAX_FILES = 50
-"""More records than this are folded into one file: `runs` opens each."""
+"""The number of files above which records are folded into one file, because `runs` opens each."""
 NUM_READ_THREADS = 32
 
 
 @contextmanager
 def recorded(table: ResultTable, record: RunRecord, is_whole: bool = True) -> Iterator[RunRecord]:
-    """Record a run from here on.
+    """Record a run for the time of a `with` block.
 
     Args:
-        table: it must exist.
-        record: what is known now.
+        table: the table, which must exist.
+        record: the facts that are known now.
         is_whole: False for a sample, which must not be published as the last complete run.
 
     Yields:
-        The record, to be completed; it is written again at the end.
+        The record, to be completed. It is written again at the end.
     """
     _write(table, record)
     try:
@@ -149,7 +149,10 @@ def _write(table: ResultTable, record: RunRecord) -> None:
 
 
 def _write_in_little_room(table: ResultTable, record: RunRecord) -> None:
-    """Write the end of a run that failed, on a full disk in the room of its beginning; what ended it matters more than its record."""
+    """Write the end of a run that failed. On a full disk, delete the record of its beginning to make room.
+
+    An error of the store is not raised here, because the error that ended the run matters more than its record.
+    """
     try:
         _write(table, record)
     except OSError as error:
@@ -168,7 +171,7 @@ def _write_file(table: ResultTable, name: str, records: pa.Table) -> None:
 
 
 def _write_last_complete(table: ResultTable, record: RunRecord) -> None:
-    """A run that saw an earlier version of the table does not replace one that saw a later."""
+    """Write `_LAST_COMPLETE`. A run that saw an earlier version of the table does not replace one that saw a later version."""
     version = table.refreshed().version()
     last = last_complete(table)
     if last and last["table_version"] > version:
@@ -178,7 +181,7 @@ def _write_last_complete(table: ResultTable, record: RunRecord) -> None:
 
 
 def last_complete(table: ResultTable) -> dict[str, Any] | None:
-    """What `_LAST_COMPLETE` says; None where no run has come to its end yet."""
+    """Return the content of `_LAST_COMPLETE`; None if no run has come to its end yet."""
     try:
         content: dict[str, Any] = json.loads(store.read(f"{table.url}/{LAST_COMPLETE}"))
     except FileNotFoundError:
@@ -191,19 +194,19 @@ def _folder(table: ResultTable) -> str:
 
 
 def run_files(table: ResultTable) -> list[str]:
-    """Where the records are."""
+    """Return the URLs of the files that have the records."""
     try:
         names = [entry.uri for page in store.walk(_folder(table)) for entry in page]
     except FileNotFoundError:
         return []
-    return [name for name in names if name.endswith(".parquet")]  # one that is being written has another name
+    return [name for name in names if name.endswith(".parquet")]  # a file that is being written has another name
 
 
 def fold_records(table: ResultTable) -> int:
-    """Put the records of all runs that have ended into one file, where they are many.
+    """Put the records of all runs that have ended into one file, if there are more than `MAX_FILES` files.
 
-    A record that has its end never changes again, and a file is deleted after its records stand in another: killed
-    anywhere, or beside another, this leaves each record once or twice, and `runs` shows it once.
+    A record that has its end never changes again. A file is deleted only after its records are stored in another one. So a call
+    that is killed, or that runs at the same time as another, leaves each record once or twice. The view `runs` shows it once.
 
     Returns:
         The number of files that became one.
@@ -219,10 +222,10 @@ def fold_records(table: ResultTable) -> int:
 
 
 def delete_records(table: ResultTable, before: date, dry_run: bool = False) -> int:
-    """Delete the records of runs whose run_date is earlier.
+    """Delete the records of runs whose run_date is before a date.
 
     Returns:
-        Their number.
+        The number of these records.
     """
     num_deleted = 0
     for name, records in _read_all(run_files(table)).items():
@@ -243,7 +246,7 @@ def _read_all(names: list[str]) -> dict[str, pa.Table]:
 
 
 def _read(name: str) -> pa.Table | None:
-    """The records in a file; None where another has folded it since it was listed."""
+    """Return the records in a file; None if another process has folded it since it was listed."""
     try:
         return pq.read_table(io.BytesIO(store.read(name)))
     except FileNotFoundError:
@@ -252,5 +255,5 @@ def _read(name: str) -> pa.Table | None:
 
 def _delete_all(names: Iterable[str]) -> None:
     for name in names:
-        with suppress(FileNotFoundError):  # another has folded it, too
+        with suppress(FileNotFoundError):  # another process has folded it, too
             store.delete(name)

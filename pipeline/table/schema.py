@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
         ("detections", pa.list_(DETECTION)),
     ]
 )
-"""One row an image version and model. Boxes are pixels of the original image as a viewer shows it."""
+"""The columns, with one row per image version and model. Boxes are in pixels of the original image as a viewer shows it."""
 
 IS_RETRY = ".is_retry"
-"""The column that says whether the table had a row of a planned image, which its new row replaces."""
+"""The column that says whether the table already has a row of a planned image, which the new row replaces."""

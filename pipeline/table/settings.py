@@ -1,11 +1,12 @@
 """The settings of `maintain`; flags, specs and the schema are made from this class."""
 
 from datetime import UTC, date, datetime
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, model_validator
 
 from model.config import Frozen
+from pipeline.settings import Place, Url
 
 
 def _not_after_today(day: date) -> date:
@@ -14,27 +15,41 @@ def _not_after_today(day: date) -> date:
     return day
 
 
-class MaintainSettings(Frozen):
-    """Every knob of the care of a table."""
+class DeletionSettings(Frozen):
+    """The settings of what is deleted."""
 
-    table: Annotated[str, Field(min_length=1)]
+    heading: ClassVar[str] = "Deletion"
+
+    delete_uri: tuple[Place, ...] = ()
+    """Delete all rows of this image, of all its versions and models. Remove the image from the input first, or it is
+    detected again. May be given several times."""
+    delete_uris: Place | None = None
+    """Delete all rows of the images in this manifest: .parquet, .csv or .jsonl with a column uri."""
+    delete_before: Annotated[date, AfterValidator(_not_after_today)] | None = None
+    """Delete the rows and the records of runs with a run_date before this date."""
+    erase: bool = False
+    """Delete at once the files that held the deleted rows, and all others that the table no longer needs. Queries
+    that are reading them fail, and older versions of the table are gone. Needs delete_uri, delete_uris or
+    delete_before."""
+
+
+class MaintainSettings(DeletionSettings):
+    """The settings of `maintain`."""
+
+    heading: ClassVar[str] = "Table"
+
+    table: Url
     """Delta table of results, local or s3://."""
     target_bytes: Annotated[int, Field(ge=1024)] = 128 * 2**20
-    """Size of the files that small ones become; those of half of it and more stay as they are."""
+    """Size in bytes of the files that small files are merged into. Files of half this size or more stay as they are."""
     retention_hours: Annotated[int, Field(ge=168)] = 168
-    """Hours after which files that the table no longer needs are deleted. Fewer would take them from queries and runs under way."""
-    delete_uri: tuple[str, ...] = ()
-    """Delete all rows of this image, of all its versions and models; may be given several times. Remove the image first: what is still in the input is detected again."""
-    delete_uris: str | None = None
-    """Delete all rows of the images of a manifest (.parquet, .csv, .jsonl with a column uri)."""
-    delete_before: Annotated[date, AfterValidator(_not_after_today)] | None = None
-    """Delete the rows, and the records, of runs with a run_date before this one."""
-    erase: bool = False
-    """With a deletion: delete at once the files that held the rows, and all others that the table no longer needs. Queries that are reading them fail, and older versions of the table are gone."""
+    """Hours to keep files that the table no longer needs, before they are deleted. Fewer than 168 are refused, as
+    queries and runs in progress may still read these files."""
     repair: bool = False
-    """Remove the rows that an image version has beyond one for a model, of which the last run's stays. Runs write none; other engines and restored files may."""
+    """Remove duplicate rows: per image version and model, the row of the last run stays. Runs write no duplicates;
+    other engines and restored files may."""
     dry_run: bool = False
-    """Say what would be done, and do nothing."""
+    """Report what would be done, without doing it."""
 
     @model_validator(mode="after")
     def _erase_what(self) -> "MaintainSettings":

@@ -1,4 +1,5 @@
 """The training on a Ray cluster, from labelled images to a model package.
 
-`run` is the whole, `driver` starts the workers and resumes them, `worker` is the loop of each, `feed` gives it batches.
+`run` is the whole training. `driver` starts the workers and resumes them. `worker` is the loop of each worker, and `feed` gives it
+batches.
 """

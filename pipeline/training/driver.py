@@ -1,4 +1,4 @@
-"""Training on the cluster: Ray Train keeps the workers and their checkpoints, Ray Data brings the examples."""
+"""The training on the cluster: Ray Train manages the workers and their checkpoints, and Ray Data brings the examples."""
 
 import json
 import logging
@@ -23,6 +23,7 @@ from model.package import ModelPackage
 from model.step import num_parts
 from pipeline.cluster.capacity import cluster_cores, gpu, num_gpus, wait_for_room
 from pipeline.errors import SettingError, SsdBatchError, reason
+from pipeline.labelled.record import DataError
 from pipeline.redaction import redacted_json
 from pipeline.storage import store
 from pipeline.training.events import TrainingEvent, TrainingProgress, listen
@@ -36,21 +37,19 @@ logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.json"
 OUR_ERROR = re.compile(r"^pipeline\.\S+Error: (.+)$", re.MULTILINE)
-"""A line of a traceback, as Ray hands on those of its tasks: as text."""
-OF_THE_DATA = re.compile(r"^pipeline\.labelled\.DataError: ", re.MULTILINE)
-"""Such a line of an error that comes again, however often it is tried."""
+"""The pattern of our own error in a traceback; Ray passes on the tracebacks of its tasks as text."""
+OF_THE_DATA = re.compile(rf"^{re.escape(DataError.__module__)}\.{DataError.__name__}: ", re.MULTILINE)
+"""The pattern of an error of the data in a traceback: it comes again, however often the training is tried."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What came out of a training.
-
-    weights: the network's tensors by name, of the last step, or where checkpoints are measured, of the best;
-    history: of all steps.
-    """
+    """The result of a training."""
 
     weights: dict[str, Tensor]
+    """The network's tensors by name: of the best checkpoint where checkpoints are measured, else of the last step."""
     history: TrainingHistory
+    """The history of all steps."""
 
 
 def train(
@@ -61,19 +60,19 @@ def train(
     url: str,
     listeners: Sequence[Callable[[TrainingEvent], None]] = (),
 ) -> Trained:
-    """Train a network on the cluster that we are in, showing how it goes on standard error; a stopped run goes on.
+    """Train a network on the cluster that this process is in, and show the progress on standard error. A stopped run resumes.
 
     Args:
-        start: record of the model to be, and tensors to start from; what they leave out starts at random.
-        examples: labelled images, of any sizes.
-        held_out: others, that checkpoints are measured on.
+        start: the record of the model to train, and the tensors to start from. Tensors that it lacks start at random.
+        examples: the labelled images, of any sizes.
+        held_out: other labelled images, on which checkpoints are measured.
         settings: the recipe, and how the cluster follows it.
-        url: folder of the run, with its checkpoints, which has passed `check_same_run`; all nodes must reach it.
-        listeners: hear what the progress shows, from a thread of their own.
+        url: the folder of the run, with its checkpoints; it has passed `check_same_run`, and all nodes must reach it.
+        listeners: get the events that the progress shows, in a thread of their own.
 
     Raises:
         SettingError: the cluster is too small, or lacks a GPU that is required.
-        SsdBatchError: workers keep failing, or the loss is no number any more.
+        SsdBatchError: workers keep failing, or the loss is not a finite number any more.
     """
     url = absolute(url).rstrip("/")
     wait_for_workers(settings)
@@ -93,10 +92,14 @@ def train(
 
 
 def _fitted(trainer: TorchTrainer, max_failures: int) -> Result:
-    """Train to the end, from the last checkpoint after each failure. Ray Train would itself also try again what can't get better."""
+    """Train to the end, and resume from the last checkpoint after each failure.
+
+    Ray Train itself would also try again after errors that can't get better.
+    """
     for num_left in reversed(range(max_failures + 1)):
         try:
-            # Ray Train 2.60 asks for a worker's error, then whether it still runs: an error in between is lost, and all seems well.
+            # Ray Train 2.60 asks for a worker's error, then whether it still runs. An error in between is lost: the training seems
+            # to end well, with None.
             while (result := cast(Result, trainer.fit())).return_value is None:
                 continue
             return result
@@ -109,21 +112,21 @@ def _fitted(trainer: TorchTrainer, max_failures: int) -> Result:
 
 class _Trainer(TorchTrainer):
     def _register_sigint_handler(self, controller: Any) -> None:
-        """None: with Ray's own, a training that was stopped exits with 0."""
+        """Install no handler: with Ray's own, a training that was stopped exits with 0."""
 
 
 def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) -> None:
-    """Make sure that a run goes on with what it was begun with; the first time, and at a restart, write that down.
+    """Check that a run resumes with the settings and the data with which it was begun.
 
-    Needs no cluster.
+    The first time, and at a restart, write them down. This needs no cluster.
 
     Args:
-        url: folder of the run.
-        settings: what it is asked to go on with.
-        data: what is learned from, and which network learns it.
+        url: the folder of the run.
+        settings: the settings with which the run is asked to resume.
+        data: the data that is learned from, and the network that learns it.
 
     Raises:
-        SettingError: naming the settings that differ, or the storage that can't be written.
+        SettingError: settings differ, or the storage can't be written; the message names them.
     """
     url = absolute(url).rstrip("/")
     mine = (
@@ -131,7 +134,7 @@ def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) ->
     )
     file = f"{url}/{SETTINGS_FILE}"
     try:
-        if settings.restart and store.exists(file):  # without that file it is no run's, and nothing of it is deleted
+        if settings.restart and store.exists(file):  # else it is no run's, and nothing is deleted
             fs, path = store.filesystem(url)
             fs.rm(path, recursive=True)
         if not store.exists(file):
@@ -147,17 +150,17 @@ def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) ->
 
 
 def wait_for_workers(settings: ClusterTraining) -> None:
-    """Make sure that the cluster has room for the workers that must be there, and for making their examples.
+    """Wait until the cluster has room for the workers that it must have, and for preparing their examples.
 
     Raises:
-        SettingError: it has not, and `node_wait_s` has not changed that.
+        SettingError: there is still no room after `node_wait_s` seconds.
     """
     worker = {"CPU": WORKER_CPUS + PREPARE_CPUS} | gpu(settings)
     wait_for_room(settings, lambda: _lacks_room(settings), [worker] * num_needed(settings))
 
 
 def num_needed(settings: ClusterTraining) -> int:
-    """Workers that must be there."""
+    """Return the number of workers that the cluster must have."""
     return settings.min_workers or settings.num_workers or max(1, num_gpus())
 
 
@@ -174,10 +177,10 @@ def _lacks_room(settings: ClusterTraining) -> str | None:
 
 
 def scaling_config(settings: ClusterTraining) -> ScalingConfig:
-    """How many workers, and what each of them books.
+    """Return how many workers there are, and what each of them books.
 
     Raises:
-        SettingError: some would have no example of a batch.
+        SettingError: some workers would have no example of a batch.
     """
     num_workers = settings.num_workers or max(1, num_gpus())
     if settings.batch_size < num_workers:
@@ -191,10 +194,10 @@ def scaling_config(settings: ClusterTraining) -> ScalingConfig:
 
 
 def check_batch_norm(settings: ClusterTraining, num_workers: int) -> None:
-    """Make sure that no forward pass has a single image: the last map is one cell, and one value has no variance.
+    """Check that no forward pass has a single image: the last map is one cell, and one value has no variance.
 
     Raises:
-        SettingError: one would have.
+        SettingError: a forward pass would have a single image.
     """
     smallest_share = settings.batch_size // num_workers
     if smallest_share // num_parts(settings, num_workers) < 2:
@@ -205,7 +208,7 @@ def check_batch_norm(settings: ClusterTraining, num_workers: int) -> None:
 
 
 def run_config(url: str, settings: ClusterTraining) -> RunConfig:
-    """Where checkpoints go, and which are kept."""
+    """Return where checkpoints are stored, and which of them are kept."""
     parent, _, name = url.rpartition("/")
     return RunConfig(
         name=name,
@@ -219,7 +222,7 @@ def run_config(url: str, settings: ClusterTraining) -> RunConfig:
 
 
 def _storage(url: str) -> dict[str, Any]:
-    """A folder as Ray Train takes it: S3 by our own configuration of it."""
+    """Return a folder in the form that Ray Train takes; S3 is reached with our own configuration of it."""
     if is_local(url):
         return {"storage_path": url}
     fs, path = store.filesystem(url)
@@ -228,14 +231,14 @@ def _storage(url: str) -> dict[str, Any]:
 
 
 def what_came_out(result: Result, settings: ClusterTraining) -> Trained:
-    """The weights of one checkpoint, and the history that the last one has."""
-    assert result.checkpoint is not None  # the last step leaves one
+    """Return the weights of the chosen checkpoint, and the history that the last checkpoint has."""
+    assert result.checkpoint is not None  # the last step leaves a checkpoint
     weights = read_state(chosen(result, settings))["network"]
     return Trained(weights, TrainingHistory.from_state(read_state(result.checkpoint)["history"]))
 
 
 def chosen(result: Result, settings: ClusterTraining) -> ray.train.Checkpoint:
-    """The checkpoint that becomes the package."""
+    """Return the checkpoint that becomes the package."""
     assert result.checkpoint is not None
     measured = [pair for pair in result.best_checkpoints or () if SCORE in pair[1]]
     if not settings.validate_every_steps or not measured:
@@ -244,7 +247,7 @@ def chosen(result: Result, settings: ClusterTraining) -> ray.train.Checkpoint:
 
 
 def why(error: TrainingFailedError) -> str:
-    """Our own error, where a worker's traceback holds one; else the last line."""
+    """Return the message of our own error, if a worker's traceback holds one, else the traceback's last line."""
     text = _text(error)
     lines = OUR_ERROR.findall(text) or text.strip().splitlines()
     return reason(Exception(lines[-1] if lines else type(error).__name__))

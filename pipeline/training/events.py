@@ -1,4 +1,4 @@
-"""How far a training is: told by its first worker, shown by the driver."""
+"""The events of a training, which say how far it is: sent by its first worker, shown by the driver."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ from pipeline.progress import LINE_INTERVAL_S, REDRAW_INTERVAL_S
 
 @dataclass(frozen=True)
 class Started:
-    """A group of workers starts, or goes on, at a step."""
+    """The start, or the resumption, of a group of workers at a step."""
 
     step: int
     num_workers: int
@@ -26,9 +26,10 @@ class Started:
 
 @dataclass(frozen=True)
 class StepDone:
-    """A step is done: how many are now, and its losses over the whole batch."""
+    """The end of a step, with its losses over the whole batch."""
 
     step: int
+    """The number of steps that are done now."""
     localization: float
     classification: float
     learning_rate: float
@@ -36,7 +37,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A checkpoint was measured on the held-out images."""
+    """The measurement of a checkpoint on the held-out images."""
 
     step: int
     map: float
@@ -44,14 +45,14 @@ class Evaluated:
 
 
 TrainingEvent = Started | StepDone | Evaluated
-"""What the first worker tells."""
+"""An event that the first worker sends."""
 
 
 class Speed:
-    """Images/s since the first step that was event, so that start-up does not count.
+    """Measures images per second since the first step, so that start-up does not count.
 
     Args:
-        batch_size: images a step.
+        batch_size: the number of images per step.
     """
 
     def __init__(self, batch_size: int) -> None:
@@ -59,7 +60,7 @@ class Speed:
         self._first: tuple[float, int] | None = None
 
     def __call__(self, event: TrainingEvent) -> float | None:
-        """After what is told now; None where two steps have not been told yet."""
+        """Return the images per second after a step; None for other events, and until there are two steps."""
         match event:
             case Started():
                 self._first = None
@@ -74,13 +75,15 @@ class Speed:
 
 
 class TrainingProgress:
-    """Step, pass, losses, learning rate, images/s, time left: one line that rewrites itself, or one every ten seconds.
+    """Shows step, pass, losses, learning rate, images per second and time left.
+
+    On a terminal this is one line that rewrites itself, elsewhere a line every ten seconds.
 
     Args:
-        num_steps: of the whole training.
-        batch_size: images a step.
-        num_examples: images a pass.
-        stream: where lines go.
+        num_steps: the number of steps of the whole training.
+        batch_size: the number of images per step.
+        num_examples: the number of images per pass.
+        stream: the stream that gets the lines.
     """
 
     def __init__(self, num_steps: int, batch_size: int, num_examples: int, stream: TextIO) -> None:
@@ -92,7 +95,7 @@ class TrainingProgress:
         self._speed = Speed(batch_size)
 
     def show(self, event: TrainingEvent) -> None:
-        """What a worker event."""
+        """Show an event of the first worker."""
         images_per_s = self._speed(event)
         match event:
             case Started():
@@ -126,7 +129,7 @@ class TrainingProgress:
 
 
 def describe(event: StepDone, num_steps: int, batch_size: int, num_examples: int, images_per_s: float | None) -> str:
-    """The line itself."""
+    """Return the line that shows a step."""
     pass_number = (event.step * batch_size - 1) // num_examples + 1
     speed = "starting"
     if images_per_s:
@@ -140,12 +143,12 @@ def describe(event: StepDone, num_steps: int, batch_size: int, num_examples: int
 
 @contextmanager
 def listen(listeners: Sequence[Callable[[TrainingEvent], None]]) -> "Iterator[Queue]":
-    """A queue that workers put into; what comes out is handed to each listener, until the end."""
-    import ray  # a second, which those who only show a training do not need
+    """Yield a queue for the events of workers, and call each listener with each event, until the end."""
+    import ray  # takes a second, and is not needed to show a training only
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    # On this node: the loss of another must not take it.
+    # The queue is on this node, so that it survives the loss of another node.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 

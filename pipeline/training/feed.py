@@ -1,4 +1,4 @@
-"""One training worker's examples, streamed by Ray Data: read, decoded, augmented and resized by tasks of the cluster."""
+"""The examples of one training worker, streamed by Ray Data. Tasks of the cluster read, decode, augment and resize them."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -23,30 +23,30 @@ from model.prepare import Preparation, Ready, pad_targets
 from pipeline.cluster.connect import quiet_ray_data
 
 PREPARE_CPUS = 0.4
-"""Share of a core that Ray books for a task; see `pipeline.stages.ray_data`."""
+"""The share of a core that Ray books for a task; see `pipeline.stages.ray_data`."""
 MAX_BLOCK_ROWS = 32
-"""Examples that one task prepares, or those of one batch where that is larger: fewer cost more in tasks than in work."""
+"""The number of examples that one task prepares, or those of one batch if it is larger. Fewer would cost more in tasks
+than in work."""
 SEGMENT_BYTES = 256 * 2**20
-"""Examples that one Ray Data execution brings, all of them, before the first is learned from.
+"""The bytes of the examples that one Ray Data execution brings. The execution ends before the first example is learned from.
 
-A running execution spins while what it has made waits, and takes the training half of its cores (seen with Ray 2.60).
+A running execution spins while its output waits, and takes half of the cores from the training (seen with Ray 2.60).
 """
 
 READY = pa.schema(
     [("pixels", pa.large_binary()), ("boxes_xyxy", pa.list_(pa.float32())), ("labels", pa.list_(pa.int64()))]
 )
-"""An example as it travels: pixels (S, S, 3) uint8, boxes (N, 4) flat, labels (N,)."""
+"""The columns of a prepared example: pixels (S, S, 3) uint8, boxes (N, 4) flat, labels (N,)."""
 
 
 @dataclass(frozen=True)
 class Feed:
-    """Examples in the order of the training.
-
-    examples: in a list, so that the reference travels and not what it stands for; num_examples: of these.
-    """
+    """The examples in the order of the training."""
 
     examples: "list[ray.ObjectRef[Examples]]"
+    """The reference to the examples. It is in a list, so that the reference is sent, not the examples."""
     num_examples: int
+    """The number of examples."""
     image_size_px: int
     preprocessing: Preprocessing
     settings: TrainingSettings
@@ -54,14 +54,14 @@ class Feed:
     def batches(
         self, first_step: int, share: Share, num_cpus: float, is_ahead: bool
     ) -> Iterator[tuple[Tensor, Targets]]:
-        """A worker's part of each batch from a step on: images (B, 3, S, S) uint8, and their objects.
+        """Yield a worker's part of each batch from a step on: images (B, 3, S, S) uint8, and their objects.
 
         Args:
-            first_step: of those that are left.
-            share: the worker's part.
-            num_cpus: what its tasks may book.
-            is_ahead: make a segment while the one before is learned from. Where both need the same cores they had better take
-                turns: a thread that waits for its core lets all threads of the step wait.
+            first_step: the first of the steps that are left.
+            share: the worker's part of each batch.
+            num_cpus: the number of cores that the worker's tasks may book.
+            is_ahead: make a segment while the segment before it is learned from. Where both need the same cores, they should take
+                turns: a thread that waits for its core makes all threads of the step wait.
         """
         segments, num_begun = self._segments(first_step, share), 2 if is_ahead else 1
         with ThreadPoolExecutor(max_workers=1) as pool:
@@ -78,14 +78,14 @@ class Feed:
             yield to_tensors(block.slice(start, share.size), self.image_size_px)
 
     def _segments(self, first_step: int, share: Share) -> Iterator[tuple[int, int]]:
-        """First and end step of each."""
+        """Yield the first and the end step of each segment."""
         example_bytes = 3 * self.image_size_px**2
         num_steps = max(1, SEGMENT_BYTES // (example_bytes * share.size))
         for start in range(first_step, self.settings.num_steps, num_steps):
             yield start, min(start + num_steps, self.settings.num_steps)
 
     def prepared(self, positions: Iterable[int]) -> Iterator[tuple[int, Example, Ready]]:
-        """What stands at each position: its index, the example, and what the step learns of it."""
+        """Yield for each position the index of its example, the example, and what the step learns from it."""
         examples = ray.get(self.examples[0])
         prepare = Preparation(self.image_size_px, self.preprocessing, self.settings)
         for position in positions:
@@ -95,16 +95,16 @@ class Feed:
     def _prepared_blocks(
         self, first_step: int, end_step: int, share: Share, num_cpus: float
     ) -> "list[ray.ObjectRef[pa.Table]]":
-        """A segment's examples, on this node: whole batches in each block."""
+        """Bring a segment's prepared examples to this node, with whole batches in each block."""
         quiet_ray_data()
         context = DataContext.get_current()
-        context.max_errored_blocks = 0  # where a run in the driver's process has allowed some
-        context.target_max_block_size = None  # as one would be split, in the middle of a batch
+        context.max_errored_blocks = 0  # a run in the driver's process may have allowed some
+        context.target_max_block_size = None  # a limit would split a block in the middle of a batch
         context.execution_options.preserve_order = True
         context.execution_options.resource_limits = ExecutionResources(cpu=max(num_cpus, PREPARE_CPUS))
         num_rows, block_rows = (end_step - first_step) * share.size, max(1, MAX_BLOCK_ROWS // share.size) * share.size
         rows = [range(start, min(start + block_rows, num_rows)) for start in range(0, num_rows, block_rows)]
-        # Tables, where ray.data.range would be a stage of its own, which half of the cores are kept for.
+        # Tables, because ray.data.range would be a stage of its own, for which half of the cores are kept.
         numbers = ray.data.from_arrow([pa.table({"row": some}) for some in rows])
         prepare = partial(self._prepare, first_step=first_step, share=share)
         prepared = numbers.map_batches(prepare, batch_size=None, batch_format="pyarrow", num_cpus=PREPARE_CPUS)
@@ -128,7 +128,7 @@ def _to_row(image: Tensor, boxes_xyxy: Tensor, labels: Tensor) -> dict[str, Any]
 
 
 def to_tensors(table: pa.Table, image_size_px: int) -> tuple[Tensor, Targets]:
-    """Rows of `READY` as a batch; images in channels-last memory."""
+    """Return rows of `READY` as a batch, with the images in channels-last memory."""
     pixels = np.stack([np.frombuffer(value.as_buffer(), np.uint8) for value in table["pixels"]])
     images = torch.from_numpy(pixels).view(-1, image_size_px, image_size_px, 3).permute(0, 3, 1, 2)
     boxes = [torch.tensor(flat, dtype=torch.float32).view(-1, 4) for flat in table["boxes_xyxy"].to_pylist()]

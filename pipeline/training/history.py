@@ -1,4 +1,4 @@
-"""How a training went: what its first worker event, thinned, as its checkpoints keep it."""
+"""The history of a training: the events of its first worker, thinned out, as its checkpoints keep them."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -7,30 +7,33 @@ from typing import Any
 from pipeline.training.events import Evaluated, Started, StepDone, TrainingEvent
 
 MAX_POINTS = 2000
-"""More than a screen has pixels; a checkpoint grows by about 100 KB."""
+"""The maximum number of points of a history: more than a screen has pixels. A checkpoint grows by about 100 KB."""
 
 
 @dataclass
 class TrainingHistory:
-    """Grows by what is event. Resumed from a checkpoint, it ends as that of a training that was never stopped.
+    """The history of a training, which grows by its events.
 
-    stride: steps to a point; begun: starts and resumptions whose steps count; stepped: points, each the mean of its
-    steps under the number of their last; measured: of the checkpoints that were measured.
+    A history that is resumed from a checkpoint ends like the history of a training that was never stopped.
     """
 
     stride: int
+    """The number of steps per point."""
     begun: list[Started] = field(default_factory=list)
+    """The starts and resumptions whose steps count."""
     stepped: list[StepDone] = field(default_factory=list)
+    """The points. Each point is the mean of its steps, under the number of the last of them."""
     measured: list[Evaluated] = field(default_factory=list)
+    """The measurements of the checkpoints that were measured."""
 
     @classmethod
     def of(cls, num_steps: int) -> "TrainingHistory":
-        """An empty one, for a training of so many steps."""
+        """Make an empty history, for a training of this many steps."""
         return cls(math.ceil(num_steps / MAX_POINTS))
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "TrainingHistory":
-        """The inverse of `state`."""
+        """Make a history from what `state` returned."""
         return cls(
             state["stride"],
             [Started(**event) for event in state["begun"]],
@@ -39,11 +42,11 @@ class TrainingHistory:
         )
 
     def state(self) -> dict[str, Any]:
-        """Numbers, strings, lists and dicts alone, for a file that is read without running code."""
+        """Return the history as numbers, strings, lists and dicts only, for a file that is read without running code."""
         return asdict(self)
 
     def add(self, event: TrainingEvent) -> None:
-        """Steps come in order."""
+        """Add an event; steps come in order."""
         match event:
             case Started():
                 self.begun.append(event)

@@ -1,4 +1,4 @@
-"""Where a model is from: what its package tells of code, machine and run, without secrets."""
+"""The provenance of a model: what its package says about code, machine and run, without secrets."""
 
 import getpass
 import platform
@@ -14,16 +14,16 @@ from pipeline.training.history import TrainingHistory
 from pipeline.training.settings import ClusterTraining
 
 PACKAGES = ("ray", "torch", "torchvision")
-"""Whose versions may change what is learned."""
+"""The packages whose versions may change what is learned."""
 
 
 def provenance(settings: ClusterTraining, history: TrainingHistory, seconds: float) -> dict[str, Any]:
-    """Return what can be told at the end of any training.
+    """Return what is known at the end of any training.
 
     Args:
-        settings: all of them, the seed among them.
-        history: of the training.
-        seconds: that the command took, since it was last started.
+        settings: all settings of the training, with the seed.
+        history: the history of the training.
+        seconds: the seconds that the command took since it was last started.
     """
     known: dict[str, Any] = redacted_json(settings.model_dump(mode="json"))
     return {
@@ -41,10 +41,10 @@ def provenance(settings: ClusterTraining, history: TrainingHistory, seconds: flo
 
 
 def code_version() -> str:
-    """The commit that the code is of, with "-dirty" where files differ from it; outside a checkout the installed version."""
+    """Return the commit of the code, with "-dirty" where files differ from it; outside a checkout, return the installed version."""
     this = Path(__file__).resolve()
     try:
-        # The checkout around an installed package is some other project's: it does not know this file.
+        # A checkout around an installed package is that of another project, which does not know this file.
         _git(this.parent, "ls-files", "--error-unmatch", this.name)
         return _git(this.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
@@ -57,7 +57,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def trained_by() -> str:
-    """user@host; the host alone where a container's user has no name."""
+    """Return user@host, or the host alone where a container's user has no name."""
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (KeyError, OSError):

@@ -33,14 +33,14 @@ from pipeline.training.tracking import Tracker, tracked
 logger = logging.getLogger(__name__)
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""With batch norm and fresh weights there is no Caffe range to keep to; this brings inputs near unit spread."""
+"""The standard deviations that bring inputs near unit spread. With batch norm and fresh weights, there is no Caffe range to keep to."""
 RUNS_FOLDER = "_runs"
 """The folder next to the package with a folder per run, for its checkpoints."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a training starts from; weights that are not given start at random."""
+    """The start of a training. Weights that are not given start at random."""
 
     architecture: Architecture
     preprocessing: Preprocessing
@@ -50,15 +50,14 @@ class Start:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A training under a name, which a later one under the same name takes up.
-
-    url: folder with its checkpoints; data: what is learned from, as it is compared.
-    """
+    """A training under a name. A later training under the same name resumes it."""
 
     name: str
     settings: ClusterTraining
     url: str
+    """The folder with the training's checkpoints."""
     data: dict[str, Any]
+    """The data that is learned from, in the form in which a later training is compared with it."""
 
 
 @dataclass(frozen=True)
@@ -116,17 +115,19 @@ def train_on_data(settings: TrainSettings) -> Training:
 
 
 def from_scratch(width: float, kind: ArchitectureName = "ssd300_vgg16", **default_boxes: Any) -> Start:
-    """A network with batch norm, all of it at random."""
+    """Return the start of a network with batch norm, all of it at random."""
     return Start(
         Architecture(kind=kind, width=width, batch_norm=True, **default_boxes), Preprocessing(std=IMAGENET_STD)
     )
 
 
 def from_package(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
-    """What of the package `settings.init` fits, and its architecture; a trunk leaves the kind to the settings.
+    """Return the weights of the package `settings.init` that fit, and its architecture.
+
+    Where the package is a trunk, the settings choose the kind of architecture.
 
     Raises:
-        SettingError: it can't be read, nothing of its trunk fits, or a setting contradicts it.
+        SettingError: the package can't be read, nothing of its trunk fits, or a setting contradicts it.
     """
     assert settings.init is not None
     try:
@@ -158,10 +159,10 @@ def from_package(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
 
 
 def begin(start: Start, labels: tuple[str, ...], run: TrainingRun) -> ModelPackage:
-    """The model to be, with the weights that it starts from; needs no cluster.
+    """Return the model to train, with the weights that it starts from. This needs no cluster.
 
     Raises:
-        SettingError: the run was begun with other settings, or its folder can't be used; or no class has the name that a weight is for.
+        SettingError: the run was begun with other settings, its folder can't be used, or a class weight names no class.
     """
     try:
         class_weights(run.settings, labels)
@@ -184,7 +185,7 @@ def train_from(
     origin: dict[str, Any],
     trackers: Sequence[Tracker] = (),
 ) -> tuple[ModelPackage, TrainingHistory]:
-    """Train a network on the cluster that we are in: the package, and how it went; raises as `pipeline.training.driver.train`."""
+    """Train on the cluster that this process is in, and return the package and its history; raises as `pipeline.training.driver.train`."""
     started = time.monotonic()
     trained = train(begun, examples, held_out, run.settings, run.url, trackers)
     origin = redacted_json(origin) | provenance(run.settings, trained.history, time.monotonic() - started)
@@ -193,12 +194,12 @@ def train_from(
 
 
 def _stored(tensor: torch.Tensor) -> torch.Tensor:
-    """Half the bytes: weights lose less in float16 than inference in bfloat16 does."""
+    """Return a weight in float16, for half the bytes: weights lose less in float16 than inference in bfloat16 does."""
     return tensor.cpu().half() if tensor.is_floating_point() else tensor.cpu()
 
 
 def finish(package: ModelPackage, held_out: Examples, url: str, data: str) -> Evaluation:
-    """Measure a package on held-out examples, on the cluster that we are in, and write it with its metrics."""
+    """Measure a package on held-out examples, on the cluster that this process is in, and write it with its metrics."""
     evaluation = evaluate(package, held_out, DetectionSettings())
     metrics = {"data": redacted(data)} | evaluation.metrics.summary()
     package = ModelPackage(package.record.model_copy(update={"metrics": metrics}), package.weights)

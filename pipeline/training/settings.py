@@ -1,34 +1,39 @@
 """The settings of `train`; flags, specs and the schema are made from these classes."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from model.config import Architecture, ArchitectureName, TrainingSettings
-from pipeline.settings import ClusterSettings
+from pipeline.settings import ClusterSettings, Metavar, Name, Place, Url
 
 
 class ClusterTraining(TrainingSettings, ClusterSettings):
-    """The recipe, and how the cluster follows it."""
+    """The recipe of a training, and how the cluster follows it."""
+
+    heading: ClassVar[str] = "Workers and checkpoints"
 
     num_workers: Annotated[int, Field(ge=0)] = 0
-    """Training workers, each with its part of each batch; 0 = one a GPU, or one where there is no GPU."""
+    """Number of training workers, which share each batch. 0 means one per GPU, or a single one without GPUs."""
     min_workers: Annotated[int, Field(ge=1)] | None = None
-    """Go on with as few as this while the cluster has no more, and with up to num_workers when it has."""
+    """Smallest number of workers: training continues with this many while the cluster has no more, and uses up to
+    num_workers when it has."""
     checkpoint_every_steps: Annotated[int, Field(ge=1)] = 500
-    """Steps between checkpoints: what a crash can lose. There is one at the end, too."""
+    """Steps between checkpoints: a crash can lose this many. The last step makes a checkpoint, too."""
     validate_every_steps: Annotated[int, Field(ge=1)] | None = None
-    """Steps between measurements on the held-out images; the best checkpoint by map50 then becomes the package, not the last."""
+    """Steps between measurements on the held-out images. If set, the checkpoint with the best map50 becomes the
+    package, not the last one."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
-    """Checkpoints that are kept beside the last one: the best measured, or else the last."""
+    """Number of checkpoints to keep: the best measured ones if validate_every_steps is set, else the newest. The
+    last one is always kept."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """Times that a run goes on from its last checkpoint after a worker has failed or died."""
+    """Number of times that a run resumes from its last checkpoint after a worker has failed or died."""
     restart: bool = False
-    """Begin anew where an earlier run of this name was stopped, and forget its checkpoints."""
-    tensorboard: str | None = None
-    """Folder or URL for TensorBoard's event files, a folder a training; needs the extra tensorboard."""
-    mlflow: str | None = None
-    """URI of an MLflow server, such as http://host:5000, that gets a run; needs the extra mlflow."""
+    """Start anew instead of resuming a stopped run of this name, and delete its checkpoints."""
+    tensorboard: Place | None = None
+    """Folder or URL for TensorBoard's event files; give each training its own. Needs the extra tensorboard."""
+    mlflow: Annotated[str, Metavar("URI")] | None = None
+    """URI of an MLflow server that records the training as a run, such as http://host:5000. Needs the extra mlflow."""
 
     @model_validator(mode="after")
     def _workers_in_order(self) -> "ClusterTraining":
@@ -42,29 +47,32 @@ class ClusterTraining(TrainingSettings, ClusterSettings):
 
 
 class TrainSettings(ClusterTraining):
-    """Every knob of a training."""
+    """The settings of a training."""
 
-    data: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Labelled images: a folder or URL in Pascal VOC's or COCO's layout, or a VOCdevkit; may be given several times."""
-    output: Annotated[str, Field(min_length=1)]
-    """Folder or URL that the model package is written to."""
-    name: Annotated[str, Field(min_length=1)]
-    """The model's name, and the run's: the same command goes on at the last checkpoint of a run that was stopped."""
-    storage: str | None = None
-    """Folder or URL for checkpoints, which all nodes must reach; <output>/_runs unless given."""
-    train_split: str = "train"
-    """Images to learn from: a file of ImageSets/Main, or annotations/instances_<split>.json."""
-    val_split: str = "val"
-    """Images to measure on at the end, as train_split."""
+    heading: ClassVar[str] = "Data and package"
+
+    data: Annotated[tuple[Url, ...], Field(min_length=1)]
+    """Labelled images: a folder or URL in the layout of Pascal VOC or COCO, or a VOCdevkit. May be given several times."""
+    output: Url
+    """Folder or URL to write the model package to."""
+    name: Name
+    """Name of the model, and of its training run. The same command resumes a stopped run from its last checkpoint."""
+    storage: Place | None = None
+    """Folder or URL for checkpoints, which all nodes must reach. If not set: <output>/_runs."""
+    train_split: Annotated[str, Metavar("NAME")] = "train"
+    """Split to learn from: the name of a list in ImageSets/Main (VOC), or of annotations/instances_<split>.json (COCO)."""
+    val_split: Annotated[str, Metavar("NAME")] = "val"
+    """Split of held-out images, named as train_split is. It is measured on at the end, and every validate_every_steps."""
     architecture: ArchitectureName = "ssd300_vgg16"
-    """The network: ssd300_vgg16, or ssd512_vgg16 for smaller objects at about three times the work."""
+    """Network to train: ssd300_vgg16, or ssd512_vgg16 for smaller objects at about three times the work."""
     width: Annotated[float, Field(gt=0, le=4)] = 0.25
-    """Multiplies the channels of all layers; 1 is VGG16."""
+    """Factor by which the channels of all layers are multiplied; 1 is VGG16."""
     scales: tuple[float, ...] = ()
-    """Default boxes' sizes, map by map, as shares of the image, and one more; the architecture's own unless given."""
-    init: str | None = None
-    """Package to start from: a trunk, or a detector whose heads are kept where they fit. Its width, batch norm and
-    preprocessing are the training's; without batch norm, take a learning rate about 0.001."""
+    """Sizes of the default boxes, as shares of the image: one per feature map, and one more (7 for ssd300_vgg16, 8
+    for ssd512_vgg16). If not set: those of the architecture. May be given several times."""
+    init: Place | None = None
+    """Model package to start from: a trunk, or a detector whose heads are kept where they fit. The training takes
+    over its width, batch norm and preprocessing. Without batch norm, use a learning_rate of about 0.001."""
 
     @model_validator(mode="after")
     def _scales_of_the_architecture(self) -> "TrainSettings":
@@ -73,7 +81,7 @@ class TrainSettings(ClusterTraining):
 
     @property
     def default_boxes(self) -> dict[str, Any]:
-        """What of an `Architecture` is given here rather than by its kind."""
+        """The settings of an `Architecture` that are given here rather than by its kind."""
         return {"scales": self.scales} if self.scales else {}
 
 
@@ -81,4 +89,4 @@ RESUMABLE = frozenset(
     {"num_workers", "min_workers", "checkpoint_every_steps", "validate_every_steps", "keep_checkpoints", "max_failures",
      "restart", "tensorboard", "mlflow", "address", "require_gpu", "node_wait_s", "compile", "grad_accumulation"}
 )  # fmt: skip
-"""Settings that may change between a run's start and its resumption: they do not change what is learned from what."""
+"""The settings that may change between a run's start and its resumption. They change neither what is learned, nor from which data."""

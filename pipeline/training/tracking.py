@@ -1,4 +1,4 @@
-"""What a training tells, written where other trainings can be compared with it: TensorBoard, MLflow."""
+"""The trackers of a training: they write its events where trainings can be compared, to TensorBoard and MLflow."""
 
 import os
 import re
@@ -21,38 +21,41 @@ from pipeline.urls import absolute, is_local
 
 SEND_INTERVAL_S = 20
 MAX_METRICS_A_REQUEST = 500
-"""MLflow takes a thousand."""
+"""The maximum number of metrics per request. MLflow takes a thousand."""
 RUN_ID_FILE = "mlflow_run_id"
-"""In the run's folder: it goes on in the same run of MLflow, and begins another when it begins anew."""
+"""The file in the training's folder with the id of its MLflow run.
+
+A resumed training continues in the same MLflow run; a restarted training begins another.
+"""
 EXPERIMENT = "ssd-batch"
-"""MLflow's, unless MLFLOW_EXPERIMENT_NAME names another."""
+"""The experiment in MLflow, unless MLFLOW_EXPERIMENT_NAME names another."""
 
 
 class Tracker(Protocol):
-    """Hears what a training tells, and what its model's figures are."""
+    """Gets the events of a training, and the figures of its model."""
 
     def __call__(self, event: TrainingEvent) -> None:
-        """What the first worker event."""
+        """Take an event of the first worker."""
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """The figures of the package."""
+        """Take the figures of the package."""
 
     def close(self, error: BaseException | None) -> None:
-        """Nothing more comes; why, where it is not the end."""
+        """End the tracking; `error` says why, where the training did not come to its end."""
 
 
 @contextmanager
 def tracked(settings: ClusterTraining, name: str, url: str, known: dict[str, Any]) -> Iterator[list[Tracker]]:
-    """The trackers that the settings ask for, until the model is measured.
+    """Yield the trackers that the settings ask for, until the model is measured.
 
     Args:
-        settings: of the training.
-        name: of the training.
-        url: its folder.
-        known: settings to write down, without secrets.
+        settings: the settings of the training.
+        name: the name of the training.
+        url: the folder of the training.
+        known: the settings to write down, without secrets.
 
     Raises:
-        SettingError: a package for one is not installed, or one can't be reached.
+        SettingError: the package for a tracker is not installed, or a tracker can't be reached.
     """
     trackers: list[Tracker] = []
     if settings.tensorboard:
@@ -79,12 +82,12 @@ def _check_installed(setting: str, module: str) -> None:
 
 
 class Guarded:
-    """A tracker that may fail: that is told once, and the training goes on without it.
+    """A tracker that may fail. A failure is printed once, and the training continues without the tracker.
 
     Args:
-        name: of its setting.
-        tracker: itself.
-        errors: how it fails.
+        name: the name of the tracker's setting.
+        tracker: the tracker itself.
+        errors: the exceptions that the tracker raises when it fails.
     """
 
     def __init__(self, name: str, tracker: Tracker, errors: tuple[type[Exception], ...]) -> None:
@@ -92,17 +95,17 @@ class Guarded:
         self._has_failed = False
 
     def __call__(self, event: TrainingEvent) -> None:
-        """As the tracker."""
+        """Pass an event to the tracker, unless it has failed."""
         if not self._has_failed:
             self._try(lambda: self._tracker(event))
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """As the tracker."""
+        """Pass the figures of the package to the tracker, unless it has failed."""
         if not self._has_failed:
             self._try(lambda: self._tracker.finish(metrics))
 
     def close(self, error: BaseException | None) -> None:
-        """As the tracker; one that has failed has things to put away, too."""
+        """Close the tracker, even one that has failed: it also has things to clean up."""
         self._try(lambda: self._tracker.close(error))
 
     def _try(self, action: Callable[[], None]) -> None:
@@ -115,7 +118,7 @@ class Guarded:
 
 
 def scalars(event: StepDone | Evaluated, images_per_s: float | None) -> dict[str, float]:
-    """What is event, number by number."""
+    """Return the numbers of an event, by name."""
     if isinstance(event, Evaluated):
         return {"held_out/map": event.map, "held_out/map50": event.map50}
     found = {
@@ -127,11 +130,11 @@ def scalars(event: StepDone | Evaluated, images_per_s: float | None) -> dict[str
 
 
 class TensorBoard:
-    """Event files in a folder; by URL, they are written beside and copied there now and then.
+    """Writes event files into a folder. For a remote URL, it writes them on this machine and copies them there from time to time.
 
     Args:
-        url: of the folder.
-        batch_size: images a step.
+        url: the path or the URL of the folder.
+        batch_size: the number of images per step.
     """
 
     def __init__(self, url: str, batch_size: int) -> None:
@@ -147,7 +150,7 @@ class TensorBoard:
             raise SettingError(f"tensorboard {url!r} can't be written: {reason(error)}") from error
 
     def __call__(self, event: TrainingEvent) -> None:
-        """Each step; what a stopped run had written of steps that come again is hidden by its own later file."""
+        """Write each step. Steps that a stopped run wrote, and that come again, are hidden by the later file."""
         images_per_s = self._speed(event)
         if isinstance(event, Started):
             self._open(event.step)
@@ -173,7 +176,7 @@ class TensorBoard:
                 store.put(file, f"{self._url}/{file.name}")
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Curves are all it has."""
+        """Write nothing: TensorBoard gets curves only."""
 
     def close(self, error: BaseException | None) -> None:
         """Write what is left."""
@@ -190,18 +193,18 @@ class MLflow:
     """A run of an MLflow server.
 
     Args:
-        uri: the server's.
-        settings: of the training.
-        name: of the run.
-        url: the training's folder.
-        known: settings to write down.
+        uri: the URI of the server.
+        settings: the settings of the training.
+        name: the name of the run.
+        url: the folder of the training.
+        known: the settings to write down.
     """
 
     def __init__(self, uri: str, settings: ClusterTraining, name: str, url: str, known: dict[str, Any]) -> None:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # its own default waits for many minutes
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # MLflow's own default waits for many minutes
         self.errors: tuple[type[Exception], ...] = (MlflowException, OSError)
         self._name, self._file, self._known = name, f"{absolute(url)}/{RUN_ID_FILE}", known
         self._stride, self._num_steps = TrainingHistory.of(settings.num_steps).stride, settings.num_steps
@@ -222,7 +225,7 @@ class MLflow:
         return str(found.experiment_id) if found else str(self._client.create_experiment(name))
 
     def __call__(self, event: TrainingEvent) -> None:
-        """As many steps as a history has points."""
+        """Log an event; of the steps, only as many as a history has points."""
         images_per_s = self._speed(event)
         if isinstance(event, Started):
             self._take_up()
@@ -230,13 +233,13 @@ class MLflow:
             self._log(scalars(event, images_per_s), event.step)
 
     def _take_up(self) -> None:
-        """The run that this training has already, with what it holds; else a new one."""
+        """Resume the MLflow run that this training already has, after the steps that it holds; else begin a new one."""
         if self._run_id:
             return
         try:
             self._run_id = store.read(self._file).decode()
             held = self._client.get_run(self._run_id).data.metrics
-        except (FileNotFoundError, self.errors[0]):  # it is another server's
+        except (FileNotFoundError, self.errors[0]):  # there is no run yet, or it is another server's
             return self._begin()
         self._client.update_run(self._run_id, status="RUNNING")
         for name in held:
@@ -251,7 +254,7 @@ class MLflow:
         store.write(self._file, self._run_id.encode())
 
     def _log(self, values: dict[str, float], step: int) -> None:
-        """Send soon; steps that are there already, of before a crash, are not doubled."""
+        """Queue values to be sent soon. Steps that the server already has, from before a crash, are not sent again."""
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)
@@ -268,14 +271,14 @@ class MLflow:
             self._unsent = []
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """The package's figures, a class each where they are by class."""
+        """Log the package's figures, with one metric per class where they are by class."""
         flat = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
         for name in ("per_class", "per_class_map"):
             flat |= {re.sub(r"[^\w\-. /]", "_", f"{name}/{label}"): value for label, value in metrics[name].items()}
         self._log({f"final/{name}": value for name, value in flat.items() if value is not None}, self._num_steps)
 
     def close(self, error: BaseException | None) -> None:
-        """Send what is left, and say how it ended."""
+        """Send what is left, and record how the training ended."""
         status = "FINISHED" if error is None else "FAILED" if isinstance(error, Exception) else "KILLED"
         if self._run_id:
             self._send()

@@ -1,4 +1,4 @@
-"""What each training worker does: its part of each batch, checkpoints, measurements."""
+"""The work of each training worker: its part of each batch, checkpoints, measurements."""
 
 import json
 import os
@@ -30,32 +30,34 @@ from pipeline.training.settings import ClusterTraining
 
 STATE_FILE = "state.pt"
 WORKER_CPUS = 0.5
-"""Share of a core that Ray books for a training worker; on a machine of two cores, two leave one for their examples."""
+"""The share of a core that Ray books for a training worker. On a machine with two cores, two workers leave one core for their
+examples."""
 SCORE = "map50"
-"""What checkpoints are compared by."""
+"""The metric by which checkpoints are compared."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A training, as its workers are given it.
-
-    start: record of the model to be, and the weights to start from, in a list as the feed's examples; held_out: as
-    these; url: folder of the run.
-    """
+    """A training, as its workers get it."""
 
     settings: ClusterTraining
     feed: Feed
     start: "list[ray.ObjectRef[ModelPackage]]"
+    """The record of the model to train, and the weights to start from. It is in a list, so that the reference is sent, not the package."""
     held_out: "list[ray.ObjectRef[Examples]]"
+    """The examples on which checkpoints are measured. The reference is in a list, so that it is sent, not the examples."""
     url: str
+    """The folder of the run."""
     told: Queue
+    """The queue for the events of the training."""
 
 
 def learn(task: Task) -> str:
     """Train from the last checkpoint, or from the start, to the end.
 
     Returns:
-        Empty at the end; else why it could not go on: the loss is no number any more. Trying again would come to the same.
+        An empty string at the end; else the reason why the training could not continue: the loss is not a finite number any more.
+        Another try would end the same way.
     """
     worker = Worker(task)
     first_step = worker.resume()
@@ -63,7 +65,7 @@ def learn(task: Task) -> str:
 
 
 class Worker:
-    """One of the workers of a training."""
+    """A worker of a training."""
 
     def __init__(self, task: Task) -> None:
         context = ray.train.get_context()
@@ -83,7 +85,7 @@ class Worker:
         )
 
     def resume(self) -> int:
-        """Take up the last checkpoint that was registered, if any: the steps that are done."""
+        """Load the last registered checkpoint, if there is one, and return the number of steps that are done."""
         checkpoint, num_done = ray.train.get_checkpoint(), 0
         if checkpoint:
             state = read_state(checkpoint)
@@ -95,9 +97,9 @@ class Worker:
         return num_done
 
     def learn_from(self, first_step: int) -> str:
-        """All steps that are left; returns as `learn`."""
+        """Train all steps that are left. Return an empty string, or the reason why the training could not continue."""
         share = share_of(self._rank, self._num_workers, self._settings.batch_size)
-        is_ahead = self._device.type != "cpu"  # else each segment is made with the cores that learn from it
+        is_ahead = self._device.type != "cpu"  # on CPUs, a segment is made with the same cores that learn from it
         batches = self._task.feed.batches(first_step, share, self._data_cpus(), is_ahead)
         for step, (images, targets) in zip(range(first_step, self._settings.num_steps), batches, strict=True):
             try:
@@ -110,7 +112,7 @@ class Worker:
         return ""
 
     def _data_cpus(self) -> float:
-        """This worker's part of the cores that no training worker books."""
+        """Return this worker's part of the cores that no training worker books."""
         num_cpus: float = ray.cluster_resources()["CPU"]  # type: ignore[no-untyped-call]
         return num_cpus / self._num_workers - WORKER_CPUS
 
@@ -122,7 +124,7 @@ class Worker:
             self._save(num_done, self._measure(num_done) if is_measured else {})
 
     def _save(self, num_done: int, metrics: dict[str, Any]) -> None:
-        """A checkpoint, written by the first worker; it counts once Ray Train has registered it."""
+        """Report the metrics; the first worker also writes a checkpoint, which counts once Ray Train has registered it."""
         metrics = {"step": num_done} | metrics
         if self._rank:
             ray.train.report(metrics)
@@ -133,7 +135,7 @@ class Worker:
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def _measure(self, num_done: int) -> dict[str, Any]:
-        """mAP on the held-out images, each worker detecting in some of them; known to the first worker."""
+        """Measure the mAP on the held-out images, with each worker detecting in some of them. Only the first worker gets the result."""
         held_out = ray.get(self._task.held_out[0])
         detector = Detector(ModelPackage(self._record, self._step.state()["network"]), self._device)
         mine = [detect(detector, held_out, index) for index in range(self._rank, len(held_out), self._num_workers)]
@@ -150,7 +152,7 @@ class Worker:
         return metrics
 
     def _keep_batch(self, step: int) -> str:
-        """Write down what the step should have learned; the file's URL."""
+        """Write down the batch that the step should have learned, and return the file's URL."""
         url = f"{self._task.url}/not_finite_step_{step}.json"
         if self._rank == 0:
             store.write(url, json.dumps(describe_batch(self._task.feed, step), indent=2).encode())
@@ -163,12 +165,12 @@ class Worker:
 
 
 def num_cores() -> int:
-    """Of this machine, that this process may use."""
+    """Return the number of this machine's cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def new_network(start: ModelPackage, seed: int) -> SSD:
-    """At random, but for the weights that there are."""
+    """Make a network with the weights of `start`. Weights that `start` lacks are random."""
     torch.manual_seed(seed)
     network = SSD(start.record.architecture, len(start.record.class_names) + 1)
     network.load_state_dict(start.weights, strict=False)
@@ -176,14 +178,14 @@ def new_network(start: ModelPackage, seed: int) -> SSD:
 
 
 def read_state(checkpoint: ray.train.Checkpoint) -> dict[str, Any]:
-    """What a checkpoint holds: the steps that are done and their history, network and optimizer; no code."""
+    """Return what a checkpoint holds: the number of steps done, their history, the network and the optimizer. It holds no code."""
     with checkpoint.as_directory() as folder:
         state: dict[str, Any] = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
     return state
 
 
 def describe_batch(feed: Feed, step: int) -> dict[str, Any]:
-    """Which images a step takes, and their objects as they come out of the augmentation, in shares of the image."""
+    """Return which images a step takes, with their objects as the augmentation returns them, in shares of the image."""
     batch_size = feed.settings.batch_size
     images = [
         {"index": index, "uri": example.uri, "boxes_xyxy": boxes_xyxy.tolist(), "labels": labels.tolist()}

@@ -53,6 +53,12 @@ def test_a_table_may_have_any_name(name, tmp_path, new_table, rows):
     assert select(ResultTable(table.url), "SELECT uri, run_date, num_attempts FROM images ORDER BY 1") == expected
 
 
+@pytest.mark.parametrize("url", ["gs://bucket/table", "memory://table", "https://host/table"])
+def test_a_place_that_keeps_no_two_runs_apart_is_refused(url):
+    with pytest.raises(SettingError, match="neither a local path nor an s3:// URL"):
+        ResultTable(url)
+
+
 @pytest.mark.parametrize("name", ["per%20cent", "[bracket]", "back\\slash"])
 def test_a_name_that_would_be_misread_is_refused(name, tmp_path):
     with pytest.raises(SettingError, match="table "):
