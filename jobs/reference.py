@@ -60,11 +60,13 @@ def _command(command: click.Command, context: click.Context, path: str) -> Itera
     ungrouped = [
         param
         for param in command.get_params(context)
-        if isinstance(param, click.Option) and not any(param in options for _, options in groups)
+        if isinstance(param, click.Option)
+        and param.name != "help"  # which all have
+        and not any(param in options for _, options in groups)
     ]
     for title, options in [*groups, ("Other flags", ungrouped)]:
-        rows = [_row(option, context) for option in options]
-        yield "\n".join([f"| {title} | |", "|---|---|", *filter(None, rows), ""])
+        if rows := [row for option in options if (row := _row(option, context))]:
+            yield "\n".join([f"| {title} | |", "|---|---|", *rows, ""])
 
 
 def _row(option: click.Parameter, context: click.Context) -> str:

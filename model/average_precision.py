@@ -102,17 +102,17 @@ def _curve(scores: Tensor, outcomes: Tensor, num_objects: int) -> Curve:
 
 def match_label(found: Detections, truth: Truth, label: int, match_iou: float = 0.5) -> Matched:
     """Match one image's detections of a label with its objects, by the rule of `average_precisions`."""
-    mine, is_theirs = (found.labels == label).nonzero().flatten(), truth.labels == label
-    scores, boxes = found.scores[mine], found.boxes_xyxy[mine]
-    in_crowd = (pairwise_covered(boxes, truth.boxes_xyxy[is_theirs & truth.is_crowd]) > match_iou).any(dim=1)
-    matched = Matched(mine, scores, -in_crowd.long(), torch.full_like(mine, -1))
-    theirs = (is_theirs & ~truth.is_crowd).nonzero().flatten()
-    if len(mine) == 0 or len(theirs) == 0:
+    detected, is_labelled = (found.labels == label).nonzero().flatten(), truth.labels == label
+    scores, boxes = found.scores[detected], found.boxes_xyxy[detected]
+    in_crowd = (pairwise_covered(boxes, truth.boxes_xyxy[is_labelled & truth.is_crowd]) > match_iou).any(dim=1)
+    matched = Matched(detected, scores, -in_crowd.long(), torch.full_like(detected, -1))
+    objects = (is_labelled & ~truth.is_crowd).nonzero().flatten()
+    if len(detected) == 0 or len(objects) == 0:
         return matched
-    best_iou, best_object = pairwise_iou(boxes, truth.boxes_xyxy[theirs]).max(dim=1)
+    best_iou, best_object = pairwise_iou(boxes, truth.boxes_xyxy[objects]).max(dim=1)
     taken: set[int] = set()
     for index in scores.argsort(descending=True, stable=True).tolist():
-        chosen = int(theirs[best_object[index]])
+        chosen = int(objects[best_object[index]])
         if best_iou[index] <= match_iou:
             continue
         if truth.is_difficult[chosen]:

@@ -57,7 +57,7 @@ def coco_precision(found: Sequence[Detections], truths: Sequence[Truth], num_lab
     images = [{"id": number} for number in range(len(truths))]
     classes = [{"id": label} for label in range(1, num_labels + 1)]
     objects = [entry for number, truth in enumerate(truths) for entry in _objects(number, truth)]
-    detections = [entry for number, one in enumerate(found) for entry in _detections(number, one)]
+    detections = [entry for number, of_image in enumerate(found) for entry in _detections(number, of_image)]
     if not objects:
         return CocoPrecision(NAN, NAN, NAN, NAN, NAN, NAN, (NAN,) * num_labels)
     evaluation = COCOeval_faster(

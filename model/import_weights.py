@@ -84,12 +84,16 @@ class Source:
     @property
     def is_trunk(self) -> bool:
         """Is this a trunk without heads, for training to start from?"""
-        return not any(ours.startswith("classification.") for ours in self.names.values())
+        return not any(our_name.startswith("classification.") for our_name in self.names.values())
 
 
 def _tensors(layers: dict[str, str]) -> dict[str, str]:
     """Return the names of the two tensors of each layer, theirs to ours, from the names of the layers."""
-    return {f"{theirs}.{end}": f"{ours}.{end}" for theirs, ours in layers.items() for end in ("weight", "bias")}
+    return {
+        f"{their_name}.{end}": f"{our_name}.{end}"
+        for their_name, our_name in layers.items()
+        for end in ("weight", "bias")
+    }
 
 
 TORCHVISION_SSD = Source(
@@ -285,11 +289,15 @@ def _sources(names: Iterable[str]) -> list[Source]:
 def _num_classes(tensors: Mapping[str, Tensor], source: Source) -> int:
     """Return the number of classes of most classification heads, with the background; VOC's where there are no heads."""
     boxes_a_cell = Architecture().num_default_boxes_a_cell
-    heads = [(theirs, ours.split(".")) for theirs, ours in source.names.items() if ours.startswith("classification.")]
+    heads = [
+        (their_name, our_name.split("."))
+        for their_name, our_name in source.names.items()
+        if our_name.startswith("classification.")
+    ]
     counts = [
-        tensors[theirs].shape[0] // boxes_a_cell[int(index)]
-        for theirs, (_, index, _) in heads
-        if theirs in tensors and tensors[theirs].dim()
+        tensors[their_name].shape[0] // boxes_a_cell[int(index)]
+        for their_name, (_, index, _) in heads
+        if their_name in tensors and tensors[their_name].dim()
     ]
     return max(2, mode(counts)) if counts else 1 + len(VOC_CLASS_NAMES)
 
@@ -298,21 +306,24 @@ def _renamed(tensors: Mapping[str, Tensor], source: Source, num_classes: int) ->
     """Return the tensors under our names, each checked and copied into memory of its own."""
     with torch.device("meta"):  # shapes without values
         wanted = SSD(Architecture(), num_classes).state_dict()
-    problems = [f"missing {theirs}" for theirs in source.names if theirs not in tensors]
-    for theirs, tensor in tensors.items():
-        if source.ignored and theirs.startswith(source.ignored):
+    problems = [f"missing {their_name}" for their_name in source.names if their_name not in tensors]
+    for their_name, tensor in tensors.items():
+        if source.ignored and their_name.startswith(source.ignored):
             continue
-        if theirs not in source.names:
-            problems.append(f"extra {theirs}")
-        elif tensor.shape != (shape := wanted[source.names[theirs]].shape):
-            problems.append(f"{theirs} has shape {tuple(tensor.shape)}, not {tuple(shape)}")
+        if their_name not in source.names:
+            problems.append(f"extra {their_name}")
+        elif tensor.shape != (shape := wanted[source.names[their_name]].shape):
+            problems.append(f"{their_name} has shape {tuple(tensor.shape)}, not {tuple(shape)}")
         elif not tensor.is_floating_point():
-            problems.append(f"{theirs} is of {tensor.dtype}, not of real numbers")
+            problems.append(f"{their_name} is of {tensor.dtype}, not of real numbers")
         elif not tensor.isfinite().all():
-            problems.append(f"{theirs} holds values that are NaN or infinite")
+            problems.append(f"{their_name} holds values that are NaN or infinite")
     if problems:
         raise WeightsError(f"it looks like {source.title}, but does not fit: {_listed(problems, '; ')}")
-    return {ours: tensors[theirs].clone(memory_format=torch.contiguous_format) for theirs, ours in source.names.items()}
+    return {
+        our_name: tensors[their_name].clone(memory_format=torch.contiguous_format)
+        for their_name, our_name in source.names.items()
+    }
 
 
 def _preprocessing(tensors: Mapping[str, Tensor], source: Source, name: PreprocessingName | None) -> Preprocessing:
@@ -337,7 +348,7 @@ def _trained_by(tensors: Mapping[str, Tensor], source: Source) -> PreprocessingN
     if finite and not any(each.any() for each in finite):
         return "caffe"
     raise WeightsError(
-        "it does not tell how its training normalised pixels; give --preprocessing imagenet for weights that "
+        "it does not say how its training normalised pixels; give --preprocessing imagenet for weights that "
         "torchvision trained, --preprocessing caffe for those of VGG's authors"
     )
 

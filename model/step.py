@@ -112,9 +112,9 @@ class TrainingStep:
         count = num_parts(self._settings, self.num_workers)
         parts = list(zip(*(tensor.tensor_split(count) for tensor in (images, *matched)), strict=True))
         sums = torch.zeros(2, device=self.device)
-        for number, (some, boxes_xyxy, labels) in enumerate(parts, start=1):
+        for number, (part, boxes_xyxy, labels) in enumerate(parts, start=1):
             with self._gathered_later() if number < len(parts) else nullcontext():
-                losses = self._losses(some, (boxes_xyxy, labels), num_matched)
+                losses = self._losses(part, (boxes_xyxy, labels), num_matched)
                 # DistributedDataParallel takes the mean over workers, where the sum is wanted.
                 (losses.total * self.num_workers).backward()  # type: ignore[no-untyped-call]
             sums += torch.stack((losses.localization.detach(), losses.classification.detach()))

@@ -105,8 +105,8 @@ def show_run(run_id: str, table: str, as_json: bool) -> None:
 
     record = find_run(ResultTable(table), run_id)
     found = bottleneck(record)
-    told = {"run": plain(record), "bottleneck": asdict(found) if found else None}
-    click.echo(json.dumps(told) if as_json else describe_run(record))
+    report = {"run": plain(record), "bottleneck": asdict(found) if found else None}
+    click.echo(json.dumps(report) if as_json else describe_run(record))
 
 
 @command(

@@ -33,12 +33,12 @@ def render(comparison: Comparison) -> str:
 
 
 def _picture(image: Difference) -> str | None:
-    boxes = [_corners(one) for one in (*image.found_against, *image.found)]
-    texts = [f"{one['label']} {one['score']:.2f}" for one in (*image.found_against, *image.found)]
+    boxes = [_corners(detection) for detection in (*image.found_against, *image.found)]
+    texts = [f"{detection['label']} {detection['score']:.2f}" for detection in (*image.found_against, *image.found)]
     colours = [AGAINST] * len(image.found_against) + [NEW] * len(image.found)
     caption = f"{image.num_differences:,} differences in {redacted(image.uri)}"
     return picture(image.uri, np.array(boxes).reshape(-1, 4), texts, caption, colours)
 
 
-def _corners(one: dict[str, float]) -> list[float]:
-    return [one[side] for side in ("xmin", "ymin", "xmax", "ymax")]
+def _corners(detection: dict[str, float]) -> list[float]:
+    return [detection[side] for side in ("xmin", "ymin", "xmax", "ymax")]

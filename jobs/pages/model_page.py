@@ -25,7 +25,7 @@ NUM_CURVE_POINTS = 300
 FOUND, TRUTH = "#e6194b", "#007a33"
 """The colours of detections, and of the image's annotated objects."""
 MISTAKE_TEXTS: dict[MistakeKind, tuple[str, str]] = {
-    "false_positive": ("False positives", "Nothing of that class stands there, or it was found already."),
+    "false_positive": ("False positives", "No object of that class is there, or it was found already."),
     "wrong_class": ("Wrong class", "The box is right, the class is not."),
     "poorly_placed": ("Poorly placed", "The class is right; the overlap (IoU) with the object is 0.5 or less."),
     "missed": ("Missed", "Nothing was found there; the largest objects first."),
@@ -73,15 +73,15 @@ def _number(value: float | None) -> str:
 
 def _training(history: TrainingHistory) -> Iterator[str]:
     """Yield the charts of the losses, the learning rate, and the measurements during training."""
-    told = history.stepped
-    x = Axis("step", 0, told[-1].step)
+    points = history.stepped
+    x = Axis("step", 0, points[-1].step)
     losses = [
-        Line("localization", [(point.step, point.localization) for point in told]),
-        Line("classification", [(point.step, point.classification) for point in told]),
+        Line("localization", [(point.step, point.localization) for point in points]),
+        Line("classification", [(point.step, point.classification) for point in points]),
     ]
     yield "<h2>Training</h2>"
     yield _chart("Loss", losses, x, _loss_axis([b for line in losses for _, b in line.points]))
-    rates = [(point.step, point.learning_rate) for point in told]
+    rates = [(point.step, point.learning_rate) for point in points]
     yield _chart("Learning rate", [Line("", rates)], x, Axis("learning rate", 0, top_of([rate for _, rate in rates])))
     if history.measured:
         lines = [
@@ -114,7 +114,7 @@ def _precision_recall(metrics: Metrics) -> str:
         coco = _number(metrics.coco_per_class.get(name))
         rows.append((escape(name), f"{voc.num_objects:,}", _number(voc.all_points), coco, _number(score), *there))
     if not lines:
-        return "<p>No objects stand in these images.</p>"
+        return "<p>These images have no objects.</p>"
     chart = line_chart("Precision over recall", lines, Axis("recall", 0, 1), Axis("precision", 0, 1))
     header = ("class", "objects", "AP50", "AP50–95", "best score", "precision", "recall")
     explained = "AP50 is Pascal VOC's over all points, AP50–95 COCO's. From the best score on, F1 is highest: precision and recall there."
@@ -144,21 +144,21 @@ def _mistakes(
         "image's worst mistake of its kind, thin lines all that is annotated.</p>"
     )
     for kind in get_args(MistakeKind):
-        mine = [mistake for mistake in mistakes if mistake.kind == kind]
-        sheet = "".join(_pictures(mine, found, examples, record.class_names))
+        of_kind = [mistake for mistake in mistakes if mistake.kind == kind]
+        sheet = "".join(_pictures(of_kind, found, examples, record.class_names))
         title, text = MISTAKE_TEXTS[kind]
-        yield f'<h3>{title}: {len(mine):,}</h3><p class="note">{text}</p><div class="sheet">{sheet}</div>'
+        yield f'<h3>{title}: {len(of_kind):,}</h3><p class="note">{text}</p><div class="sheet">{sheet}</div>'
 
 
 def _pictures(
     mistakes: Sequence[Mistake], found: Sequence[Detections], examples: LabelledExamples, class_names: Sequence[str]
 ) -> Iterator[str]:
     """Yield a figure of the first mistake in each image, for at most `NUM_PICTURES` images that can be read."""
-    num_shown, seen = 0, set[int]()
+    num_shown, shown = 0, set[int]()
     for mistake in mistakes:
-        if mistake.image in seen or num_shown == NUM_PICTURES:
+        if mistake.image in shown or num_shown == NUM_PICTURES:
             continue
-        seen.add(mistake.image)
+        shown.add(mistake.image)
         if figure := _picture(mistake, found[mistake.image], examples, class_names):
             num_shown += 1
             yield figure

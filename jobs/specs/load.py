@@ -244,7 +244,7 @@ class EachKeyOnce(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         if repeated := [str(key) for key, count in Counter(map(str, keys)).items() if count > 1]:
             raise yaml.MarkedYAMLError(
-                problem=f"{repeated[0]} stands there twice; give it once", problem_mark=node.start_mark
+                problem=f"{repeated[0]} is given twice; give it once", problem_mark=node.start_mark
             )
         return super().construct_mapping(node, deep)
 
@@ -253,7 +253,7 @@ def _explain(model: type[BaseModel], error: dict[str, Any]) -> str:
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         *outer, unknown = error["loc"]
-        within = reduce(lambda some, part: _model_of(some.model_fields[part]) or some, outer, model)
+        within = reduce(lambda kind, part: _model_of(kind.model_fields[part]) or kind, outer, model)
         near = difflib.get_close_matches(str(unknown), within.model_fields, n=1)
         return f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else "")
     if error["type"] == "missing":

@@ -17,8 +17,8 @@ def spec_schema() -> dict[str, Any]:
             f"{kind.title()}Spec",
             __base__=settings,
             __doc__=f"Settings of ssd-batch {kind}.",
-            kind=(Literal[kind], Field(description="The command that the spec is for.")),
-            job=(JobSettings, Field(JobSettings(), description="How a cluster is given the job, and when.")),
+            kind=(Literal[kind], Field(description="Command that the spec is for.")),
+            job=(JobSettings, Field(JobSettings(), description="How and when the job is submitted to a cluster.")),
         )
         for kind, settings in SPEC_KINDS.items()
     ]

@@ -85,7 +85,7 @@ class JobServer:
 
     def find(self, submission_id: str) -> JobDetails | None:
         """Return a job; None where the server knows none with this id."""
-        return next((some for some in self.jobs() if some.submission_id == submission_id), None)
+        return next((job for job in self.jobs() if job.submission_id == submission_id), None)
 
     def details(self, submission_id: str) -> JobDetails:
         """Return a job.
@@ -101,8 +101,8 @@ class JobServer:
         """Return all jobs that were submitted, by anyone, the newest first."""
         with self._explained():
             found: list[JobDetails] = self._client.list_jobs()
-        submitted = [some for some in found if some.submission_id]
-        return sorted(submitted, key=lambda some: some.start_time or 0, reverse=True)
+        submitted = [job for job in found if job.submission_id]
+        return sorted(submitted, key=lambda job: job.start_time or 0, reverse=True)
 
     def logs(self, submission_id: str) -> str:
         """Return all that a job has printed so far."""

@@ -147,6 +147,6 @@ def check_paths(settings: BaseModel) -> None:
         for url in (value,) if isinstance(value, str) else value:
             if is_local(url) and not Path(url).is_absolute():
                 raise SettingError(
-                    f"{name}: {url!r} would lie in a folder of the head node that goes with the job; give a URL, or an "
+                    f"{name}: {url!r} would be in a folder of the head node that goes with the job; give a URL, or an "
                     "absolute path that all nodes reach"
                 )

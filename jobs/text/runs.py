@@ -173,8 +173,8 @@ def describe_dry_run(summary: DryRunSummary) -> str:
     planned = f"a run would do {summary.planned:,} images, {num_bytes} bytes"
     if summary.measured is None:
         return f"{planned}; how long it takes is not known, as no run of this table has been measured yet"
-    seen = summary.measured
-    first = f"{planned}; as fast as run {seen.run_id} ({seen.images_per_s:.1f} images/s a detector, model {seen.model_digest[:12]}):"
+    last_run = summary.measured
+    first = f"{planned}; as fast as run {last_run.run_id} ({last_run.images_per_s:.1f} images/s a detector, model {last_run.model_digest[:12]}):"
     rows = [
         (f"{estimate.num_detectors:,}", f"{estimate.hours:.2f}", number(estimate.cost, ".2f"))
         for estimate in summary.estimates

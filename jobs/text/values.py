@@ -44,7 +44,13 @@ def distinct(names: Sequence[str]) -> list[str]:
     found: list[str] = []
     for name in names:
         numbered = (name, *(f"{name}_{number}" for number in range(1, len(names) + 1)))
-        found.append(next(one for one in numbered if one not in found and (one == name or one not in names)))
+        found.append(
+            next(
+                candidate
+                for candidate in numbered
+                if candidate not in found and (candidate == name or candidate not in names)
+            )
+        )
     return found
 
 

@@ -117,11 +117,11 @@ def _rows(
 
 
 def _reaching(found: Found | None, score_thresh: float) -> Found | None:
-    return None if found is None else [one for one in found if one["score"] >= score_thresh]
+    return None if found is None else [detection for detection in found if detection["score"] >= score_thresh]
 
 
 def _side(table: ResultTable, package: PackageFiles, found: dict[str, Found | None]) -> Side:
-    detections = [one for image in found.values() for one in image or ()]
+    detections = [detection for image in found.values() for detection in image or ()]
     sql = f"""
         SELECT stream_images_per_s FROM runs WHERE model_digest = {literal(package.digest)} AND planned > 0
         ORDER BY started_at DESC LIMIT 1
@@ -129,9 +129,9 @@ def _side(table: ResultTable, package: PackageFiles, found: dict[str, Found | No
     with query(table, sql) as relation:
         rates = relation.fetchall()
     per_class: dict[str, int] = dict.fromkeys(package.record.class_names, 0)
-    for one in detections:
-        per_class[one["label"]] += 1
-    mean_score = sum(one["score"] for one in detections) / len(detections) if detections else None
+    for detection in detections:
+        per_class[detection["label"]] += 1
+    mean_score = sum(detection["score"] for detection in detections) / len(detections) if detections else None
     failed = sum(image is None for image in found.values())
     return Side(
         package.record.name,
@@ -150,17 +150,19 @@ def _compare(
     against, new = (_rows(table, package, keys, score_thresh) for package in packages)
     old_side, new_side = (_side(table, package, found) for package, found in zip(packages, (against, new), strict=True))
     both = [
-        (uri, theirs, mine) for uri, theirs in against.items() if theirs is not None and (mine := new[uri]) is not None
+        (uri, found_against, found_new)
+        for uri, found_against in against.items()
+        if found_against is not None and (found_new := new[uri]) is not None
     ]
     labels = {name: number for number, name in enumerate({**old_side.per_class, **new_side.per_class}, start=1)}
     differences = count_differences(
-        [to_detections(theirs, labels) for _, theirs, _ in both],
-        [to_detections(mine, labels) for _, _, mine in both],
+        [to_detections(found_against, labels) for _, found_against, _ in both],
+        [to_detections(found_new, labels) for _, _, found_new in both],
         len(labels),
     )
     differing = [
-        Difference(uri, number, theirs, mine)
-        for number, (uri, theirs, mine) in zip(differences, both, strict=True)
+        Difference(uri, number, found_against, found_new)
+        for number, (uri, found_against, found_new) in zip(differences, both, strict=True)
         if number
     ]
     num_agreeing = len(both) - len(differing)
@@ -191,11 +193,13 @@ def count_differences(against: Sequence[Detections], new: Sequence[Detections], 
 
 def to_detections(found: Found, labels: dict[str, int]) -> Detections:
     """Return the `detections` of a row as tensors, best first; `labels` maps the name of a label to its number."""
-    best_first = sorted(found, key=lambda one: -one["score"])
+    best_first = sorted(found, key=lambda detection: -detection["score"])
     return Detections(
-        torch.tensor([[one[side] for side in ("xmin", "ymin", "xmax", "ymax")] for one in best_first]).reshape(-1, 4),
-        torch.tensor([one["score"] for one in best_first]),
-        torch.tensor([labels[one["label"]] for one in best_first], dtype=torch.int64),
+        torch.tensor(
+            [[detection[side] for side in ("xmin", "ymin", "xmax", "ymax")] for detection in best_first]
+        ).reshape(-1, 4),
+        torch.tensor([detection["score"] for detection in best_first]),
+        torch.tensor([labels[detection["label"]] for detection in best_first], dtype=torch.int64),
     )
 
 

@@ -55,7 +55,7 @@ def last_throughput(table: ResultTable, model_digest: str) -> Throughput | None:
 
 
 def estimates(
-    num_images: int, seen: Throughput, num_detectors: int, price_per_node_hour: float | None
+    num_images: int, last_run: Throughput, num_detectors: int, price_per_node_hour: float | None
 ) -> list[Estimate]:
     """Return an estimate for 1, 2, 4 and so on detectors, and a last one for `num_detectors`.
 
@@ -63,18 +63,18 @@ def estimates(
 
     Args:
         num_images: the number of planned images.
-        seen: the throughput of the measured run.
+        last_run: the throughput of the measured run.
         num_detectors: the largest number of detectors; 0 means as many as in the measured run.
         price_per_node_hour: the price; None where it is not known.
     """
-    most = num_detectors or seen.num_detectors
-    numbers = [2**power for power in range(most.bit_length()) if 2**power < most]
-    return [_estimate(num_images, seen, number, price_per_node_hour) for number in [*numbers, most]]
+    max_detectors = num_detectors or last_run.num_detectors
+    numbers = [2**power for power in range(max_detectors.bit_length()) if 2**power < max_detectors]
+    return [_estimate(num_images, last_run, number, price_per_node_hour) for number in [*numbers, max_detectors]]
 
 
-def _estimate(num_images: int, seen: Throughput, num_detectors: int, price_per_node_hour: float | None) -> Estimate:
-    stream_s = num_images / (seen.images_per_s * num_detectors)
-    hours = (seen.start_up_s + stream_s) / SECONDS_PER_HOUR if num_images else 0.0
-    num_nodes = -(-num_detectors * seen.num_nodes // seen.num_detectors)  # rounded up
+def _estimate(num_images: int, last_run: Throughput, num_detectors: int, price_per_node_hour: float | None) -> Estimate:
+    stream_s = num_images / (last_run.images_per_s * num_detectors)
+    hours = (last_run.start_up_s + stream_s) / SECONDS_PER_HOUR if num_images else 0.0
+    num_nodes = -(-num_detectors * last_run.num_nodes // last_run.num_detectors)  # rounded up
     cost = None if price_per_node_hour is None else hours * num_nodes * price_per_node_hour
     return Estimate(num_detectors, hours, cost)

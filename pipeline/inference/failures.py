@@ -94,9 +94,9 @@ class Failures:
         if num_failed <= share * num:
             return
         self.are_systemic = is_systemic
-        most = "".join(f"; {alike:,} {self._described(kind)}" for kind, alike in self._kinds.most_common(1))
+        commonest = "".join(f"; {alike:,} {self._described(kind)}" for kind, alike in self._kinds.most_common(1))
         raise TargetMissedError(
-            f"max_failed_share: {num_failed:,} of {num:,} images failed, more than {share:g} of them{most}; the view failures "
+            f"max_failed_share: {num_failed:,} of {num:,} images failed, more than {share:g} of them{commonest}; the view failures "
             f"says why{f'. {AGAIN}' if is_systemic else ''}",
             summary,
         )

@@ -90,7 +90,7 @@ class Prepared:
     skipped: int
     """The number of listed names that are not images."""
     plan: Plan
-    seen: list[str]
+    data_files: list[str]
     """The table's data files before it was planned."""
 
     def counts(self) -> dict[str, int]:
@@ -118,8 +118,8 @@ def prepare(task: RunTask) -> Prepared:
         SettingError: the input can't be listed, or a setting does not fit it.
     """
     skipped = _list(task)
-    seen = task.table.data_files()
-    return Prepared(task, skipped, task.plan(), seen)
+    data_files = task.table.data_files()
+    return Prepared(task, skipped, task.plan(), data_files)
 
 
 def _list(task: RunTask) -> int:

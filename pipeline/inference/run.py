@@ -202,7 +202,9 @@ class Execution:
         committer = self._committer(observer.committed)
         try:
             with committer, on_stop(committer.stop), ExitStack() as while_running:
-                if ResultTable(task.table.url).data_files() != self._prepared.seen:  # Another run has ended since.
+                if (
+                    ResultTable(task.table.url).data_files() != self._prepared.data_files
+                ):  # Another run has ended since.
                     self._prepared = replace(self._prepared, plan=task.plan())
                 self._record.count(**self._prepared.counts())
                 if not works_here(task.settings):

@@ -161,8 +161,8 @@ def _entries(text: str, url: str) -> list[dict[str, Any]]:
 def _of_rows(rows: Iterable[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
     schema = pa.schema([(name, pa.string()) for name in LISTING.names])
     kept = ({name: str(row[name]) for name in LISTING.names if row.get(name) is not None} for row in rows)
-    while some := list(islice(kept, BATCH_ROWS)):
-        yield from pa.Table.from_pylist(some, schema=schema).to_batches()
+    while taken := list(islice(kept, BATCH_ROWS)):
+        yield from pa.Table.from_pylist(taken, schema=schema).to_batches()
 
 
 def _known(schema: pa.Schema, url: str) -> list[str]:

@@ -159,7 +159,7 @@ class Place:
         folders = (f"{folder}/{split}", f"{folder}/images/{split}", f"{folder}/images", folder)
         probed = paths[:NUM_PROBED]
         for num_dropped in range(max((path.count("/") + 1 for path in probed), default=1)):
-            for place in (cls(some, num_dropped) for some in folders):
+            for place in (cls(folder_url, num_dropped) for folder_url in folders):
                 if any(store.exists(place.uri(path)) for path in probed):
                     return place
         return cls(folders[0])

@@ -101,5 +101,5 @@ class LabelledExamples(Sequence[Example]):
 
     def truth(self, index: int) -> Truth:
         """Return the objects of an image, without reading it."""
-        mine = slice(self._ends[index - 1] if index else 0, self._ends[index])
-        return Truth(**{name: torch.tensor(array[mine]) for name, array in self._objects.items()})
+        of_image = slice(self._ends[index - 1] if index else 0, self._ends[index])
+        return Truth(**{name: torch.tensor(array[of_image]) for name, array in self._objects.items()})

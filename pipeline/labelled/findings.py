@@ -32,7 +32,7 @@ FINDING_TEXTS: dict[str, tuple[Level, str]] = {
     "clipped": ("note", "boxes that reach over the border, clipped"),
     "similar_classes": ("note", "classes whose names are nearly the same"),
     "duplicate_image": ("note", "images that are in their split more than once"),
-    "duplicate_box": ("note", "boxes that stand twice, with the same class"),
+    "duplicate_box": ("note", "boxes given twice, with the same class"),
     "turned_image": ("note", "images that EXIF turns, whose boxes must be those of the upright picture"),
     "hard_to_match": ("note", f"objects that no default box overlaps by {MATCH_IOU}"),
     "empty_image": ("note", "images without objects"),
@@ -95,11 +95,11 @@ def flawed_boxes(images: Sequence[LabelledImage], flaw: Flaw) -> Iterator[Mark]:
 def duplicate_boxes(images: Sequence[LabelledImage]) -> Iterator[Mark]:
     """Yield marks of the boxes that are equal to an earlier box of their image, with the same class."""
     for image in images:
-        seen: set[tuple[object, ...]] = set()
+        fact: set[tuple[object, ...]] = set()
         repeated = []
         for name, box in zip(image.class_names, image.boxes_xyxy.tolist(), strict=True):
-            repeated.append((name, *box) in seen)
-            seen.add((name, *box))
+            repeated.append((name, *box) in fact)
+            fact.add((name, *box))
         yield from some(image, np.array(repeated, dtype=np.bool_))
 
 
@@ -154,28 +154,28 @@ def unusable_images(
 ) -> Iterator[Mark]:
     """Yield marks of the images that can't be read at all if `is_missing` is set, or else the images that can't be decoded."""
     for image in images:
-        seen = facts[image.uri]
-        if seen.error and seen.is_missing == is_missing:
-            yield whole(image, seen.error)
+        fact = facts[image.uri]
+        if fact.error and fact.is_missing == is_missing:
+            yield whole(image, fact.error)
 
 
 def other_sizes(images: Sequence[LabelledImage], facts: Mapping[str, ImageFacts]) -> Iterator[Mark]:
     """Yield marks of the images whose annotation has another size."""
     for image in images:
-        seen = facts[image.uri]
-        if image.size_px is None or seen.size_px in (None, image.size_px):
+        fact = facts[image.uri]
+        if image.size_px is None or fact.size_px in (None, image.size_px):
             continue
-        found, said = (f"{width_px}×{height_px}" for width_px, height_px in (seen.size_px, image.size_px))
-        turned = " (annotated before EXIF turns it)" if image.size_px == seen.stored_size_px else ""
+        found, said = (f"{width_px}×{height_px}" for width_px, height_px in (fact.size_px, image.size_px))
+        turned = " (annotated before EXIF turns it)" if image.size_px == fact.stored_size_px else ""
         yield whole(image, f"{found}, annotated as {said}{turned}")
 
 
 def turned_images(images: Sequence[LabelledImage], facts: Mapping[str, ImageFacts]) -> Iterator[Mark]:
     """Yield marks of the images that EXIF turns or mirrors, and that are not found by their size."""
     for image in images:
-        seen = facts[image.uri]
-        if seen.orientation != 1 and image.size_px in (None, seen.size_px):
-            yield whole(image, f"orientation {seen.orientation}")
+        fact = facts[image.uri]
+        if fact.orientation != 1 and image.size_px in (None, fact.size_px):
+            yield whole(image, f"orientation {fact.orientation}")
 
 
 def duplicate_images(images: Sequence[LabelledImage], facts: Mapping[str, ImageFacts]) -> Iterator[Mark]:

@@ -71,7 +71,7 @@ def publish(model: str, to: str, alias: str) -> Published:
     try:
         if store.exists(f"{root}/{alias}/{RECORD_FILE}"):
             raise SettingError(
-                f"alias {alias!r}: a package lies in {root}/{alias} and would hide it; give another name"
+                f"alias {alias!r}: a package is stored in {root}/{alias} and would hide it; give another name"
             )
         if is_new := not _is_sound(url):
             write_package(package, url)

@@ -136,7 +136,7 @@ def run_alone(
             if num_killed > max_killed:
                 raise SsdBatchError(
                     f"{num_killed:,} images killed the process that held them alone, the last one in stage "
-                    f"{result['error_stage'][0]} ({result['error_message'][0]}): so many mean too little memory, or a "
+                    f"{result['error_stage'][0]} ({result['error_message'][0]}): this many mean too little memory, or a "
                     "broken installation. They are failures in the table; run again when it is mended"
                 )
     finally:

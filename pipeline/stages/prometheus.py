@@ -22,16 +22,16 @@ FAILURES = Counter("ssd_batch_failures", "Images that failed, by stage.", ("tabl
 STAGE_SECONDS = Counter("ssd_batch_stage_seconds", "Seconds in a stage, summed over images.", ("table", "stage"))
 IMAGE_SECONDS = Histogram(
     "ssd_batch_image_seconds",
-    "Seconds of an image in a stage: means of blocks.",
+    "Seconds of an image in a stage, as means of blocks.",
     list(IMAGE_BUCKETS_S),
     ("table", "stage"),
 )
 BYTES_READ = Counter("ssd_batch_read_bytes", "Bytes of images read.", ("table",))
-BATCHED_IMAGES = Counter("ssd_batch_batched_images", "Images that detectors were given.", ("table",))
+BATCHED_IMAGES = Counter("ssd_batch_batched_images", "Images that detectors received.", ("table",))
 BATCH_PLACES = Counter("ssd_batch_batch_places", "Images that their batches had room for.", ("table",))
 COMMIT_SECONDS = Histogram("ssd_batch_commit_seconds", "Seconds of a commit.", list(COMMIT_BUCKETS_S), ("table",))
 PLANNED_IMAGES = Gauge("ssd_batch_planned_images", "Images that the run has planned.", ("table",))
-DETECTORS = Gauge("ssd_batch_detectors", "Detectors, at most.", ("table",))
+DETECTORS = Gauge("ssd_batch_detectors", "Largest number of detectors of the run.", ("table",))
 LAG_SECONDS = Gauge("ssd_batch_lag_seconds", "Seconds from when the run was due to its start.", ("table",))
 METRICS: tuple[Metric, ...] = (
     IMAGES, FAILURES, STAGE_SECONDS, IMAGE_SECONDS, BYTES_READ, BATCHED_IMAGES, BATCH_PLACES, COMMIT_SECONDS,

@@ -58,7 +58,7 @@ class ResultTable:
         elif self._holds_other_files():
             raise SettingError(f"table {self.url!r} is a place with other files in it; name an empty one")
         elif outer := enclosing_table(self.url):
-            raise SettingError(f"table {self.url!r} would lie inside of the table {outer!r}; name a place beside it")
+            raise SettingError(f"table {self.url!r} would be inside the table {outer!r}; name a place outside of it")
 
     @cached_property
     def exists(self) -> bool:
@@ -89,7 +89,7 @@ class ResultTable:
                 f". A checkpoint in {log} is damaged, and the commits before it are gone: bring it back from a backup"
             )
         return (
-            f". A checkpoint in {log} is damaged. All commits are there beside it: move {LAST_CHECKPOINT} and the damaged *.checkpoint.parquet "
+            f". A checkpoint in {log} is damaged. All commits are there next to it: move {LAST_CHECKPOINT} and the damaged *.checkpoint.parquet "
             "out of that folder, and ssd-batch maintain writes a new one"
         )
 

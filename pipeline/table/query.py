@@ -223,7 +223,7 @@ def export_parquet(table: ResultTable, url: str) -> int:
         if fs.exists(path) and fs.find(path):
             raise SettingError(f"output {url!r} is not empty; name a new folder")
         if outer := enclosing_table(url):
-            raise SettingError(f"output {url!r} would lie inside of the table {outer!r}; name a place beside it")
+            raise SettingError(f"output {url!r} would be inside the table {outer!r}; name a place outside of it")
         with query(table, "SELECT * FROM detections") as relation, tempfile.TemporaryDirectory() as folder:
             batches, local = relation.to_arrow_reader(BATCH_ROWS), Path(folder, "part.parquet")
             for number in itertools.count():

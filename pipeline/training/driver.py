@@ -82,8 +82,8 @@ def train(
     image_size_px = start.record.architecture.image_size_px
     feed = Feed([ray.put(examples)], len(examples), image_size_px, start.record.preprocessing, settings)
     progress = TrainingProgress(settings.num_steps, settings.batch_size, len(examples), sys.stderr)
-    with listen([progress.show, *listeners]) as told:
-        task = Task(settings, feed, [ray.put(start)], [ray.put(held_out)], url, told)
+    with listen([progress.show, *listeners]) as events:
+        task = Task(settings, feed, [ray.put(start)], [ray.put(held_out)], url, events)
         trainer = _Trainer(partial(learn, task), scaling_config=scaling, run_config=run_config(url, settings))
         result = _fitted(trainer, settings.max_failures)
     if result.return_value:
@@ -129,7 +129,7 @@ def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) ->
         SettingError: settings differ, or the storage can't be written; the message names them.
     """
     url = absolute(url).rstrip("/")
-    mine = (
+    ours_now = (
         redacted_json(settings.model_dump(mode="json", include=ClusterTraining.model_fields.keys() - RESUMABLE)) | data
     )
     file = f"{url}/{SETTINGS_FILE}"
@@ -138,12 +138,12 @@ def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) ->
             fs, path = store.filesystem(url)
             fs.rm(path, recursive=True)
         if not store.exists(file):
-            return store.write(file, json.dumps(mine, indent=2).encode())
-        begun = json.loads(store.read(file))
+            return store.write(file, json.dumps(ours_now, indent=2).encode())
+        before = json.loads(store.read(file))
     except OSError as error:
         raise SettingError(f"the run's folder {url!r} can't be used: {reason(error)}") from error
-    if changed := sorted(name for name in begun.keys() | mine.keys() if begun.get(name) != mine.get(name)):
-        differences = "; ".join(f"{name}: {mine.get(name)!r}, not {begun.get(name)!r}" for name in changed)
+    if changed := sorted(name for name in before.keys() | ours_now.keys() if before.get(name) != ours_now.get(name)):
+        differences = "; ".join(f"{name}: {ours_now.get(name)!r}, not {before.get(name)!r}" for name in changed)
         raise SettingError(
             f"{differences} as the run in {url!r} was begun with; take that, another name, or --restart to begin anew"
         )

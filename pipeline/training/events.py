@@ -152,12 +152,12 @@ def listen(listeners: Sequence[Callable[[TrainingEvent], None]]) -> "Iterator[Qu
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
-    def hear() -> None:
+    def forward() -> None:
         while (event := queue.get()) is not None:
             for listener in listeners:
                 listener(event)
 
-    thread = Thread(target=hear, name="training progress", daemon=True)
+    thread = Thread(target=forward, name="training progress", daemon=True)
     thread.start()
     try:
         yield queue

@@ -66,12 +66,14 @@ class Feed:
         segments, num_begun = self._segments(first_step, share), 2 if is_ahead else 1
         with ThreadPoolExecutor(max_workers=1) as pool:
             begun = deque(
-                pool.submit(self._prepared_blocks, *some, share, num_cpus) for some in islice(segments, num_begun)
+                pool.submit(self._prepared_blocks, *segment, share, num_cpus) for segment in islice(segments, num_begun)
             )
             while begun:
                 for block in begun.popleft().result():
                     yield from self._batches_in(ray.get(block), share)
-                begun += [pool.submit(self._prepared_blocks, *some, share, num_cpus) for some in islice(segments, 1)]
+                begun += [
+                    pool.submit(self._prepared_blocks, *segment, share, num_cpus) for segment in islice(segments, 1)
+                ]
 
     def _batches_in(self, block: pa.Table, share: Share) -> Iterator[tuple[Tensor, Targets]]:
         for start in range(0, block.num_rows, share.size):
@@ -105,7 +107,7 @@ class Feed:
         num_rows, block_rows = (end_step - first_step) * share.size, max(1, MAX_BLOCK_ROWS // share.size) * share.size
         rows = [range(start, min(start + block_rows, num_rows)) for start in range(0, num_rows, block_rows)]
         # Tables, because ray.data.range would be a stage of its own, for which half of the cores are kept.
-        numbers = ray.data.from_arrow([pa.table({"row": some}) for some in rows])
+        numbers = ray.data.from_arrow([pa.table({"row": segment}) for segment in rows])
         prepare = partial(self._prepare, first_step=first_step, share=share)
         prepared = numbers.map_batches(prepare, batch_size=None, batch_format="pyarrow", num_cpus=PREPARE_CPUS)
         blocks: list[ray.ObjectRef[pa.Table]] = prepared.to_arrow_refs()
@@ -132,4 +134,6 @@ def to_tensors(table: pa.Table, image_size_px: int) -> tuple[Tensor, Targets]:
     pixels = np.stack([np.frombuffer(value.as_buffer(), np.uint8) for value in table["pixels"]])
     images = torch.from_numpy(pixels).view(-1, image_size_px, image_size_px, 3).permute(0, 3, 1, 2)
     boxes = [torch.tensor(flat, dtype=torch.float32).view(-1, 4) for flat in table["boxes_xyxy"].to_pylist()]
-    return images, pad_targets(boxes, [torch.tensor(some, dtype=torch.int64) for some in table["labels"].to_pylist()])
+    return images, pad_targets(
+        boxes, [torch.tensor(segment, dtype=torch.int64) for segment in table["labels"].to_pylist()]
+    )

@@ -29,8 +29,8 @@ def provenance(settings: ClusterTraining, history: TrainingHistory, seconds: flo
     return {
         "settings": known,
         "num_steps": settings.num_steps,
-        "devices": sorted({told.device for told in history.begun}),
-        "num_workers": sorted({told.num_workers for told in history.begun}),
+        "devices": sorted({start.device for start in history.begun}),
+        "num_workers": sorted({start.num_workers for start in history.begun}),
         "num_starts": len(history.begun),
         "code": code_version(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},

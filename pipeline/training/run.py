@@ -142,8 +142,8 @@ def from_package(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
             batch_norm=architecture.batch_norm,
             **settings.default_boxes,
         )
-    theirs = {"width": architecture.width, "architecture": architecture.kind, "scales": architecture.scales}
-    for name, value in theirs.items():
+    inherited = {"width": architecture.width, "architecture": architecture.kind, "scales": architecture.scales}
+    for name, value in inherited.items():
         if name in settings.model_fields_set and getattr(settings, name) != value:
             raise SettingError(f"{name}: that of init {settings.init!r} is {value}, not {getattr(settings, name)}")
     weights = package.fitting(architecture, labels)

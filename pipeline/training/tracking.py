@@ -113,7 +113,7 @@ class Guarded:
             action()
         except self._errors as error:
             if not self._has_failed:
-                print(f"{self._name}: {reason(error)}; the training goes on without it", file=sys.stderr)
+                print(f"{self._name}: {reason(error)}; the training continues without it", file=sys.stderr)
             self._has_failed = True
 
 

@@ -1,7 +1,6 @@
 """The work of each training worker: its part of each batch, checkpoints, measurements."""
 
 import json
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from model.order import share_of
 from model.package import ModelPackage
 from model.ssd import SSD
 from model.step import NotFiniteError, TrainingStep, learning_rate
+from pipeline.machine import local_cores
 from pipeline.storage import store
 from pipeline.training.events import Evaluated, Started, StepDone, TrainingEvent
 from pipeline.training.feed import Feed
@@ -48,7 +48,7 @@ class Task:
     """The examples on which checkpoints are measured. The reference is in a list, so that it is sent, not the examples."""
     url: str
     """The folder of the run."""
-    told: Queue
+    events: Queue
     """The queue for the events of the training."""
 
 
@@ -74,7 +74,7 @@ class Worker:
         self._num_workers: int = context.get_world_size()
         self._device = ray.train.torch.get_device()
         keep_freed_memory()
-        torch.set_num_threads(max(1, num_cores() // context.get_local_world_size()))
+        torch.set_num_threads(max(1, local_cores() // context.get_local_world_size()))
         self._history = TrainingHistory.of(self._settings.num_steps)
         start = ray.get(task.start[0])
         self._record = start.record
@@ -93,7 +93,7 @@ class Worker:
             self._step.load(state)
             self._history = TrainingHistory.from_state(state["history"])
         is_eager = self._settings.compile and not self._step.is_compiled
-        self._tell(Started(num_done, self._num_workers, self._device.type, is_eager))
+        self._report(Started(num_done, self._num_workers, self._device.type, is_eager))
         return num_done
 
     def learn_from(self, first_step: int) -> str:
@@ -105,7 +105,7 @@ class Worker:
             try:
                 losses = self._step(step, images, targets)
                 rate = learning_rate(step, self._settings)
-                self._tell(StepDone(step + 1, losses.localization.item(), losses.classification.item(), rate))
+                self._report(StepDone(step + 1, losses.localization.item(), losses.classification.item(), rate))
                 self._save_if_due(step + 1)
             except NotFiniteError as error:
                 return f"{error}; its batch is kept in {self._keep_batch(step)}"
@@ -138,17 +138,19 @@ class Worker:
         """Measure the mAP on the held-out images, with each worker detecting in some of them. Only the first worker gets the result."""
         held_out = ray.get(self._task.held_out[0])
         detector = Detector(ModelPackage(self._record, self._step.state()["network"]), self._device)
-        mine = [detect(detector, held_out, index) for index in range(self._rank, len(held_out), self._num_workers)]
-        everyone: list[Any] = [mine]
+        results_here = [
+            detect(detector, held_out, index) for index in range(self._rank, len(held_out), self._num_workers)
+        ]
+        everyone: list[Any] = [results_here]
         if self._num_workers > 1:
             everyone = [None] * self._num_workers
-            distributed.all_gather_object(everyone, mine)
+            distributed.all_gather_object(everyone, results_here)
         if self._rank:
             return {}
         found, truths = zip(*(pair for pairs in everyone for pair in pairs), strict=True)
         summary = measure(found, truths, self._record.class_names).summary()
         metrics = {name: summary[name] or 0.0 for name in ("map", SCORE)}
-        self._tell(Evaluated(num_done, metrics["map"], metrics[SCORE]))
+        self._report(Evaluated(num_done, metrics["map"], metrics[SCORE]))
         return metrics
 
     def _keep_batch(self, step: int) -> str:
@@ -158,15 +160,10 @@ class Worker:
             store.write(url, json.dumps(describe_batch(self._task.feed, step), indent=2).encode())
         return url
 
-    def _tell(self, message: TrainingEvent) -> None:
+    def _report(self, message: TrainingEvent) -> None:
         if self._rank == 0:
             self._history.add(message)
-            self._task.told.put(message)
-
-
-def num_cores() -> int:
-    """Return the number of this machine's cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            self._task.events.put(message)
 
 
 def new_network(start: ModelPackage, seed: int) -> SSD:

@@ -264,7 +264,7 @@ def test_scales_that_do_not_fit_the_architecture():
 )
 def test_a_key_that_stands_twice_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(text)
-    with pytest.raises(SettingError, match=r"can't be read: \S+ stands there twice; give it once"):
+    with pytest.raises(SettingError, match=r"can't be read: \S+ is given twice; give it once"):
         read_spec(tmp_path / "spec.yaml")
 
 

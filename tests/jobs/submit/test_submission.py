@@ -155,10 +155,10 @@ def test_a_night_and_an_attempt_make_the_id(job: Any) -> None:
         ("input: a\ntable: /b\nmodel: c", "^kind: missing in '.*'; say which command it is for: infer, "),
         (
             INFER.replace("s3://bucket/table", "tables/blood"),
-            "^table: 'tables/blood' would lie in a folder of the head node",
+            "^table: 'tables/blood' would be in a folder of the head node",
         ),
-        ("kind: train\ndata: s3://b/data\noutput: models\nname: m", "^output: 'models' would lie in"),
-        (INFER.replace("/photos", "photos"), "^input: 'photos' would lie in"),
+        ("kind: train\ndata: s3://b/data\noutput: models\nname: m", "^output: 'models' would be in"),
+        (INFER.replace("/photos", "photos"), "^input: 'photos' would be in"),
         (INFER + "job: {working_dir: ., image: a}", "^working_dir: the image has the code already"),
         (INFER + "batch_size: 0", "^batch_size: "),
     ],

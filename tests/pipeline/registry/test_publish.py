@@ -139,7 +139,7 @@ def test_wrong_names_are_answered_with_the_right_ones(packages, tmp_path):
     with pytest.raises(SettingError, match=r"model '/nowhere' can't be read: .*model\.json"):
         read_package("/nowhere")
     write_package(read_package(b), f"{root}/mine")
-    with pytest.raises(SettingError, match=r"a package lies in .*/models/mine and would hide it"):
+    with pytest.raises(SettingError, match=r"a package is stored in .*/models/mine and would hide it"):
         publish(a, root, "mine")
     (tmp_path / "file").touch()
     with pytest.raises(SettingError, match=r"to .*file/models' can't be written"):

@@ -212,7 +212,7 @@ def test_a_place_with_other_files_is_refused(tmp_path):
 @pytest.mark.parametrize("place", ["inner", "run_date=2026-01-02/inner", "_ssd_batch/inner"])
 def test_a_table_inside_of_a_table_is_refused(place, tmp_path, new_table, rows):
     outer = new_table(tmp_path / "outer", rows.ok("a"))
-    with pytest.raises(SettingError, match=f"would lie inside of the table '{outer.url}'; name a place beside it"):
+    with pytest.raises(SettingError, match=f"would be inside the table '{outer.url}'; name a place outside of it"):
         ResultTable(f"{outer.url}/{place}")
     assert not ResultTable(f"{outer.url}-beside").exists
 
@@ -233,7 +233,7 @@ def test_a_torn_checkpoint_is_told_with_the_way_out(content, tmp_path, new_table
     log = tmp_path / "table/_delta_log"
     (checkpoint,) = log.glob("*.checkpoint.parquet")
     checkpoint.write_bytes(content)
-    with pytest.raises(SettingError, match=r"All commits are there beside it: move _last_checkpoint and the damaged"):
+    with pytest.raises(SettingError, match=r"All commits are there next to it: move _last_checkpoint and the damaged"):
         ResultTable(table.url)
     for file in (checkpoint, log / "_last_checkpoint"):
         file.rename(tmp_path / file.name)

@@ -357,7 +357,7 @@ def test_export_writes_only_into_a_new_folder(table, tmp_path):
 @pytest.mark.parametrize("place", ["flat", "run_date=2026-01-02/flat", "deep/er/flat"])
 def test_nothing_is_exported_into_a_table(place, table, tmp_path):
     """Maintenance would take it for its own."""
-    with pytest.raises(SettingError, match=f"would lie inside of the table '{table.url}'; name a place beside it"):
+    with pytest.raises(SettingError, match=f"would be inside the table '{table.url}'; name a place outside of it"):
         export_parquet(table, f"{table.url}/{place}")
     assert not Path(table.url, place).exists()
 
@@ -374,7 +374,7 @@ def test_tables_of_s3_are_queried_and_exported(s3, fill):
         with pytest.raises(SettingError, match="query"):
             select(table, sql)
 
-    with pytest.raises(SettingError, match="would lie inside of the table"):
+    with pytest.raises(SettingError, match="would be inside the table"):
         export_parquet(table, f"{table.url}/out")
     assert export_parquet(table, f"s3://{bucket}/out") == 3
     keys = [entry["Key"] for entry in s3.client.list_objects_v2(Bucket=bucket, Prefix="out")["Contents"]]

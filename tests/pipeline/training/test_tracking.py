@@ -103,7 +103,7 @@ def test_mlflow_that_fails_later_stops_nothing(
         (tmp_path / "run").write_text("a file where a folder should be")
         for told in (Started(0, 1, "cpu", False), *steps(1, 3)):
             tracker(told)
-    assert capsys.readouterr().err.count("the training goes on without it") == 1
+    assert capsys.readouterr().err.count("the training continues without it") == 1
 
 
 @pytest.mark.parametrize(
