@@ -11,6 +11,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _listeners: list[Callable[[], None]] = []
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal, as the exception that Ray's core passes on unchanged.
+
+    It is a class of its own because of `python -m`: once a plain KeyboardInterrupt has left an `exec` of source text, which dataclasses
+    run when they are imported, that ends the process by SIGINT, whatever exit code is asked for.
+    """
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Call the listeners at a signal, and raise KeyboardInterrupt: the one exception that Ray's core passes on unchanged.
@@ -26,7 +34,7 @@ def stoppable() -> Iterator[None]:
         caught.append(number)
         for listen in _listeners:
             listen()
-        raise KeyboardInterrupt(signal.Signals(number).name)
+        raise Interrupted(signal.Signals(number).name)
 
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:

@@ -1,6 +1,8 @@
 """Signals are sent to this process, for which the handlers stand only within `stoppable`."""
 
+import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -76,3 +78,23 @@ def test_a_handler_that_a_library_sets_does_not_stay_and_hands_on_its_signal():
     with handler_kept(signal.SIGTERM):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     assert handlers() == before
+
+
+AMID_EXEC = """
+import sys
+from pipeline.errors import StoppedError
+from pipeline.signals import stoppable
+try:
+    with stoppable():
+        exec("import signal; signal.raise_signal(signal.SIGTERM)")
+except StoppedError as error:
+    sys.exit(error.exit_code)
+"""
+
+
+def test_a_signal_amid_source_text_has_its_exit_code(tmp_path):
+    """As dataclasses run it at their import. After a plain KeyboardInterrupt `python -m` would end by SIGINT."""
+    (tmp_path / "amid.py").write_text(AMID_EXEC)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), str(tmp_path)])}
+    ended = subprocess.run([sys.executable, "-m", "amid"], env=environment, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (143, "")
