@@ -1,24 +1,20 @@
 """The import of other projects' weights as model packages: the kind of file, its tensors under our names, its preprocessing."""
 
-import io
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import mode
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor
-from torch.serialization import safe_globals
 from torchvision.models.detection import SSD300_VGG16_Weights
 
 from model.config import Architecture, Preprocessing, Thresholds
 from model.package import ModelPackage
 from model.package_files import PackageRecord
 from model.ssd import SSD
+from model.weights_file import WeightsError, listed
 
 PreprocessingName = Literal["imagenet", "caffe"]
 PREPROCESSINGS: dict[PreprocessingName, Preprocessing] = {
@@ -46,26 +42,6 @@ They are 30, 60, 111, … for VOC's 20 classes (`SSD_PYTORCH_VOC_SCALES`), and 2
 TRUNK = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 """The indices of VGG16's convolutions among its layers; all four kinds of file number them in this way."""
 AUXILIARY = tuple((number, part) for number in (8, 9, 10, 11) for part in (1, 2))
-MAX_NAMED = 20
-ENTRIES = (
-    "state_dict",
-    "model_state_dict",
-    "model_state",
-    "model",
-    "module",
-    "network",
-    "net",
-    "weights",
-    "model_ema",
-    "ema",
-)
-"""The entries of a checkpoint that may hold the network; the first one with tensors is used."""
-SAFETENSORS = re.compile(rb".{5}\x00{3}\{", re.DOTALL)
-"""The beginning of a safetensors file: the length of its header, in eight bytes, and the header."""
-
-
-class WeightsError(ValueError):
-    """The weights can't be imported; the message says what is wrong, in the file's own names."""
 
 
 @dataclass(frozen=True)
@@ -136,86 +112,6 @@ VGG_REDUCED = Source(
 SOURCES = (TORCHVISION_SSD, SSD_PYTORCH, TORCHVISION_VGG, VGG_REDUCED)
 
 
-class StandIn:
-    """A placeholder for a Python object in a file, whose class is not looked up: settings, paths, numbers of other libraries."""
-
-    def __new__(cls, *args: object, **kwargs: object) -> "StandIn":
-        """Accept the object's arguments, and keep none of them."""
-        return super().__new__(cls)
-
-    def __setstate__(self, state: object) -> None:
-        """Accept the object's state, and keep none of it."""
-
-
-def read_weights(data: bytes) -> dict[str, Tensor]:
-    """Return the tensors by name in a file that safetensors or `torch.save` wrote; nothing in the file is run.
-
-    The tensors may be an entry of a checkpoint, such as `state_dict` or `model`. An optimizer and other objects next to
-    them are ignored.
-
-    Raises:
-        WeightsError: the file is of neither kind, or needs code to be run, or does not hold tensors by name.
-    """
-    if SAFETENSORS.match(data[:9]):
-        try:
-            return load(data)
-        except SafetensorError as error:
-            raise WeightsError(f"it is a safetensors file that is damaged or cut short ({error})") from error
-    loaded, objects = _unpickled(data)
-    tensors = _tensors_in(loaded)
-    if tensors is None and objects:
-        raise WeightsError(
-            f"it holds Python objects ({', '.join(objects)}), and reading them would run code from the file; save the network's "
-            "state_dict() alone"
-        )
-    if not isinstance(loaded, dict):
-        raise WeightsError(f"it holds a {type(loaded).__name__}, not tensors by name; save the state_dict()")
-    if tensors is None:
-        others = [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]
-        raise WeightsError(f"it holds {_listed(others) or 'nothing'}, not tensors by name; save the state_dict() alone")
-    return {str(name): tensor for name, tensor in tensors.items()}
-
-
-def _unpickled(data: bytes) -> tuple[Any, list[str]]:
-    """Return what `torch.save` wrote, and the names of the classes that `StandIn` replaces.
-
-    torch names one such class per attempt to load the file.
-    """
-    names: list[str] = []
-    while True:
-        try:
-            with warnings.catch_warnings(), safe_globals([(StandIn, name) for name in names]):
-                warnings.simplefilter("ignore")  # warnings about old formats
-                return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), names
-        except (
-            Exception
-        ) as error:  # for damaged files torch raises nearly anything, AssertionError and struct.error too
-            needed = re.search(r"GLOBAL (\S+) (was not an allowed global|whose module \S+ is blocked)", str(error))
-            if needed is None:
-                raise WeightsError(
-                    "it is no file of weights that torch.save wrote, or is damaged or cut short"
-                ) from error
-            is_plain = "." in needed[1] and needed[2].startswith(
-                "was"
-            )  # otherwise it is a built-in function, or one of the system
-            if not is_plain or needed[1] in names or len(names) == MAX_NAMED:
-                message = f"it holds Python objects ({needed[1]}), and reading them would run code from the file"
-                raise WeightsError(f"{message}; save the network's state_dict() alone") from error
-            names.append(needed[1])
-
-
-def _tensors_in(loaded: Any) -> dict[Any, Tensor] | None:
-    """Return the tensors by name, or those in an entry of a checkpoint; None where there are none."""
-    if not isinstance(loaded, dict) or not loaded:
-        return None
-    if all(isinstance(value, Tensor) for value in loaded.values()):
-        return loaded
-    for entry in ENTRIES:
-        if tensors := _tensors_in(loaded.get(entry)):
-            return tensors
-    return None
-
-
 def without_wrapper(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors under their names without the prefix of a wrapper.
 
@@ -277,7 +173,7 @@ def recognise(tensors: Mapping[str, Tensor]) -> Source:
     if found := _sources(tensors):
         return found[0]
     known = ", ".join(source.title for source in SOURCES)
-    raise WeightsError(f"its tensors ({_listed(list(tensors))}) are named as in none of {known}")
+    raise WeightsError(f"its tensors ({listed(list(tensors))}) are named as in none of {known}")
 
 
 def _sources(names: Iterable[str]) -> list[Source]:
@@ -319,7 +215,7 @@ def _renamed(tensors: Mapping[str, Tensor], source: Source, num_classes: int) ->
         elif not tensor.isfinite().all():
             problems.append(f"{their_name} holds values that are NaN or infinite")
     if problems:
-        raise WeightsError(f"it looks like {source.title}, but does not fit: {_listed(problems, '; ')}")
+        raise WeightsError(f"it looks like {source.title}, but does not fit: {listed(problems, '; ')}")
     return {
         our_name: tensors[their_name].clone(memory_format=torch.contiguous_format)
         for their_name, our_name in source.names.items()
@@ -365,9 +261,3 @@ def _class_names(source: Source, given: tuple[str, ...] | None, num_classes: int
         return names
     wrong = f"not the {len(known)} whose names are known; give" if given is None else f"not {len(names)} as in"
     raise WeightsError(f"its heads have {num_classes - 1} classes, {wrong} --class-names")
-
-
-def _listed(names: list[str], separator: str = ", ") -> str:
-    """Return the first names of many as one text."""
-    more = f"{separator}and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return separator.join(names[:MAX_NAMED]) + more

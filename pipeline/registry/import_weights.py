@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from torch import Tensor
 from torchvision.models import get_weight
 
-from model.import_weights import PreprocessingName, WeightsError, import_weights, read_weights
+from model.import_weights import PreprocessingName, import_weights
+from model.weights_file import WeightsError, read_weights
 from pipeline.errors import SettingError, reason
 from pipeline.inputs.class_names import read_class_names
 from pipeline.registry.packages import check_free, write_package

@@ -22,11 +22,12 @@ from torchvision.models.detection.ssd import SSD as ReferenceSSD
 from model.boxes import decode_boxes
 from model.config import Architecture, Preprocessing, Thresholds
 from model.default_boxes import default_boxes
-from model.import_weights import WeightsError, import_weights, read_weights
+from model.import_weights import import_weights
 from model.package import ModelPackage
 from model.package_files import PackageError
 from model.preprocess import normalise
 from model.ssd import adapted_trunk
+from model.weights_file import WeightsError, read_weights
 
 Weights = dict[str, Tensor]
 THREE = ("disc", "square", "star")

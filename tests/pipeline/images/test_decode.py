@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -550,30 +551,7 @@ def test_viewers_take_the_orientation_from_exif_alone():
     assert_shows(data, scene(), tolerance=16)
 
 
-MEASURE = """
-import os, resource, sys
-from pathlib import Path
-import torch
-from model import torchvision_ops
-from model.preprocess import resize
-from pipeline.images.decode import decode_stored, turn
-
-torch.set_num_threads(1)
-torchvision_ops._load("image", "torchvision.io")  # so that its code does not count for a picture's memory
-
-def peak_bytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-for name in sys.argv[1:]:
-    data = Path(name).read_bytes()
-    if os.fork() == 0:
-        before = peak_bytes()
-        stored, orientation = decode_stored(data)
-        turn(resize(stored, 300), orientation)
-        print(name, (peak_bytes() - before) / (stored.shape[1] * stored.shape[2]), flush=True)
-        os._exit(0)
-    assert os.wait()[1] == 0
-"""
+MEASURE = Path(__file__).parent / "programs/measure_memory.py"
 
 
 @pytest.mark.slow
@@ -596,7 +574,7 @@ def test_memory_is_bounded(tmp_path):
     }
     for name, (_, data) in files.items():
         (tmp_path / name).write_bytes(data)
-    command = [sys.executable, "-c", MEASURE, *files]
+    command = [sys.executable, MEASURE, *files]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     found = subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True, text=True).stdout
     bytes_a_pixel = {name: float(figure) for name, figure in map(str.split, found.splitlines())}

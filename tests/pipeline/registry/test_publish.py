@@ -4,6 +4,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -105,7 +106,7 @@ def test_two_at_once(packages, root):
 @pytest.mark.slow
 def test_killed_at_any_moment_a_publishing_leaves_a_package_or_none(packages, root):
     """One after the other is published, until the process is killed in the sixth or soon after."""
-    command = [sys.executable, "-c", PUBLISH_FOR_EVER, packages[0], root]
+    command = [sys.executable, PUBLISH_FOR_EVER, packages[0], root]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         last = next(int(line) for line in process.stdout if int(line) >= 5)
         process.kill()
@@ -119,14 +120,7 @@ def test_killed_at_any_moment_a_publishing_leaves_a_package_or_none(packages, ro
     assert len(list_published(f"{root}/{last}")[0]) == 1
 
 
-PUBLISH_FOR_EVER = """
-import itertools, sys
-from pipeline.registry.publish import publish
-
-for number in itertools.count():
-    print(number, flush=True)
-    publish(sys.argv[1], f"{sys.argv[2]}/{number}", "latest")
-"""
+PUBLISH_FOR_EVER = Path(__file__).parent / "programs/publish_for_ever.py"
 
 
 def test_wrong_names_are_answered_with_the_right_ones(packages, tmp_path):

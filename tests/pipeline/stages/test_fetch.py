@@ -175,25 +175,12 @@ def test_contents_come_in_order(write, monkeypatch):
     assert [read.result().data[0] for read in ReadAhead(objects, max_bytes=1000)] == list(range(40))
 
 
-MEASURE = """
-import resource, sys
-import pyarrow.parquet as pq
-from pipeline.stages.fetch import fetch_and_decode
-
-def peak_bytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-batch = pq.read_table(sys.argv[1])
-list(fetch_and_decode(batch.slice(0, 1), 64, 1000))
-before = peak_bytes()
-assert {image["error_stage"] for image in fetch_and_decode(batch, 64, 1000)} == {"decode"}
-print(peak_bytes() - before)
-"""
+MEASURE = Path(__file__).parent / "programs/measure_memory_of_a_block.py"
 
 
-def run_python(program: str, *arguments: object) -> str:
+def run_python(program: Path, *arguments: object) -> str:
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", program, *map(str, arguments)]
+    command = [sys.executable, program, *map(str, arguments)]
     return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
 
 
@@ -206,18 +193,7 @@ def test_a_block_of_large_files_is_not_in_memory_at_once(write, tmp_path):
     assert int(run_python(MEASURE, tmp_path / "work.parquet")) < fetch.MAX_BYTES_IN_FLIGHT + (96 << 20)
 
 
-STARVE = """
-import resource, sys
-import pyarrow.parquet as pq
-from pathlib import Path
-from pipeline.stages.fetch import fetch_and_decode
-
-batch = pq.read_table(sys.argv[1])
-list(fetch_and_decode(batch.slice(0, 1), 64, 10**9))
-used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (128 << 20),) * 2)
-print([{name: image.get(name) for name in ("error_stage", "error_type")} for image in fetch_and_decode(batch, 64, 10**9)])
-"""
+STARVE = Path(__file__).parent / "programs/decode_in_little_memory.py"
 
 
 @pytest.mark.slow

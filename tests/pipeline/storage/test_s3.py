@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -240,33 +241,12 @@ def test_the_place_of_a_bucket_is_botocores(bucket, variables, config, expected,
     assert s3_module.access().place(bucket) == (expected, "eu-west-1")
 
 
-STUBBORN_SERVER = """
-import json
-import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-class Stubborn(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def answer(self):
-        print(json.dumps({name.lower(): value for name, value in self.headers.items()}), flush=True)
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.send_response(int(sys.argv[1]))
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_GET = do_PUT = do_HEAD = do_DELETE = answer
-
-server = ThreadingHTTPServer(("127.0.0.1", 0), Stubborn)
-print(server.server_address[1], flush=True)
-server.serve_forever()
-"""
-"""Gives all requests the same answer, and prints their headers. A process of its own: delta-rs keeps Python's lock while it waits."""
+STUBBORN_SERVER = Path(__file__).parent / "programs/stubborn_server.py"
 
 
 @contextmanager
 def stubborn_server(s3, monkeypatch, status: int) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", STUBBORN_SERVER, str(status)]
+    command = [sys.executable, STUBBORN_SERVER, str(status)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         with monkeypatch.context() as environment:
@@ -359,18 +339,7 @@ def tls(tmp_path) -> Iterator[tuple[str, str]]:
         server.kill()
 
 
-TLS_JOB = """
-import sys
-from pipeline.storage import s3, store
-from pipeline.images.read import read_version
-from pipeline.table.delta import ResultTable
-s3.filesystem().mkdir("bucket")
-store.write("s3://bucket/a.jpg", b"a")
-assert read_version("s3://bucket/a.jpg", "", 1).data == b"a"
-table = ResultTable("s3://bucket/table")
-table.create()
-print(ResultTable(table.url).exists)
-"""
+TLS_JOB = Path(__file__).parent / "programs/read_and_create_over_tls.py"
 
 
 def test_tls_by_an_own_authority(tls):
@@ -379,5 +348,5 @@ def test_tls_by_an_own_authority(tls):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SSL_"))}
     environment |= {"AWS_ENDPOINT_URL_S3": url, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     environment |= {"AWS_CA_BUNDLE": authority}
-    job = subprocess.run([sys.executable, "-c", TLS_JOB], env=environment, capture_output=True, text=True)
+    job = subprocess.run([sys.executable, TLS_JOB], env=environment, capture_output=True, text=True)
     assert (job.returncode, job.stdout) == (0, "True\n"), job.stderr

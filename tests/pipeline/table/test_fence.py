@@ -26,36 +26,7 @@ from pipeline.table.query import query
 SOON_S, LONG_S = 0.2, 1000.0
 NO_PROCESS = 2**31 - 1
 
-RUN = """
-import sys, time
-import pyarrow as pa
-from pipeline.storage import store
-from pipeline.table import fence as fence_module
-from pipeline.errors import HeldError, OvertakenError
-from pipeline.table.fence import Fence
-from pipeline.table.delta import ResultTable
-
-fence_module.SHORTEST_WATCH_S, store.table_patience_s = 0, lambda url: 0
-url, run_id, interval_s, num_commits, take_over = sys.argv[1:]
-table = ResultTable(url)
-fence = Fence(table, run_id, float(interval_s))
-print("ready", flush=True)
-sys.stdin.readline()
-try:
-    fence.hold(take_over == "True")
-    print("held", flush=True)
-    for number in range(int(num_commits)):
-        row = {"uri": f"{run_id}-{number}", "num_attempts": 1}
-        rows = pa.Table.from_pylist([row], schema=table.schema)
-        fence.commit(lambda properties: table.append(rows, properties))
-        print(row["uri"], flush=True)
-        time.sleep(0.02)
-    sys.stdin.readline()
-    fence.release()
-except (HeldError, OvertakenError) as error:
-    print(type(error).__name__, flush=True)
-    sys.exit(error.exit_code)
-"""
+RUN = Path(__file__).parent / "programs/hold_and_commit.py"
 
 
 class Run:
@@ -63,7 +34,7 @@ class Run:
     that it thinks are in the table."""
 
     def __init__(self, url: str, run_id: str, num_commits: int, interval_s: float = SOON_S, take_over: bool = False):
-        command = [sys.executable, "-c", RUN, url, run_id, str(interval_s), str(num_commits), str(take_over)]
+        command = [sys.executable, RUN, url, run_id, str(interval_s), str(num_commits), str(take_over)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.line() == "ready"
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,46 +27,9 @@ from pipeline.table.schema import SCHEMA
 LARGE_BYTES = 10**9
 NUM_BLOCKS, BLOCK_ROWS = 60, 5
 
-RUN = """
-import sys, time
-from datetime import UTC, date, datetime
-import pyarrow as pa
-from pipeline.table.commit import Committer
-from pipeline.table.fence import Fence
-from pipeline.table.schema import IS_RETRY
-from pipeline.table.delta import ResultTable
+RUN = Path(__file__).parent / "programs/append_and_retry.py"
 
-url, num_blocks, block_rows = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-table = ResultTable(url)
-
-def block(number, num_attempts):
-    shared = {"etag": "v1", "model_digest": "m1", "run_date": date(2026, 1, 2), "processed_at": datetime.now(UTC)}
-    status = {"status": "failed" if number % 5 == 0 and num_attempts == 1 else "ok", "num_attempts": num_attempts}
-    rows = [{"uri": f"{number}-{row}"} | shared | status for row in range(block_rows)]
-    is_retry = pa.array([num_attempts > 1] * block_rows)
-    return pa.Table.from_pylist(rows, schema=table.schema).append_column(IS_RETRY, is_retry)
-
-fence = Fence(table, "r1", 60)
-with fence.held(), Committer(table, fence, 0.02) as committer:
-    for number in range(num_blocks):
-        committer.put(block(number, 1))
-        time.sleep(0.05)
-        if number % 5 == 4:
-            committer.put(block(number - 4, 2))
-"""
-
-CARE = """
-import sys
-import time
-from pipeline.table.maintain import maintain
-from pipeline.table.settings import MaintainSettings
-
-settings = MaintainSettings(table=sys.argv[1])
-print("ready", flush=True)
-for number in iter(sys.stdin.readline, ""):
-    maintain(settings)
-    print("done", flush=True)
-"""
+CARE = Path(__file__).parent / "programs/maintain_on_request.py"
 
 
 @pytest.fixture
@@ -224,9 +188,9 @@ def test_rows_that_are_not_written_are_not_removed(table, monkeypatch):
 
 def race(url: str, seed: int) -> None:
     """A run that appends and retries, and two who maintain, each of them stopped and woken now and then."""
-    run = subprocess.Popen([sys.executable, "-c", RUN, url, str(NUM_BLOCKS), str(BLOCK_ROWS)])
+    run = subprocess.Popen([sys.executable, RUN, url, str(NUM_BLOCKS), str(BLOCK_ROWS)])
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    cares = [subprocess.Popen([sys.executable, "-c", CARE, url], **pipes) for _ in range(2)]
+    cares = [subprocess.Popen([sys.executable, CARE, url], **pipes) for _ in range(2)]
     assert [care.stdout.readline() for care in cares] == ["ready\n"] * 2
     delays = random.Random(seed)
     while run.poll() is None:
