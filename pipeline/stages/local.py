@@ -5,104 +5,27 @@ processes, so that a new process starts in a moment.
 """
 
 import logging
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing import parent_process
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from model.package_files import PackageError
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.machine import local_cores
 from pipeline.settings import DetectionSettings
 from pipeline.stages.isolate import NotStartedError, ProcessDiedError
+from pipeline.stages.process import Process, decode_here, detect_here, run_here
 from pipeline.stages.runner import RunObserver, Spread, Stages, spread_over
-from pipeline.stages.server import CONTEXT, ensure_running, ignore_stops
+from pipeline.stages.server import ensure_running
 
 if TYPE_CHECKING:
-    from pipeline.stages.detect import Block, Worker
+    from pipeline.stages.detect import Block
 
 logger = logging.getLogger(__name__)
-
-OOM_SCORE = 500
-"""The value of `oom_score_adj` of our workers. When memory runs out, Linux ends a worker before the driver or the user's other programs."""
-
-_worker: "Worker | None" = None
-
-
-def _begin() -> None:
-    """Prepare a new process, before any work: the process must end with the driver, and not before."""
-    ignore_stops()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write(str(OOM_SCORE))
-
-
-def _open(stages: Stages, environment: dict[str, str]) -> int:
-    """Make the worker of a new process, within it, and return the process's ID."""
-    global _worker
-    os.environ.update(environment)  # The server that forks still has the environment in which it was started.
-    from pipeline.stages.detect import Worker
-
-    _worker = Worker(stages, str(os.getpid()))
-    return os.getpid()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent
-    parent.join()
-    os._exit(1)
-
-
-def _run(block: "Block", following: "Block | None") -> pa.Table:
-    assert _worker
-    return _worker(block, following)
-
-
-def _decode(number: int) -> pa.Table:
-    assert _worker
-    return _worker.decode(number)
-
-
-def _detect(image: pa.Table) -> pa.Table:
-    assert _worker
-    return _worker.detect(image)
-
-
-class Process:
-    """A separate process with a worker in it."""
-
-    def __init__(self, stages: Stages) -> None:
-        self.pool = ProcessPoolExecutor(1, mp_context=CONTEXT, initializer=_begin)
-        self._opened: Future[int] = self.pool.submit(_open, stages, dict(os.environ))
-
-    def opened(self) -> None:
-        """Wait until the worker can work.
-
-        Raises:
-            PackageError: no network can be made of the package.
-            NotStartedError: the process dies first, or the worker can't be made.
-        """
-        try:
-            self._opened.result()
-        except PackageError:
-            raise
-        except Exception as error:
-            raise NotStartedError(f"a detector can't start in a process of its own: {reason(error)}") from error
-
-    def end(self) -> None:
-        """End the process, whatever it is doing."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        with suppress(Exception):
-            os.kill(self._opened.result(timeout=0), signal.SIGKILL)
 
 
 @contextmanager
@@ -243,10 +166,10 @@ class Lane:
             return
         self._following = waiting.popleft() if waiting else None
         try:
-            self.running = self._process.pool.submit(_run, block, self._following)
+            self.running = self._process.pool.submit(run_here, block, self._following)
         except BrokenProcessPool:  # The process died while it had nothing to do, so this block is not the cause.
             self.restart()
-            self.running = self._process.pool.submit(_run, block, self._following)
+            self.running = self._process.pool.submit(run_here, block, self._following)
 
     def give_up_following(self) -> "Block | None":
         """Return the block that would follow, for another lane, and forget it."""
@@ -277,11 +200,11 @@ class OneProcess:
 
     def decode(self, number: int) -> pa.Table:
         """See `OneAtATime`."""
-        return self._run(_decode, number)
+        return self._run(decode_here, number)
 
     def detect(self, image: pa.Table) -> pa.Table:
         """See `OneAtATime`."""
-        return self._run(_detect, image)
+        return self._run(detect_here, image)
 
     def close(self) -> None:
         """See `OneAtATime`."""
