@@ -122,7 +122,9 @@ class InferSettings(InputSettings, SelectionSettings, FailureSettings, LimitSett
     @model_validator(mode="after")
     def _price_of_a_limit(self) -> "InferSettings":
         if self.max_cost is not None and self.price_per_node_hour is None:
-            raise ValueError(f"max_cost {self.max_cost:g} can't be held without a price; give price_per_node_hour too")
+            raise ValueError(
+                f"max_cost {self.max_cost:g} can't be checked without a price; give price_per_node_hour too"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""One process of the local runner: how it begins and ends, and what runs within it."""
+"""A process of the local runner: how it begins and ends, and what runs within it."""
 
 import os
 import signal

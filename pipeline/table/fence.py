@@ -147,7 +147,7 @@ class Fence:
             return version
         interval_s = holder.interval_s if holder else self._me.interval_s
         watched_s = max(WATCHED_INTERVALS * interval_s, interval_s + self._longest_commit_s)
-        logger.info("the table is held by %s; watching for %.0f s whether it lives", holder or "a run", watched_s)
+        logger.info("the table is held by %s; waiting %.0f s to see whether it is alive", holder or "a run", watched_s)
         deadline = time.monotonic() + watched_s
         while time.monotonic() < deadline:
             time.sleep(min(1.0, interval_s / 4))
@@ -155,8 +155,8 @@ class Fence:
                 holder = self._last_holder()
                 if holder and holder.is_released:
                     return now
-                raise HeldError(f"table {self._table.url!r} is held by {holder or 'a run'}, which lives; let it end")
-        logger.info("%s does not move: taking over", holder or "the holder")
+                raise HeldError(f"table {self._table.url!r} is held by {holder or 'a run'}, which is alive; let it end")
+        logger.info("%s shows no progress: taking over", holder or "the holder")
         return version
 
     @property

@@ -177,7 +177,7 @@ def test_a_second_run_beside_a_live_one_is_refused(pictures: Path, model: Path, 
     with fence.held(), Committer(table, fence, 0.3):
         code, _, err = run("infer", *arguments)
         assert code == 4
-        assert f"is held by run night (host {socket.gethostname()}, process {os.getpid()}), which lives" in err
+        assert f"is held by run night (host {socket.gethostname()}, process {os.getpid()}), which is alive" in err
         assert infer(*arguments, "--dry-run")["planned"] == 7
     assert infer(*arguments)["ok"] == 6
 

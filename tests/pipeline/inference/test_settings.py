@@ -11,7 +11,11 @@ CANARY = {"input": ("in",), "model": "new", "against": "old"}
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        (InferSettings, INFER | {"max_cost": 5}, "max_cost 5 can't be held without a price; give price_per_node_hour"),
+        (
+            InferSettings,
+            INFER | {"max_cost": 5},
+            "max_cost 5 can't be checked without a price; give price_per_node_hour",
+        ),
         (InferSettings, INFER | {"max_failed_share": 1.1}, "max_failed_share"),
         (DetectionSettings, {"min_detectors": 2}, "min_detectors 2 needs a num_detectors of as many or more"),
         (DetectionSettings, {"min_detectors": 3, "num_detectors": 2}, "min_detectors 3 needs"),

@@ -106,7 +106,7 @@ def test_a_holder_that_moves_is_named(table, monkeypatch):
 
     thread = threading.Thread(target=beat)
     thread.start()
-    with pytest.raises(HeldError, match=rf"held by run r1 \(host .*, process {os.getpid()}\), which lives"):
+    with pytest.raises(HeldError, match=rf"held by run r1 \(host .*, process {os.getpid()}\), which is alive"):
         another(table).hold()
     ended.set()
     thread.join()
