@@ -39,6 +39,7 @@ ADDRESS = cloup.option(
     "--date",
     "day",
     type=click.DateTime(["%Y-%m-%d"]),
+    metavar="YYYY-MM-DD",
     help="Date of the night; by default today, in the schedule's time zone.",
 )
 @cloup.option(
