@@ -58,7 +58,7 @@ def list_inputs(
         since, until: take only images modified from `since` on and before `until`, or at an unknown time.
 
     Returns:
-        The number of names that were skipped because their suffix is no image's.
+        The number of names that were skipped: those with another suffix, hidden files, files of a table, and what can't be used.
 
     Raises:
         SettingError: an input does not exist, may not be read, is no manifest, or all of them are empty.
@@ -75,7 +75,9 @@ def list_inputs(
             except (OSError, pa.ArrowException, ValueError) as error:
                 raise SettingError(f"input {given!r} can't be listed: {reason(error)}") from error
     if not num_listed:
-        skipped = f"; {num_skipped} files with other suffixes are there (--all-files takes them)" if num_skipped else ""
+        skipped = (
+            f"; {num_skipped} other files are there (--all-files takes those with any suffix)" if num_skipped else ""
+        )
         raise SettingError(f"input {', '.join(map(repr, inputs))}: no images{skipped}")
     if len(inputs) > 1 or any(map(is_manifest, inputs)):
         _drop_repeated(path)

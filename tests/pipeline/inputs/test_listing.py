@@ -97,7 +97,7 @@ def test_inputs_that_give_nothing(tmp_path, listed):
         listed(tmp_path / "nowhere")
     with pytest.raises(SettingError, match=r"empty': no images$"):
         listed(tmp_path / "empty")
-    with pytest.raises(SettingError, match=r"no images; 2 files with other suffixes are there \(--all-files"):
+    with pytest.raises(SettingError, match=r"no images; 2 other files are there \(--all-files"):
         listed(tmp_path / "texts")
     with pytest.raises(SettingError, match="no images"):
         listed(tmp_path / "texts/*.jpg")
