@@ -50,5 +50,7 @@ def test_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_told() -> None:
     history = TrainingHistory(1, [Started(0, 2, "cpu", False), Started(5, 1, "cpu", False)])
-    told = provenance.provenance(ClusterTraining(seed=3), history, 12.4)
+    settings = ClusterTraining(seed=3, mlflow="http://me:secret@host:5000")
+    told = provenance.provenance(settings, history, 12.4)
+    assert told["settings"]["mlflow"] == "http://host:5000"
     assert (told["settings"]["seed"], told["num_workers"], told["devices"], told["seconds"]) == (3, [1, 2], ["cpu"], 12)
