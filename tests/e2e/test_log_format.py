@@ -31,7 +31,7 @@ def test_each_line_of_a_run_is_an_object_with_its_id(model: Path, tmp_path: Path
 @pytest.mark.parametrize("variables", [{}, AS_JSON], ids=["text", "json"])
 def test_an_error_has_no_secrets(variables: dict[str, str]) -> None:
     code, out, err = run("runs", "--table", SIGNED, environment=variables)
-    assert (code, out, "http://127.0.0.1:1/photos" in err) == (1, "", True), err  # nothing answers there
+    assert (code, out, "http://127.0.0.1:1/photos" in err) == (2, "", True), err  # no place for a table
     assert "hidden" not in err
     if variables:
         (line,) = (json.loads(line) for line in err.splitlines())
