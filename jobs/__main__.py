@@ -18,11 +18,11 @@ logger = logging.getLogger("jobs")
 
 
 START = """\
-ssd-batch detects objects in the images of a folder or bucket, into a table that
-you query with SQL. See it work, on pictures that it draws:
+ssd-batch detects objects in images, and stores them in a table that you query
+with SQL. See it work, on pictures that it draws:
   ssd-batch demo
-Your own images, and the new ones with the same command again:
-  ssd-batch infer --input photos --table found --model jobs/demo/model
+Your images, with a model of yours (ssd-batch train, ssd-batch model import):
+  ssd-batch infer --input photos --table found --model models/mine
 What was found:
   ssd-batch query --table found "SELECT label, score, uri FROM detections"
 

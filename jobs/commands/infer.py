@@ -51,9 +51,12 @@ def describe(summary: "Summary") -> str:
         from jobs.text.runs import describe_dry_run
 
         return describe_dry_run(summary)
+    by_day = getattr(summary, "days", {})
+    if any(isinstance(of_day, DryRunSummary) for of_day in by_day.values()):
+        return "\n".join(f"{day}: {describe(of_day)}" for day, of_day in by_day.items())
     days = "".join(
         f"{day}: {of_day.planned:,} planned, {of_day.ok:,} ok, {of_day.failed:,} failed, {of_day.already_done:,} done before\n"
-        for day, of_day in getattr(summary, "days", {}).items()
+        for day, of_day in by_day.items()
     )
     return days + (
         f"run {summary.run_id}: {summary.ok:,} ok, {summary.failed:,} failed, {summary.already_done:,} done before, of "

@@ -13,13 +13,15 @@ from pipeline.inference.settings import InferSettings
 
 
 @command("exporter --table tables/photos", "exporter --spec jobs/nightly.yaml --host 0.0.0.0 --port 9464")
-@cloup.option("--table", "tables", multiple=True, metavar="PATH_OR_URL", help="Table of results; may be repeated.")
+@cloup.option(
+    "--table", "tables", multiple=True, metavar="PATH_OR_URL", help="Table of results. May be given several times."
+)
 @cloup.option(
     "--spec",
     "specs",
     multiple=True,
     type=SPEC_FILE,
-    help="Spec of a job, for its table and its job.alerts; may be repeated.",
+    help="Spec of a job, for its table and its job.alerts. May be given several times.",
 )
 @cloup.option(
     "--port", type=click.IntRange(0, 65_535), default=9464, show_default=True, help="Port; 0 takes a free one."

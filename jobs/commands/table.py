@@ -116,7 +116,7 @@ def show_run(run_id: str, table: str, as_json: bool) -> None:
 @spec_options(MaintainSettings)
 @json_option
 def maintain(spec: Path | None, as_json: bool, **flags: Any) -> None:
-    """Compact a table, and delete what is asked or no longer needed. Only a deletion of rows needs the table to itself."""
+    """Compact a table, and delete what is asked or no longer needed. Only a deletion or a repair needs the table to itself."""
     from pipeline.table.maintain import maintain as run
 
     settings = load_settings(MaintainSettings, spec, flags)

@@ -32,6 +32,7 @@ Command = Callable[..., Any]
 
 SPEC_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 """The type of a flag that names a spec."""
+SEVERAL = "May be given several times."
 METAVARS = {str: "TEXT", int: "INTEGER", float: "NUMBER", date: "YYYY-MM-DD", datetime: "TIME"}
 """The words for types of values in a command's help."""
 
@@ -99,12 +100,14 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
     flag = name.replace("_", "-")
     kind = field.annotation
     help_text = field.description or ""
-    if field.default not in (PydanticUndefined, None, False, ()):
+    is_flag, is_many = kind is bool, get_origin(kind) in (tuple, dict)
+    if is_many and SEVERAL not in help_text:
+        help_text += f" {SEVERAL}"
+    if field.default not in (PydanticUndefined, None, False, ()) or (kind is int and field.default == 0):
         default = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
         help_text += f"  [default: {default}]"
     if field.is_required():
         help_text += "  [required]"
-    is_flag, is_many = kind is bool, get_origin(kind) in (tuple, dict)
     declaration = f"--{flag}/--no-{flag}" if is_flag else f"--{flag}"
     return cloup.option(
         declaration,

@@ -24,7 +24,7 @@ class DeletionSettings(Frozen):
     """Delete all rows of this image, of all its versions and models. Remove the image from the input first, or it is
     detected again. May be given several times."""
     delete_uris: Place | None = None
-    """Delete all rows of the images in this manifest: .parquet, .csv or .jsonl with a column uri."""
+    """Delete all rows of the images in this list, of any kind that infer takes as input."""
     delete_before: Annotated[date, AfterValidator(_not_after_today)] | None = None
     """Delete the rows and the records of runs with a run_date before this date."""
     erase: bool = False
