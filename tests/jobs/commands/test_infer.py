@@ -16,6 +16,6 @@ def test_a_backfill_has_a_line_per_day():
 
 def test_a_dry_run_of_days_says_of_each_what_it_would_take():
     text = describe(BackfillSummary(**asdict(DONE), days={"2026-01-01": WOULD, "2026-01-02": WOULD}))
-    assert [line[:43] for line in text.splitlines()] == [
+    assert [line[:44] for line in text.splitlines()] == [
         f"2026-01-0{day}: a run would do 2 images, 20 byte" for day in (1, 2)
     ]
