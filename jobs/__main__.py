@@ -72,6 +72,7 @@ def cli(context: click.Context, log_format: LogFormat) -> None:
     use(log_format)
     if context.invoked_subcommand is None:
         click.echo(START)
+        context.exit(2)  # as any other usage that names no command
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def _command(command: click.Command, context: click.Context, path: str) -> Itera
         param
         for param in command.get_params(context)
         if isinstance(param, click.Option)
-        and param.name != "help"  # which all have
+        and "--help" not in param.opts  # which all have
         and not any(param in options for _, options in groups)
     ]
     for title, options in [*groups, ("Other flags", ungrouped)]:
@@ -75,7 +75,7 @@ def _row(option: click.Parameter, context: click.Context) -> str:
     if record is None:
         return ""
     flag, text = (" ".join(part.split()).replace("|", "\\|") for part in record)
-    return f"| `{flag}` | {text} |".replace("\\|", "\\|")
+    return f"| `{flag}` | {text} |"
 
 
 if __name__ == "__main__":

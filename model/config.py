@@ -152,7 +152,7 @@ class TrainingSettings(Frozen):
     """The recipe of a training."""
 
     heading: ClassVar[str] = "Recipe"
-    """The title of its flags in a command\'s help."""
+    """The title of its flags in a command's help."""
 
     num_steps: Annotated[int, Field(ge=1)] = 1500
     """Number of optimizer steps."""

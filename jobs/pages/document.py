@@ -2,7 +2,9 @@
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 
 import numpy as np
@@ -51,10 +53,16 @@ def write_page(url: str, page: str, setting: str) -> None:
     """Write a page to a path or URL.
 
     Raises:
-        SettingError: it can't be written. The error names `setting`, the setting that gave the path or URL.
+        SettingError: it can't be written. `setting` is the name of the setting with the place.
     """
-    try:
+    with _explained(url, setting):
         store.write(absolute(url), page.encode())
+
+
+@contextmanager
+def _explained(url: str, setting: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise SettingError(f"{setting} {url!r} can't be written: {reason(error)}") from error
 
@@ -82,9 +90,12 @@ def page_at(url: str | None, setting: str) -> Page:
     Raises:
         SettingError: it can't be written.
     """
-    page = Page(url, setting)
-    page.write(lambda: "The command that writes this page has not ended.")
-    return page
+    if url:  # a file beside it: the page that is there may be worth keeping, should the command fail
+        probe = f"{absolute(url)}.{uuid.uuid4().hex}"
+        with _explained(url, setting):
+            store.write(probe, b"")
+            store.delete(probe)
+    return Page(url, setting)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], are_numbers: bool = True) -> str:

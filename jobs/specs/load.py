@@ -103,7 +103,7 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
     is_flag, is_many = kind is bool, get_origin(kind) in (tuple, dict)
     if is_many and SEVERAL not in help_text:
         help_text += f" {SEVERAL}"
-    if field.default not in (PydanticUndefined, None, False, ()) or (kind is int and field.default == 0):
+    if field.default not in (PydanticUndefined, None, False, ()) or (kind in (int, float) and field.default == 0):
         default = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
         help_text += f"  [default: {default}]"
     if field.is_required():

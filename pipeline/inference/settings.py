@@ -99,7 +99,7 @@ class LimitSettings(Frozen):
     """Plan without detecting, and estimate hours and cost from the speed of the table's last run."""
 
 
-class InferSettings(InputSettings, SelectionSettings, FailureSettings, LimitSettings):
+class InferSettings(InputSettings, LimitSettings, FailureSettings, SelectionSettings):
     """The settings of a run."""
 
     heading: ClassVar[str] = "Model and table"

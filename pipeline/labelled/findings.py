@@ -95,11 +95,11 @@ def flawed_boxes(images: Sequence[LabelledImage], flaw: Flaw) -> Iterator[Mark]:
 def duplicate_boxes(images: Sequence[LabelledImage]) -> Iterator[Mark]:
     """Yield marks of the boxes that are equal to an earlier box of their image, with the same class."""
     for image in images:
-        fact: set[tuple[object, ...]] = set()
+        earlier: set[tuple[object, ...]] = set()
         repeated = []
         for name, box in zip(image.class_names, image.boxes_xyxy.tolist(), strict=True):
-            repeated.append((name, *box) in fact)
-            fact.add((name, *box))
+            repeated.append((name, *box) in earlier)
+            earlier.add((name, *box))
         yield from some(image, np.array(repeated, dtype=np.bool_))
 
 

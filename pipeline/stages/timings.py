@@ -1,11 +1,13 @@
 """The measurements of images. Processes that work on images take them, the driver sums them, and the table does not hold them."""
 
 import time
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.table.run_records import RunRecord
+if TYPE_CHECKING:  # which brings deltalake, and the processes that work on images import this module
+    from pipeline.table.run_records import RunRecord
 
 READ_METERS = pa.schema(
     [(".fetch_s", pa.float64()), (".decode_s", pa.float64()), (".bytes_read", pa.int64()), (".num_retries", pa.int32())]
@@ -55,7 +57,7 @@ class Meters:
         self._first = self._first or (self._last_s, self._num_images, self._totals["detect_s"])
         return rows.drop_columns(METERS.names)
 
-    def record(self, record: RunRecord) -> None:
+    def record(self, record: "RunRecord") -> None:
         """Put the sums and rates into a run's record.
 
         Rates are measured from the first results on, and do not count these, because work on them began earlier. Rates are null if no

@@ -107,7 +107,7 @@ class Feed:
         num_rows, block_rows = (end_step - first_step) * share.size, max(1, MAX_BLOCK_ROWS // share.size) * share.size
         rows = [range(start, min(start + block_rows, num_rows)) for start in range(0, num_rows, block_rows)]
         # Tables, because ray.data.range would be a stage of its own, for which half of the cores are kept.
-        numbers = ray.data.from_arrow([pa.table({"row": segment}) for segment in rows])
+        numbers = ray.data.from_arrow([pa.table({"row": block}) for block in rows])
         prepare = partial(self._prepare, first_step=first_step, share=share)
         prepared = numbers.map_batches(prepare, batch_size=None, batch_format="pyarrow", num_cpus=PREPARE_CPUS)
         blocks: list[ray.ObjectRef[pa.Table]] = prepared.to_arrow_refs()
@@ -134,6 +134,5 @@ def to_tensors(table: pa.Table, image_size_px: int) -> tuple[Tensor, Targets]:
     pixels = np.stack([np.frombuffer(value.as_buffer(), np.uint8) for value in table["pixels"]])
     images = torch.from_numpy(pixels).view(-1, image_size_px, image_size_px, 3).permute(0, 3, 1, 2)
     boxes = [torch.tensor(flat, dtype=torch.float32).view(-1, 4) for flat in table["boxes_xyxy"].to_pylist()]
-    return images, pad_targets(
-        boxes, [torch.tensor(segment, dtype=torch.int64) for segment in table["labels"].to_pylist()]
-    )
+    labels = [torch.tensor(of_image, dtype=torch.int64) for of_image in table["labels"].to_pylist()]
+    return images, pad_targets(boxes, labels)

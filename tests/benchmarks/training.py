@@ -59,7 +59,7 @@ NUM_BARE = 60
 
 
 class Watched(TrainingProgress):
-    """When each step was listen of."""
+    """The times at which the steps were reported."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)

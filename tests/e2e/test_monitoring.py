@@ -20,7 +20,7 @@ import pytest
 from jobs.exporter import GAUGES
 from pipeline.stages.prometheus import METRICS
 from pipeline.table.delta import ResultTable
-from pipeline.table.run_records import recorded
+from pipeline.table.run_records import RunRecord, recorded
 from tests.chaos.places import SLOWLY
 from tests.chaos.processes import kill_tree
 from tests.chaos.ray_nodes import RayNodes
@@ -163,8 +163,8 @@ def earlier_nights(table: ResultTable) -> None:
     for night, images_per_s in enumerate((50.0, 50.0, 50.0, 20.0), start=1):
         begun = datetime.now(UTC) - timedelta(days=5 - night)
         times = {"started_at": begun, "stream_s": 100.0, "stream_images_per_s": images_per_s, "outcome": "running"}
-        with recorded(table, run_id=f"night-{night}", **times) as record:
-            record |= {"planned": 5000, "ok": 5000, "failed": 0}
+        with recorded(table, RunRecord(run_id=f"night-{night}", **times)) as record:
+            record.planned, record.ok, record.failed = 5000, 5000, 0
 
 
 def pictures(folder: Path) -> Path:

@@ -88,3 +88,12 @@ def test_the_page_of_images_that_can_not_be_shown(labelled, data, tmp_path):
     assert "The errors below would spoil a training." in page
     assert "of no known image format" in page
     assert "<img" not in page
+
+
+def test_a_page_stays_where_the_check_fails(data, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("of last night")
+    with pytest.raises(SettingError, match="no data has the split"):
+        check(DataCheckSettings(data=(data,), split=("none",), output=str(page)))
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["page.html"]
+    assert page.read_text() == "of last night"

@@ -167,6 +167,15 @@ def test_how_many_start() -> None:
 
 
 @slow
+def test_processes_that_work_on_images_do_not_import_the_table() -> None:
+    program = (
+        "import sys, pipeline.stages.preload; print([name for name in ('deltalake', 'duckdb') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"
+
+
+@slow
 def test_a_run_on_processes_of_this_machine_imports_neither_ray_nor_torch_here(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom pipeline.inference.run import infer\nfrom pipeline.inference.settings import InferSettings\n"
