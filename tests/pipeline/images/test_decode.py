@@ -521,8 +521,16 @@ def test_megabytes_of_text_do_not_make_a_png_worse():
 @pytest.mark.parametrize("kind", [b"tEXt", b"iTXt", b"zTXt", b"tIME", b"iCCP", b"prVt"])
 def test_the_checksum_of_what_is_not_shown_does_not_matter(kind):
     header = encode(scene(), "PNG")[:33]
-    broken = png_chunk(kind, b"Comment\0text")[:-4] + b"\0\0\0\0"
+    content = b"name\0\0" + zlib.compress(b"profile") if kind == b"iCCP" else b"Comment\0text"
+    broken = png_chunk(kind, content)[:-4] + b"\0\0\0\0"
     assert_shows(header + broken + encode(scene(), "PNG")[33:], scene())
+
+
+def test_a_profile_that_is_compressed_in_an_unknown_way_is_an_error():
+    header = encode(scene(), "PNG")[:33]
+    for broken in (png_chunk(b"iCCP", b"name\0\1"), png_chunk(b"iCCP", b"name\0\1")[:-4] + b"\0\0\0\0"):
+        with pytest.raises(DecodeError, match="no known image format"):
+            decode(header + broken + encode(scene(), "PNG")[33:])
 
 
 def test_the_checksum_of_pixels_does_matter():
