@@ -1,6 +1,8 @@
 """Stop at a signal: finished results are committed first, then the run ends, whatever it waits for."""
 
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -8,6 +10,8 @@ from types import FrameType
 from pipeline.errors import StoppedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AGAIN_S = 0.1
+"""The seconds after which a signal whose exception was swallowed is sent again."""
 _listeners: list[Callable[[], None]] = []
 
 
@@ -29,6 +33,7 @@ def stoppable() -> Iterator[None]:
         StoppedError: a signal came; it is raised at the end, instead of any error that followed from the signal.
     """
     caught: list[int] = []
+    timers: list[threading.Timer] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         caught.append(number)
@@ -36,6 +41,16 @@ def stoppable() -> Iterator[None]:
             listen()
         raise Interrupted(signal.Signals(number).name)
 
+    def raise_again(ignored: "sys.UnraisableHookArgs") -> None:
+        if issubclass(ignored.exc_type, Interrupted) and caught:  # a destructor or a callback has swallowed it
+            again = threading.Timer(AGAIN_S, signal.pthread_kill, (threading.main_thread().ident, caught[-1]))
+            again.daemon = True
+            again.start()
+            timers.append(again)
+        else:
+            hook(ignored)
+
+    hook, sys.unraisablehook = sys.unraisablehook, raise_again
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         yield
@@ -44,8 +59,11 @@ def stoppable() -> Iterator[None]:
             raise
         raise StoppedError(caught[0]) from error
     finally:
+        for timer in timers:
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = hook
 
 
 @contextmanager

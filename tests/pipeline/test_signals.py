@@ -98,3 +98,27 @@ def test_a_signal_amid_source_text_has_its_exit_code(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), str(tmp_path)])}
     ended = subprocess.run([sys.executable, "-m", "amid"], env=environment, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (143, "")
+
+
+IN_A_DESTRUCTOR = """
+import signal, sys, time
+from pipeline.errors import StoppedError
+from pipeline.signals import stoppable
+class Stopped:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0)
+try:
+    with stoppable():
+        Stopped()
+        time.sleep(60)
+except StoppedError as error:
+    sys.exit(error.exit_code)
+"""
+
+
+def test_a_signal_in_a_destructor_is_not_lost():
+    """Python prints what a destructor raises, and goes on."""
+    command = [sys.executable, "-c", IN_A_DESTRUCTOR]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert (ended.returncode, ended.stderr) == (143, "")
