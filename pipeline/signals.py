@@ -18,8 +18,8 @@ _listeners: list[Callable[[], None]] = []
 class Interrupted(KeyboardInterrupt):
     """A signal, as the exception that Ray's core passes on unchanged.
 
-    It is a class of its own because of `python -m`: once a plain KeyboardInterrupt has left an `exec` of source text, which dataclasses
-    run when they are imported, that ends the process by SIGINT, whatever exit code is asked for.
+    It is a class of its own because of `python -m`. Dataclasses run an `exec` of source text when they are imported. Once a plain
+    KeyboardInterrupt has left such an `exec`, `python -m` ends by SIGINT, whatever exit code is asked for.
     """
 
 

@@ -3,6 +3,7 @@
 import io
 import struct
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -165,10 +166,8 @@ def _pixels(picture: ImageFile, data: bytes) -> Tensor:
         if data.find(END_OF_IMAGE, picture.fp.tell()) < 0:
             raise EOFError("the mark of its end is missing")
         if picture.mode in ("RGB", "L"):
-            try:
+            with suppress(RuntimeError):  # Pillow has the last word, and the better error message.
                 return _decode_with_torchvision(data)
-            except RuntimeError:
-                pass  # Pillow has the last word, and the better error message.
     if picture.format == "PNG":  # Pillow itself passes over the checksums of pixels.
         Image.open(io.BytesIO(data), formats=["PNG"]).verify()
     return torch.from_numpy(_decode_with_pillow(picture)).permute(2, 0, 1)

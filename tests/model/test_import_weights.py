@@ -1,19 +1,9 @@
 """Files with the names and shapes of torchvision's and ssd.pytorch's, made here, become packages that say the same."""
 
-import argparse
-import io
 import math
-import os
-import pickle
-import subprocess
-from collections import OrderedDict
-from pathlib import PurePosixPath
-from typing import ClassVar
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import save
 from torch import Tensor
 from torchvision.models import vgg16
 from torchvision.models.detection import ssd300_vgg16
@@ -27,7 +17,7 @@ from model.package import ModelPackage
 from model.package_files import PackageError
 from model.preprocess import normalise
 from model.ssd import adapted_trunk
-from model.weights_file import WeightsError, read_weights
+from model.weights_file import WeightsError
 
 Weights = dict[str, Tensor]
 THREE = ("disc", "square", "star")
@@ -89,12 +79,6 @@ def vgg_features() -> Weights:
     return {f"features.{name}": 0.05 * torch.randn(t.shape) for name, t in network.state_dict().items()}
 
 
-def saved(content: object, zipped: bool = True) -> bytes:
-    file = io.BytesIO()
-    torch.save(content, file, _use_new_zipfile_serialization=zipped)
-    return file.getvalue()
-
-
 def assert_same_heads(package: ModelPackage, ssd: ReferenceSSD) -> None:
     images = torch.randint(0, 256, (1, 3, 300, 300), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     inputs = normalise(images, package.record.preprocessing, torch.float32)
@@ -105,82 +89,6 @@ def assert_same_heads(package: ModelPackage, ssd: ReferenceSSD) -> None:
     assert logits.std() > 0.1
     torch.testing.assert_close(offsets, heads["bbox_regression"], atol=1e-4, rtol=0)
     torch.testing.assert_close(logits, heads["cls_logits"], atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_of_tensors(zipped):
-    """ssd.pytorch's files are older than torch's zip files."""
-    tensors = read_weights(saved(OrderedDict(a=torch.ones(2, 3), b=torch.zeros(1)), zipped))
-    assert list(tensors) == ["a", "b"]
-    assert torch.equal(tensors["a"], torch.ones(2, 3))
-
-
-class Marks:
-    """Leaves a mark where its code is run."""
-
-    are_made: ClassVar[list[object]] = []
-
-    def __init__(self, *args: object) -> None:
-        self.are_made.append(args)
-
-    def __reduce__(self):
-        return Marks, ("made",)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("entry", ["state_dict", "model_state_dict", "model", "net"])
-def test_an_entry_of_a_checkpoint_beside_objects_whose_code_is_not_run(zipped, entry, monkeypatch):
-    content = {
-        "epoch": 3,
-        "optimizer": {"state": {0: {"momentum_buffer": torch.ones(1)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
-        "args": argparse.Namespace(lr=0.1, path=PurePosixPath("/x")),
-        "best": np.float64(0.5),
-        entry: OrderedDict(a=torch.ones(2)),
-        "mark": Marks(),
-    }
-    data = saved(content, zipped)
-    monkeypatch.setattr(Marks, "are_made", [])
-    tensors = read_weights(data)
-    assert (list(tensors), tensors["a"].tolist(), Marks.are_made) == (["a"], [1, 1], [])
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_of_objects_alone_is_refused(zipped):
-    for content in ({"args": argparse.Namespace(lr=0.1)}, Marks(), {"a": torch.ones(1), "mark": Marks()}):
-        with pytest.raises(WeightsError, match=r"it holds Python objects \(\S+\).* would run code"):
-            read_weights(saved(content, zipped))
-
-
-class Runs:
-    """What a hostile file does."""
-
-    def __init__(self, function, argument: str) -> None:
-        self._function, self._argument = function, argument
-
-    def __reduce__(self):
-        return self._function, (self._argument,)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("function", [os.system, eval, exec, getattr, subprocess.check_output])
-def test_nothing_that_a_file_would_do_is_done(function, zipped, tmp_path):
-    """What every Python has is refused by name; another's function is one more object that is passed over."""
-    data = saved({"model": {"a": torch.ones(1)}, "x": Runs(function, f"touch {tmp_path}/done")}, zipped)
-    if function is subprocess.check_output:
-        assert list(read_weights(data)) == ["a"]
-    else:
-        with pytest.raises(WeightsError, match="would run code"):
-            read_weights(data)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_safetensors():
-    tensors = {"a": torch.ones(2, 3), "b": torch.zeros(1)}
-    assert {name: t.tolist() for name, t in read_weights(save(tensors)).items()} == {
-        n: t.tolist() for n, t in tensors.items()
-    }
-    with pytest.raises(WeightsError, match="safetensors file that is damaged or cut short"):
-        read_weights(save(tensors)[:-3])
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "model.", "ssd.net."])
@@ -197,38 +105,6 @@ def test_ssd_pytorchs_default_boxes_are_passed_over(small_ssd):
         import_weights(theirs | {"priors": torch.ones(8732, 4)}, "x", THREE).digest
         == import_weights(theirs, "x", THREE).digest
     )
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"no weights\n",
-        b"<html>404</html>",
-        b"PK\x03\x04",
-        pickle.dumps({"a": 1}),
-        saved({"a": torch.ones(999)})[:-2000],
-        saved({"a": torch.ones(999)}, zipped=False)[:-2000],
-    ],
-)
-def test_files_that_are_no_weights(data):
-    with pytest.raises(WeightsError, match=r"no file of weights that torch\.save wrote"):
-        read_weights(data)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ([torch.ones(1)], "it holds a list"),
-        (torch.ones(1), "it holds a Tensor"),
-        ({}, "it holds nothing"),
-        ({"head": {"a": torch.ones(1)}, "epoch": 3}, "it holds head, epoch, not tensors by name"),
-        ({"model": {"a": 1}, "epoch": 3}, "it holds model, epoch, not tensors by name"),
-    ],
-)
-def test_files_of_something_else(content, message):
-    with pytest.raises(WeightsError, match=message):
-        read_weights(saved(content))
 
 
 def test_torchvisions_ssd_with_cocos_classes():
@@ -257,7 +133,7 @@ def test_torchvisions_heads(voc_ssd):
 
 
 def test_ssd_pytorchs_heads_boxes_and_thresholds(voc_ssd):
-    package = import_weights(read_weights(saved(as_ssd_pytorch(voc_ssd.state_dict()), zipped=False)), "voc")
+    package = import_weights(as_ssd_pytorch(voc_ssd.state_dict()), "voc")
     assert_same_heads(package, voc_ssd)
     record = package.record
     assert record.architecture == Architecture(scales=(0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05), clip_centres=True)

@@ -1,29 +1,17 @@
 """What is submitted, without a cluster."""
 
-import json
-import os
-import random
 import shlex
-import threading
-import zipfile
 from datetime import date, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-import ray
 from click.testing import CliRunner
-from ray.job_submission import JobDetails, JobStatus, JobType
 
 from jobs.__main__ import cli
-from jobs.demo import PACKAGE
 from jobs.specs.load import check_settings, given, kind_of, load_settings, read_spec
 from jobs.specs.settings import SPEC_KINDS, JobSettings
-from jobs.submit.environment import pack
-from jobs.submit.server import Ended, JobServer, Log, is_final
 from jobs.submit.submission import Submission, load_submission, night_of
 from pipeline.errors import SettingError
 from pipeline.inference.settings import InferSettings
@@ -168,81 +156,6 @@ def test_what_a_cluster_could_not_use_is_refused(text: str, message: str, job: A
         job(text)
 
 
-def test_the_package_has_the_code_and_no_more(tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    code = [
-        "jobs/__main__.py",
-        "jobs/demo/model/model.json",
-        "jobs/nightly.yaml",
-        "model/ssd.py",
-        "pipeline/stages/local.py",
-    ]
-    others = [
-        ".env", "id_rsa", ".aws/credentials", "credentials.json", "kubeconfig", "jobs/credentials.json", "pipeline/.env",
-        "data/big.bin", "notes.txt", ".git/config", "tests/test_a.py", "jobs/demo/out/a.jpg",
-    ]  # fmt: skip
-    for name in [*code, *others]:
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        (tree / name).write_text(name)
-    (tree / "model/key.py").symlink_to(tree / "id_rsa")
-    assert shipped(tree, tmp_path) == code
-    assert shipped(tree, tmp_path, excludes=("jobs/demo",)) == [name for name in code if "demo" not in name]
-
-
-def test_the_package_has_all_that_a_job_needs(tmp_path: Path) -> None:
-    tree = Path(__file__).parents[3]
-    names = set(shipped(tree, tmp_path))
-    assert {str(path.relative_to(tree)) for path in PACKAGE.iterdir()} < names
-    assert all(f"{module}.py" in names for module in ("jobs/__main__", "pipeline/stages/preload", "model/ssd"))
-    assert not [name for name in names if name.startswith((".", "tests", "demo-out"))]
-
-
-def shipped(tree: Path, folder: Path, **settings: Any) -> list[str]:
-    with TemporaryDirectory(dir=folder) as place:
-        package = pack(tree, JobSettings(**settings), Path(place))
-        return sorted(zipfile.ZipFile(package).namelist())
-
-
-def test_a_package_that_is_too_large_is_refused(tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    (tree / "jobs").mkdir(parents=True)
-    (tree / "jobs/__main__.py").touch()
-    (tree / "jobs/data.py").write_bytes(random.Random(0).randbytes(200_000))
-    with pytest.raises(
-        SettingError, match=r"^max_package_mib: .* is 0\.2 MiB zipped, more than 0\.1; .* jobs/data\.py"
-    ):
-        pack(tree, JobSettings(max_package_mib=0.1), tmp_path)
-
-
-def test_a_folder_without_the_code_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=r"^working_dir: .* is no working tree of ssd-batch"):
-        pack(tmp_path, JobSettings(), tmp_path)
-
-
-def test_a_log_that_is_followed_twice_is_shown_once() -> None:
-    shown: list[str] = []
-    log = Log(shown.append)
-    for start, text in (
-        (0, "one\n"),
-        (4, "two\n"),
-        (0, "one\ntwo\n"),
-        (0, "one\n"),
-        (4, "two\nthree\n"),
-        (8, "three\n"),
-    ):
-        log.show_from(start, text)
-    assert "".join(shown) == "one\ntwo\nthree\n"
-
-
-@pytest.mark.parametrize(
-    ("status", "exit_code", "final"),
-    [("SUCCEEDED", 0, True), ("STOPPED", 1, True), ("FAILED", 1, False), ("FAILED", 3, True), ("FAILED", -9, False)]
-    + [("FAILED", code, True) for code in (2, 4, 5)],
-)
-def test_what_is_tried_again(status: str, exit_code: int, final: bool) -> None:
-    assert is_final(Ended("a-1", status, exit_code)) == final
-
-
 def test_a_spec_is_checked(tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(INFER + "job: {schedule: 0 2 * * *, time_zone: Europe/Berlin}")
     result = CliRunner().invoke(cli, ["spec", "check", str(tmp_path / "spec.yaml")])
@@ -251,96 +164,6 @@ def test_a_spec_is_checked(tmp_path: Path) -> None:
     assert "T02:00:00+0" in result.output
 
 
-def test_nothing_answers(tmp_path: Path, free_port: Any) -> None:
-    (tmp_path / "spec.yaml").write_text(INFER)
-    result = CliRunner().invoke(
-        cli, ["submit", str(tmp_path / "spec.yaml"), "--address", f"http://127.0.0.1:{free_port()}"]
-    )
-    assert isinstance(result.exception, SettingError)
-    assert "no job server answers there" in str(result.exception)
-
-
 def test_settings_are_checked_once_more() -> None:
     with pytest.raises(SettingError, match=r"^max_attempts: .*greater than or equal to 1, not '0'$"):
         check_settings(JobSettings, {"max_attempts": "0"})
-
-
-class Server:
-    """Ray's job server, as far as it tells where it is."""
-
-    def __init__(self) -> None:
-        outer = self
-        self.was_asked = False
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.was_asked = True
-                content = json.dumps(
-                    {"version": "4", "ray_version": ray.__version__} if "version" in self.path else []
-                ).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-
-@pytest.mark.parametrize("variable", ["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"])
-@pytest.mark.parametrize("is_typed", [True, False])
-def test_what_was_typed_goes_before_the_environment(
-    variable: str, is_typed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray's own client goes by the environment, whatever it is told: a job for one cluster would start on the other."""
-    typed, other = Server(), Server()
-    monkeypatch.setenv(variable, other.address)
-    arguments = ["status", "--address", typed.address] if is_typed else ["status"]
-    result = CliRunner().invoke(cli, arguments)
-    goes_by_environment = not is_typed and variable == "RAY_API_SERVER_ADDRESS"
-    assert (typed.was_asked, other.was_asked) == (is_typed, goes_by_environment)
-    assert (result.exit_code == 0) == (is_typed or goes_by_environment)
-    assert os.environ[variable] == other.address
-    for server in (typed, other):
-        server.http.shutdown()
-        server.http.server_close()
-
-
-@pytest.mark.parametrize(
-    ("text", "flags", "expected"),
-    [
-        (INFER, [], "http://env:1"),
-        (INFER + "job: {address: 'http://spec:1'}\n", [], "http://spec:1"),
-        (INFER + "job: {address: 'http://spec:1'}\n", ["--address", "http://flag:1"], "http://flag:1"),
-    ],
-)
-def test_where_a_job_is_submitted(
-    text: str, flags: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-
-    def server(address: str) -> None:
-        asked.append(address)
-        raise SettingError("far enough")
-
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://env:1")
-    monkeypatch.setattr("jobs.submit.server.JobServer", server)
-    (tmp_path / "spec.yaml").write_text(text)
-    CliRunner().invoke(cli, ["submit", str(tmp_path / "spec.yaml"), *flags])
-    assert asked == [expected]
-
-
-def test_a_cluster_without_python_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    details = JobDetails(
-        type=JobType.SUBMISSION, submission_id="night-1", status=JobStatus.FAILED, driver_exit_code=127, entrypoint="python",
-    )  # fmt: skip
-    server = JobServer.__new__(JobServer)
-    monkeypatch.setattr(server, "_patiently", lambda _: details)
-    monkeypatch.setattr(server, "logs", lambda _: "sh: 1: python: not found\n")
-    with pytest.raises(SettingError, match="night-1: the head node has no python on its PATH"):
-        server.follow("night-1", lambda _: None)

@@ -1,0 +1,133 @@
+"""Ray's job server, and which one is asked."""
+
+import json
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from click.testing import CliRunner
+from ray.job_submission import JobDetails, JobStatus, JobType
+
+from jobs.__main__ import cli
+from jobs.submit.server import Ended, JobServer, Log, is_final
+from pipeline.errors import SettingError
+
+INFER = "kind: infer\ninput: [s3://bucket/a b, /photos]\ntable: s3://bucket/table\nmodel: s3://bucket/model\n"
+
+
+def test_a_log_that_is_followed_twice_is_shown_once() -> None:
+    shown: list[str] = []
+    log = Log(shown.append)
+    for start, text in (
+        (0, "one\n"),
+        (4, "two\n"),
+        (0, "one\ntwo\n"),
+        (0, "one\n"),
+        (4, "two\nthree\n"),
+        (8, "three\n"),
+    ):
+        log.show_from(start, text)
+    assert "".join(shown) == "one\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_code", "final"),
+    [("SUCCEEDED", 0, True), ("STOPPED", 1, True), ("FAILED", 1, False), ("FAILED", 3, True), ("FAILED", -9, False)]
+    + [("FAILED", code, True) for code in (2, 4, 5)],
+)
+def test_what_is_tried_again(status: str, exit_code: int, final: bool) -> None:
+    assert is_final(Ended("a-1", status, exit_code)) == final
+
+
+def test_nothing_answers(tmp_path: Path, free_port: Any) -> None:
+    (tmp_path / "spec.yaml").write_text(INFER)
+    result = CliRunner().invoke(
+        cli, ["submit", str(tmp_path / "spec.yaml"), "--address", f"http://127.0.0.1:{free_port()}"]
+    )
+    assert isinstance(result.exception, SettingError)
+    assert "no job server answers there" in str(result.exception)
+
+
+class Server:
+    """Ray's job server, as far as it tells where it is."""
+
+    def __init__(self) -> None:
+        outer = self
+        self.was_asked = False
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.was_asked = True
+                content = json.dumps(
+                    {"version": "4", "ray_version": ray.__version__} if "version" in self.path else []
+                ).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+@pytest.mark.parametrize("variable", ["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"])
+@pytest.mark.parametrize("is_typed", [True, False])
+def test_what_was_typed_goes_before_the_environment(
+    variable: str, is_typed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own client goes by the environment, whatever it is told: a job for one cluster would start on the other."""
+    typed, other = Server(), Server()
+    monkeypatch.setenv(variable, other.address)
+    arguments = ["status", "--address", typed.address] if is_typed else ["status"]
+    result = CliRunner().invoke(cli, arguments)
+    goes_by_environment = not is_typed and variable == "RAY_API_SERVER_ADDRESS"
+    assert (typed.was_asked, other.was_asked) == (is_typed, goes_by_environment)
+    assert (result.exit_code == 0) == (is_typed or goes_by_environment)
+    assert os.environ[variable] == other.address
+    for server in (typed, other):
+        server.http.shutdown()
+        server.http.server_close()
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "expected"),
+    [
+        (INFER, [], "http://env:1"),
+        (INFER + "job: {address: 'http://spec:1'}\n", [], "http://spec:1"),
+        (INFER + "job: {address: 'http://spec:1'}\n", ["--address", "http://flag:1"], "http://flag:1"),
+    ],
+)
+def test_where_a_job_is_submitted(
+    text: str, flags: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def server(address: str) -> None:
+        asked.append(address)
+        raise SettingError("far enough")
+
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://env:1")
+    monkeypatch.setattr("jobs.submit.server.JobServer", server)
+    (tmp_path / "spec.yaml").write_text(text)
+    CliRunner().invoke(cli, ["submit", str(tmp_path / "spec.yaml"), *flags])
+    assert asked == [expected]
+
+
+def test_a_cluster_without_python_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    details = JobDetails(
+        type=JobType.SUBMISSION, submission_id="night-1", status=JobStatus.FAILED, driver_exit_code=127, entrypoint="python",
+    )  # fmt: skip
+    server = JobServer.__new__(JobServer)
+    monkeypatch.setattr(server, "_patiently", lambda _: details)
+    monkeypatch.setattr(server, "logs", lambda _: "sh: 1: python: not found\n")
+    with pytest.raises(SettingError, match="night-1: the head node has no python on its PATH"):
+        server.follow("night-1", lambda _: None)
