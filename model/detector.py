@@ -64,8 +64,7 @@ class Detector:
         offsets, logits = self._network(inputs)
         if not (offsets.isfinite().all() & logits.isfinite().all()):
             raise OutputError("the network's outputs are infinite or NaN")
-        found = postprocess(offsets, logits, self._default_boxes, sizes_px.to(self.device), self.record.thresholds)
-        return [Detections(d.boxes_xyxy.cpu(), d.scores.cpu(), d.labels.cpu()) for d in found]
+        return postprocess(offsets, logits, self._default_boxes, sizes_px.to(self.device), self.record.thresholds)
 
 
 def detect(detector: Detector, examples: Examples, index: int) -> tuple[Detections, Truth]:

@@ -1,6 +1,7 @@
 """The conversion of the heads' raw outputs to detections: thresholds, the best of each class, non-maximum suppression."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -8,6 +9,14 @@ from torch import Tensor
 from model.boxes import decode_boxes
 from model.config import Thresholds
 from model.torchvision_ops import nms
+
+MAX_TOGETHER = 1024
+"""The number of candidates that enter one suppression at first, which compares each with each.
+
+Images with few candidates share one. An image with more gets another with twice as many, if too few detections are left.
+"""
+ROUNDING = 1e-3
+"""The tolerance of the first look at logits, so that rounding loses no candidate."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,8 @@ def postprocess(
 ) -> list[Detections]:
     """Turn raw outputs into detections, as torchvision's SSD does, without a loop over classes.
 
+    Most default boxes are background. Probabilities and boxes are computed only where a class may pass `score_thresh`.
+
     Args:
         offsets: (B, A, 4), variance-scaled.
         logits: (B, A, C), class 0 is the background.
@@ -35,33 +46,86 @@ def postprocess(
         thresholds: see `Thresholds`.
 
     Returns:
-        One `Detections` per image, with boxes clipped to it.
+        One `Detections` per image, with boxes clipped to it, on the CPU.
     """
-    scores = logits.float().softmax(dim=-1)[..., 1:]
-    boxes = decode_boxes(offsets.float(), default_boxes).clamp(0, 1)
-    scales = torch.cat((sizes_px, sizes_px), dim=1)[:, None]
-    per_image = zip(boxes, boxes * scales, scores, strict=True)
-    return [_select(unit, pixels, image_scores, thresholds) for unit, pixels, image_scores in per_image]
+    num_images = len(logits)
+    image, box = _may_pass(logits, thresholds.score_thresh).nonzero(as_tuple=True)
+    if num_images > 1 and len(image) > MAX_TOGETHER:
+        half = num_images // 2
+        first = postprocess(offsets[:half], logits[:half], default_boxes, sizes_px[:half], thresholds)
+        return first + postprocess(offsets[half:], logits[half:], default_boxes, sizes_px[half:], thresholds)
+    unit_boxes = decode_boxes(offsets[image, box].float(), default_boxes[box]).clamp(0, 1)
+    scores = logits[image, box].float().softmax(dim=-1)[:, 1:]
+    row, label = (scores > thresholds.score_thresh).nonzero(as_tuple=True)
+    candidates = Candidates(image, unit_boxes, row, label + 1, scores[row, label])
+    kept = candidates.at(_keep(candidates, num_images, thresholds))
+    image = kept.image[kept.row]
+    boxes_px = kept.unit_boxes[kept.row] * torch.cat((sizes_px, sizes_px), dim=1)[image]
+    counts = image.bincount(minlength=num_images).tolist()
+    columns = (column.cpu().split(counts) for column in (boxes_px, kept.score, kept.label))
+    return [Detections(*parts) for parts in zip(*columns, strict=True)]
 
 
-def _select(unit_boxes: Tensor, boxes_px: Tensor, scores: Tensor, thresholds: Thresholds) -> Detections:
-    """Return the detections of one image.
+def _may_pass(logits: Tensor, score_thresh: float) -> Tensor:
+    """Return where a class may score above the threshold: (B, A) bool. A score is below exp(logit - background's logit)."""
+    lead = logits[..., 1:].amax(dim=-1).float() - logits[..., 0].float()
+    return lead > math.log(score_thresh) - ROUNDING if score_thresh else torch.ones_like(lead, dtype=torch.bool)
 
-    Args:
-        unit_boxes: (A, 4), xyxy in [0, 1].
-        boxes_px: (A, 4), the same boxes in pixels.
-        scores: (A, C - 1), without the background.
-        thresholds: see `Thresholds`.
+
+@dataclass(frozen=True)
+class Candidates:
+    """Pairs of a box and a class that pass the threshold, of several images."""
+
+    image: Tensor
+    """(S,) int64, each box's image, as its place in the batch."""
+    unit_boxes: Tensor
+    """(S, 4) float32, xyxy in [0, 1]."""
+    row: Tensor
+    """(N,) int64, each candidate's box, as its place among the boxes."""
+    label: Tensor
+    """(N,) int64, from 1."""
+    score: Tensor
+    """(N,) float32."""
+
+    def at(self, index: Tensor) -> "Candidates":
+        """Return the candidates at these places."""
+        return replace(self, row=self.row[index], label=self.label[index], score=self.score[index])
+
+
+def _keep(candidates: Candidates, num_images: int, thresholds: Thresholds) -> Tensor:
+    """Return the places of the candidates that are detections, by image, best first.
+
+    A candidate is suppressed only by a better one. So worse ones need no look once each image has all that may be kept.
     """
-    box, label = (scores > thresholds.score_thresh).nonzero(as_tuple=True)
-    score = scores[box, label]
-    order = score.argsort(descending=True, stable=True)
-    order = order[_rank_in_group(label[order]) < thresholds.topk_candidates]
-    box, label, score = box[order], label[order], score[order]
-    # Each class is moved to a place of its own, so that one suppression is enough for all; float64 keeps the boxes exact.
-    apart = unit_boxes[box].double() + 2 * label[:, None]
-    keep = nms(apart, score.double(), thresholds.nms_thresh)[: thresholds.detections_per_img]
-    return Detections(boxes_px[box[keep]], score[keep], label[keep] + 1)
+    num_first = MAX_TOGETHER
+    while True:
+        first = _best(candidates.score, num_first)
+        kept = first[_suppress(candidates.at(first), thresholds)]
+        image = candidates.image[candidates.row[kept]]
+        counts = image.bincount(minlength=num_images)
+        if len(first) == len(candidates.score) or (counts >= thresholds.detections_per_img).all():
+            break
+        num_first *= 2
+    order = image.argsort(stable=True)
+    return kept[order[_rank_in_group(image[order]) < thresholds.detections_per_img]]
+
+
+def _best(score: Tensor, num: int) -> Tensor:
+    """Return the places of the best scores, best first: this many, and those that equal the last of them."""
+    if len(score) <= num:
+        return score.argsort(descending=True, stable=True)
+    (places,) = (score >= score.topk(num).values[-1]).nonzero(as_tuple=True)
+    return places[score[places].argsort(descending=True, stable=True)]
+
+
+def _suppress(candidates: Candidates, thresholds: Thresholds) -> Tensor:
+    """Return the places that non-maximum suppression keeps, of candidates in the order of their scores."""
+    num_labels = int(candidates.label.max()) + 1 if len(candidates.label) else 1
+    group = candidates.image[candidates.row] * num_labels + candidates.label
+    (places,) = (_rank_in_group(group) < thresholds.topk_candidates).nonzero(as_tuple=True)
+    # Each class of each image is moved to a place of its own, so that one suppression is enough; float64 keeps the boxes exact.
+    apart = candidates.unit_boxes[candidates.row[places]].double() + 2 * group[places][:, None]
+    return places[nms(apart, candidates.score[places].double(), thresholds.nms_thresh)]
 
 
 def _rank_in_group(group: Tensor) -> Tensor:

@@ -155,6 +155,30 @@ def test_postprocess_agrees_where_only_topk_candidates_cuts(reference):
     assert found.labels.bincount().max() <= 5
 
 
+def test_postprocess_agrees_where_most_candidates_are_suppressed(reference):
+    """The best 3,000 candidates are one object; ten others have lower scores than all of them."""
+    offsets = torch.zeros(1, 8732, 4)
+    logits = torch.zeros(1, 8732, NUM_CLASSES)
+    logits[..., 0] = 12.0
+    centre, size = torch.tensor([0.5, 0.5]), torch.tensor([0.4, 0.4])
+    same = slice(0, 3000)
+    boxes = DEFAULT_BOXES[same]
+    offsets[0, same] = torch.cat(((centre - boxes[:, :2]) / boxes[:, 2:] * 10, (size / boxes[:, 2:]).log() * 5), dim=1)
+    logits[0, same, 3] = torch.linspace(14, 15, 3000)
+    logits[0, 4000:8000:400, 5] = 11.0
+    (found,) = compare_postprocess(reference, offsets, logits)
+    assert found.labels.tolist() == [3] + [5] * 10
+
+
+def test_postprocess_agrees_on_crowded_and_empty_images_together(reference):
+    generator = torch.Generator().manual_seed(4)
+    offsets = torch.randn(9, 8732, 4, generator=generator) * 0.5
+    logits = torch.randn(9, 8732, NUM_CLASSES, generator=generator) * 2
+    logits[..., 0] += torch.tensor([14.0, 30.0, 4.0] * 3)[:, None]
+    found = compare_postprocess(reference, offsets, logits)
+    assert [len(detections.labels) > 0 for detections in found] == [True, False, True] * 3
+
+
 def compare_postprocess(
     reference: Reference, offsets: Tensor, logits: Tensor, thresholds: Thresholds | None = None
 ) -> list[Detections]:
@@ -166,7 +190,7 @@ def compare_postprocess(
         expected = reference.ssd.postprocess_detections(
             heads, [reference.anchors_px] * count, [(SIZE_PX, SIZE_PX)] * count
         )
-    found = postprocess(offsets, logits, DEFAULT_BOXES, SIZES_PX[:count], thresholds)
+    found = postprocess(offsets, logits, DEFAULT_BOXES, SIZES_PX[:1].expand(count, 2), thresholds)
     for ours, theirs in zip(found, expected, strict=True):
         assert_same_detections(ours, theirs)
     return found
