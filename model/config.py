@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 ArchitectureName = Literal["ssd300_vgg16", "ssd512_vgg16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+"""The type in which a network computes. "auto" is int8 for a quantized package, and else the fastest that the hardware has."""
 
 
 @dataclass(frozen=True)

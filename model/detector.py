@@ -3,25 +3,13 @@
 import torch
 from torch import Tensor
 
+from model.config import Precision
 from model.default_boxes import default_boxes
+from model.engine import open_engine
 from model.example import Examples, Truth
 from model.package import ModelPackage
 from model.postprocess import Detections, postprocess
-from model.preprocess import normalise, resize
-
-
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """Return bfloat16 where the device multiplies it in hardware, else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if device.type == "cpu" and _cpu_multiplies_bfloat16():
-        return torch.bfloat16
-    return torch.float32
-
-
-def _cpu_multiplies_bfloat16() -> bool:
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+from model.preprocess import resize
 
 
 class OutputError(ArithmeticError):
@@ -34,17 +22,23 @@ class Detector:
     Args:
         package: the model.
         device: the device that it runs on.
-        dtype: the type of weights and activations; decoding, scores and suppression are float32 or better.
+        precision: the precision of the network. Decoding, scores and suppression are float32 or better.
+        num_images: the number of images that it will see, if there are many; see `model.engine.open_engine`.
     """
 
-    def __init__(self, package: ModelPackage, device: torch.device, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, package: ModelPackage, device: torch.device, precision: Precision = "auto", num_images: int = 0
+    ) -> None:
         self.device = device
-        self.dtype = dtype or fast_dtype(device)
         self.record = package.record
         self.image_size_px = package.record.architecture.image_size_px
-        network = package.network().to(device=device, dtype=self.dtype).to(memory_format=torch.channels_last)
-        self._network = network.requires_grad_(False)
+        self._engine = open_engine(package, device, precision, num_images)
         self._default_boxes = default_boxes(package.record.architecture).to(device)
+
+    @property
+    def engine(self) -> str:
+        """The library that computes the network, and the precision: "torch 2.9.0 bf16"."""
+        return self._engine.name
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, sizes_px: Tensor) -> list[Detections]:
@@ -60,11 +54,18 @@ class Detector:
         Raises:
             OutputError: the outputs of an image are infinite or NaN, and would look like no detections.
         """
-        inputs = normalise(images.to(self.device, non_blocking=True), self.record.preprocessing, self.dtype)
-        offsets, logits = self._network(inputs)
-        if not (offsets.isfinite().all() & logits.isfinite().all()):
+        if not len(images):
+            return []
+        offsets, logits = self._engine(images)
+        if not all(_are_finite(outputs) for outputs in (offsets, logits)):
             raise OutputError("the network's outputs are infinite or NaN")
         return postprocess(offsets, logits, self._default_boxes, sizes_px.to(self.device), self.record.thresholds)
+
+
+def _are_finite(outputs: Tensor) -> bool:
+    """Are all numbers finite? Infinite ones are the least or the greatest, and NaN is both."""
+    least, greatest = outputs.aminmax()
+    return bool(least.isfinite() & greatest.isfinite())
 
 
 def detect(detector: Detector, examples: Examples, index: int) -> tuple[Detections, Truth]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -21,6 +21,12 @@ class ModelPackage:
 
     record: PackageRecord
     weights: dict[str, Tensor]
+    quantized: Mapping[str, bytes] = field(default_factory=dict)
+    """The files of the network of int8, by name; empty without one."""
+
+    def with_quantized(self, files: Mapping[str, bytes]) -> "ModelPackage":
+        """Return the package with a network of int8."""
+        return replace(self, record=self.record.model_copy(update={"quantized": True}), quantized=files)
 
     @cached_property
     def digest(self) -> str:
@@ -71,7 +77,7 @@ class ModelPackage:
         """Return the content of the package's files by name; tensors are stored in the type that they have."""
         record = json.dumps(self.record.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.weights.items()}
-        return {RECORD_FILE: record.encode(), WEIGHTS_FILE: save(weights)}
+        return {RECORD_FILE: record.encode(), WEIGHTS_FILE: save(weights), **self.quantized}
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> "ModelPackage":
@@ -80,9 +86,9 @@ class ModelPackage:
         Raises:
             PackageError: a file is missing or not valid.
         """
-        record = PackageFiles(files).record
+        package = PackageFiles(files)
         try:
-            weights = load(files[WEIGHTS_FILE])
+            weights = load(package[WEIGHTS_FILE])
         except SafetensorError as error:
             raise PackageError(f"{WEIGHTS_FILE}: not a safetensors file ({error})") from error
-        return cls(record, weights)
+        return cls(package.record, weights, package.quantized)

@@ -10,10 +10,12 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, deserialize
 
-from model.config import Architecture, Frozen, Preprocessing, Thresholds
+from model.config import Architecture, Frozen, Precision, Preprocessing, Thresholds
 
 WEIGHTS_FILE = "model.safetensors"
 RECORD_FILE = "model.json"
+QUANTIZED_FILES = ("model.int8.xml", "model.int8.bin")
+"""The network of a quantized package, as OpenVINO stores it: its layers, and its numbers."""
 TORCH_NAMES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "I16": "int16",
     "I8": "int8", "U8": "uint8", "BOOL": "bool",
@@ -35,10 +37,31 @@ class PackageRecord(Frozen):
     """The names of the classes without the background: index i is label i + 1. A trunk, for training to start from, has none."""
     preprocessing: Preprocessing = Preprocessing()
     thresholds: Thresholds = Thresholds()
+    quantized: Annotated[bool, Field(exclude_if=lambda quantized: not quantized)] = False
+    """Detections come from a network of int8, next to the weights of which it was made."""
     provenance: dict[str, Any] = Field(default_factory=dict)
     """The origin of the model: data, command, seed, time. It is not in the digest."""
     metrics: dict[str, Any] = Field(default_factory=dict)
     """The quality of the model, and the data that it was measured on. They are not in the digest."""
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The files of the package."""
+        return (RECORD_FILE, WEIGHTS_FILE, *(QUANTIZED_FILES if self.quantized else ()))
+
+    def check_precision(self, precision: Precision) -> None:
+        """Check that detections in this precision are those that the digest stands for.
+
+        Raises:
+            PackageError: they are not.
+        """
+        if self.quantized and precision not in ("auto", "int8"):
+            raise PackageError(
+                f"it is quantized, and its digest stands for results in int8, not in {precision}; give precision auto, or the "
+                "package that it was made of"
+            )
+        if precision == "int8" and not self.quantized:
+            raise PackageError("it has no network of int8; make a package that has one with ssd-batch model quantize")
 
 
 @dataclass(frozen=True)
@@ -54,26 +77,38 @@ class PackageFiles:
     @cached_property
     def record(self) -> PackageRecord:
         """Return the content of `model.json`."""
-        if missing := {RECORD_FILE, WEIGHTS_FILE} - self.content.keys():
-            raise PackageError(f"{' and '.join(sorted(missing))} missing")
         try:
-            return PackageRecord.model_validate_json(self.content[RECORD_FILE])
+            return PackageRecord.model_validate_json(self[RECORD_FILE])
         except ValidationError as error:
             lines = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
             raise PackageError(f"{RECORD_FILE}: {'; '.join(lines)}") from error
 
+    def __getitem__(self, name: str) -> bytes:
+        """Return the content of a file."""
+        if name not in self.content:
+            raise PackageError(f"{name} missing")
+        return self.content[name]
+
+    @cached_property
+    def quantized(self) -> dict[str, bytes]:
+        """Return the content of the files of int8, of which a package that is not quantized has none."""
+        return {name: self[name] for name in QUANTIZED_FILES} if self.record.quantized else {}
+
     @cached_property
     def digest(self) -> str:
-        """Return the sha256, in hex, of all that changes the boxes: weights, architecture, classes, preprocessing, thresholds."""
-        fields = {"architecture", "class_names", "preprocessing", "thresholds"}
+        """Return the sha256, in hex, of all that changes the boxes: weights, architecture, classes, preprocessing, thresholds, int8."""
+        fields = {"architecture", "class_names", "preprocessing", "thresholds", "quantized"}
         settings = json.dumps(self.record.model_dump(mode="json", include=fields), sort_keys=True)
         digest = hashlib.sha256(settings.encode())
         try:
-            tensors = sorted(deserialize(self.content[WEIGHTS_FILE]))  # type: ignore[no-untyped-call]
+            tensors = sorted(deserialize(self[WEIGHTS_FILE]))  # type: ignore[no-untyped-call]
         except SafetensorError as error:
             raise PackageError(f"{WEIGHTS_FILE}: not a safetensors file ({error})") from error
         for name, tensor in tensors:
             dtype = TORCH_NAMES.get(tensor["dtype"], tensor["dtype"])
             digest.update(f"{name} torch.{dtype} {tuple(tensor['shape'])}".encode())
             digest.update(tensor["data"])
+        for name, content in self.quantized.items():
+            digest.update(f"{name} {len(content)}".encode())
+            digest.update(content)
         return digest.hexdigest()

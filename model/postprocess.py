@@ -62,7 +62,7 @@ def postprocess(
     image = kept.image[kept.row]
     boxes_px = kept.unit_boxes[kept.row] * torch.cat((sizes_px, sizes_px), dim=1)[image]
     counts = image.bincount(minlength=num_images).tolist()
-    columns = (column.cpu().split(counts) for column in (boxes_px, kept.score, kept.label))
+    columns = (torch.split(column.cpu(), counts) for column in (boxes_px, kept.score, kept.label))
     return [Detections(*parts) for parts in zip(*columns, strict=True)]
 
 

@@ -1,6 +1,7 @@
 """The SSD network: VGG16 trunk, auxiliary convolutions, and the two heads on six or seven feature maps."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 from model.config import Architecture
 from model.vgg16 import pool_positions, scaled, vgg16_trunk
 
+Apply = Callable[[nn.Module, Any], Any]
 CONV4_3_SCALE = 20.0
 """The initial value of conv4_3's learned scale. Source: Liu et al. 2016, section 3.1 (after ParseNet)."""
 
@@ -87,15 +89,21 @@ class SSD(nn.Module):
         self._auxiliary = tuple(architecture.auxiliary)
         self._initialise()
 
-    def feature_maps(self, images: Tensor) -> Iterator[Tensor]:
-        """Yield the maps that the heads read, for images (B, 3, S, S). Their sides are 38, 19, 10, 5, 3, 1 for SSD300."""
-        x = self.trunk[: self.pool4](images)
-        yield self.conv4_3_norm(x)
-        x = self.conv7(self.conv6(self.trunk[self.pool4 :](x)))
+    def feature_maps(self, x: Any, apply: Apply = lambda layer, x: layer(x)) -> Iterator[Any]:
+        """Yield the maps that the heads read. Their sides are 38, 19, 10, 5, 3, 1 for SSD300.
+
+        Args:
+            x: images (B, 3, S, S), normalised.
+            apply: applies a layer. Another library builds its own network of these layers so (`model.openvino_network`).
+        """
+        x = apply(self.trunk[: self.pool4], x)
+        yield apply(self.conv4_3_norm, x)
+        for layer in (self.trunk[self.pool4 :], self.conv6, self.conv7):
+            x = apply(layer, x)
         yield x
         for number in self._auxiliary:
-            x = self.get_submodule(f"conv{number}_1")(x)
-            x = self.get_submodule(f"conv{number}_2")(x)
+            for part in (1, 2):
+                x = apply(self.get_submodule(f"conv{number}_{part}"), x)
             yield x
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model.config import Architecture, TrainingSettings
 from model.default_boxes import default_boxes
-from model.detector import fast_dtype
+from model.engine import fast_dtype
 from model.loss import Losses, Targets, count_matched, match, multibox_loss
 from model.package_files import PackageRecord
 from model.preprocess import normalise

@@ -27,7 +27,8 @@ def read_files(url: str) -> PackageFiles:
     """
     try:
         folder, digest = locate(url)
-        files = PackageFiles({name: store.read(f"{folder}/{name}") for name in (RECORD_FILE, WEIGHTS_FILE)})
+        record = PackageFiles({RECORD_FILE: store.read(f"{folder}/{RECORD_FILE}")}).record
+        files = PackageFiles({name: store.read(f"{folder}/{name}") for name in record.file_names})
         found = files.digest
     except OSError as error:
         raise SettingError(
@@ -113,7 +114,8 @@ def _nearest(folder: str) -> str:
 
 
 def write_package(package: "ModelPackage", url: str) -> None:
-    """Write the package's files into a folder. The weights are written first, so that a record is never stored without them."""
+    """Write the package's files into a folder. The record is written last, so that it is never stored without the others."""
     folder = absolute(url).rstrip("/")
-    for name, content in sorted(package.to_files().items(), reverse=True):
-        store.write(f"{folder}/{name}", content)
+    files = package.to_files()
+    for name in sorted(files, key=RECORD_FILE.__eq__):
+        store.write(f"{folder}/{name}", files[name])

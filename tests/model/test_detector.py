@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from model.config import Architecture, Thresholds
-from model.detector import Detector, OutputError, fast_dtype
+from model.detector import Detector, OutputError
 from model.package import ModelPackage
 from model.package_files import PackageRecord
 from model.postprocess import Detections
@@ -27,7 +27,7 @@ def package() -> ModelPackage:
 
 @pytest.fixture(scope="module")
 def detector(package: ModelPackage) -> Detector:
-    return Detector(package, CPU, torch.float32)
+    return Detector(package, CPU, "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -87,25 +87,14 @@ def test_an_empty_batch(detector):
 
 def test_bfloat16_finds_much_the_same(package, detector, images):
     sizes_px = torch.tensor([[300.0, 300.0]])
-    (exact,), (rough,) = detector(images[:1], sizes_px), Detector(package, CPU, torch.bfloat16)(images[:1], sizes_px)
+    (exact,), (rough,) = detector(images[:1], sizes_px), Detector(package, CPU, "bf16")(images[:1], sizes_px)
     assert rough.scores.dtype == torch.float32
     torch.testing.assert_close(rough.scores[:5], exact.scores[:5], atol=0.05, rtol=0)
 
 
-def test_float32_where_the_hardware_does_not_multiply_bfloat16():
-    assert fast_dtype(torch.device("meta")) == torch.float32
-    multiplies = [torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16")]
-    assert fast_dtype(CPU) == (torch.bfloat16 if any(multiplies) else torch.float32)
-
-
-def test_the_type_is_the_hardwares_unless_said(package, detector):
-    assert Detector(package, CPU).dtype == fast_dtype(CPU)
-    assert detector.dtype == torch.float32
-
-
 def test_the_packages_weights_are_not_touched(package):
     before = package.digest
-    Detector(package, CPU, torch.bfloat16)
+    Detector(package, CPU, "bf16")
     assert package.digest == before
 
 
@@ -113,7 +102,7 @@ def test_ssd512_from_pixels_to_detections(package):
     torch.manual_seed(0)
     architecture = Architecture(kind="ssd512_vgg16", width=0.1)
     record = package.record.model_copy(update={"architecture": architecture})
-    large = Detector(ModelPackage(record, SSD(architecture, 3).state_dict()), CPU, torch.float32)
+    large = Detector(ModelPackage(record, SSD(architecture, 3).state_dict()), CPU, "fp32")
     assert large.image_size_px == 512
     images = torch.randint(0, 256, (2, 3, 512, 512), dtype=torch.uint8)
     found = large(images, torch.tensor([[512.0, 512.0], [1024.0, 100.0]]))

@@ -113,7 +113,7 @@ def test_raw_heads_agree(reference, package):
 
 
 def test_detections_agree(reference, package):
-    found = Detector(package, torch.device("cpu"), torch.float32)(reference.images, SIZES_PX)
+    found = Detector(package, torch.device("cpu"), "fp32")(reference.images, SIZES_PX)
     expected = reference.ssd(list(reference.images.float() / 255))
     for ours, theirs in zip(found, expected, strict=True):
         assert 50 <= len(theirs["labels"]) < 200

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.config import Architecture, TrainingSettings
-from model.detector import fast_dtype
+from model.engine import fast_dtype
 from model.loss import Losses, Targets
 from model.order import share_of
 from model.package_files import PackageRecord
