@@ -9,7 +9,7 @@ from typing import Any, get_args
 import click
 import cloup
 
-from jobs.commands import cluster, data, demo, infer, models, monitoring, spec, table, train
+from jobs.commands import bench, cluster, data, demo, infer, models, monitoring, spec, table, train
 from pipeline.errors import SsdBatchError
 from pipeline.logs import LogFormat, set_up, use
 from pipeline.signals import stoppable
@@ -47,7 +47,8 @@ class StoppableGroup(cloup.Group):
     ),
     sections=[
         cloup.Section(
-            "Detect and query", [demo.demo, infer.infer, table.query, table.export, table.runs, table.maintain]
+            "Detect and query",
+            [demo.demo, infer.infer, table.query, table.export, table.runs, table.maintain, bench.bench],
         ),
         cloup.Section("Train and publish models", [data.data, train.train, train.evaluate, models.model, infer.canary]),
         cloup.Section(

@@ -8,6 +8,7 @@ from model.default_boxes import default_boxes
 from model.engine import open_engine
 from model.example import Examples, Truth
 from model.package import ModelPackage
+from model.peak import peak_images_per_s
 from model.postprocess import Detections, postprocess
 from model.preprocess import resize
 
@@ -38,7 +39,11 @@ class Detector:
     @property
     def engine(self) -> str:
         """The library that computes the network, and the precision: "torch 2.9.0 bf16"."""
-        return self._engine.name
+        return f"{self._engine.library} {self._engine.precision}"
+
+    def peak_images_per_s(self) -> float:
+        """Measure the upper limit of this detector's speed; see `model.peak`."""
+        return peak_images_per_s(self.record, self.device, self._engine.precision)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, sizes_px: Tensor) -> list[Detections]:

@@ -21,8 +21,10 @@ MIN_CAPABILITY_OF_FP16 = 7
 class Engine(Protocol):
     """A network that is ready to compute."""
 
-    name: str
-    """The library and its version, and the precision: "torch 2.9.0 bf16"."""
+    library: str
+    """The library that computes, and its version: "torch 2.9.0"."""
+    precision: Precision
+    """The type that it multiplies."""
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the raw outputs of both heads; see `model.ssd.SSD.forward`.
@@ -93,11 +95,11 @@ class TorchEngine:
     """
 
     def __init__(self, package: ModelPackage, device: torch.device, precision: Precision) -> None:
+        self.library, self.precision = f"torch {torch.__version__}", precision
         self._device, self._dtype = device, DTYPES[precision]
         self._preprocessing = package.record.preprocessing
         network = fold_batch_norm(package.network()).to(device=device, dtype=self._dtype)
         self._network = network.to(memory_format=torch.channels_last).requires_grad_(False)
-        self.name = f"torch {torch.__version__} {precision}"
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Engine`. The outputs are on the device, in the engine's precision."""

@@ -45,20 +45,20 @@ class OpenVinoEngine:
 
     Args:
         model: an `openvino.Model` that takes (B, S, S, 3) uint8.
-        precision: the precision of what is not quantized.
-        name: the precision's name.
+        hint: the precision of what is not quantized.
+        precision: the precision of the network.
     """
 
-    def __init__(self, model: Any, precision: Precision, name: str) -> None:
+    def __init__(self, model: Any, hint: Precision, precision: Precision) -> None:
         openvino = _openvino()
+        self.library, self.precision = f"openvino {openvino.__version__.partition('-')[0]}", precision
         settings = {
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,
-            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_PRECISION_HINT": HINTS[hint],
         }
         self._request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
-        self.name = f"openvino {openvino.__version__.partition('-')[0]} {name}"
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Engine`. The outputs are valid until the next call."""

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from model.config import Frozen
+from model.config import Frozen, Precision
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ class DetectionSettings(ClusterSettings):
     autoscaler is asked for their nodes. Without Ray, all detectors start at once."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
     """Images per forward pass."""
+    precision: Precision = "auto"
+    """Type in which the network computes. auto takes int8 for a quantized package, and else the fastest type that
+    the hardware has. Detections of another type differ a little, so a table should keep to one."""
 
     @model_validator(mode="after")
     def _detectors_in_order(self) -> "DetectionSettings":

@@ -10,6 +10,7 @@ import cloup
 
 from jobs.commands.options import examples, json_option
 from jobs.specs.load import load_settings, spec_options
+from pipeline.evaluation.settings import QuantizeSettings
 from pipeline.registry.settings import ImportSettings, PublishSettings
 
 
@@ -37,6 +38,26 @@ def import_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
     what = f"{made['num_classes']} classes" if made["num_classes"] else "a trunk, for train --init"
     text = f"{made['source']}, {what}, written to {made['output']}\nmodel {made['model_digest']}"
     click.echo(json.dumps(made) if as_json else text)
+
+
+@model.command(
+    "quantize",
+    epilog=examples(
+        "model quantize --model models/mine --data BCCD --output models/mine-int8",
+        "model quantize --model models/mine --data BCCD --split test --output int8 \\\n      --max-map-loss 0.005 --json",
+    ),
+)
+@spec_options(QuantizeSettings)
+@json_option
+def quantize_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
+    """Make a package that detects in int8 on CPUs, and measure what that loses. Needs the extra openvino."""
+    from pipeline.evaluation.quantize import quantize_on_data
+
+    done = quantize_on_data(load_settings(QuantizeSettings, spec, flags))
+    text = (
+        f"mAP {done.map:.4f} in int8, {done.float_map:.4f} before, written to {done.output}\nmodel {done.model_digest}"
+    )
+    click.echo(json.dumps(asdict(done)) if as_json else text)
 
 
 @model.command(

@@ -162,6 +162,12 @@ def _story(record: Record) -> Iterator[str]:
         f"{record['num_detectors']} detectors on {record['num_nodes']} nodes, busy for {number(record['detector_busy_share'], '.0%')} "
         f"of the time; {record['bytes_read']:,} bytes read, {record['num_retries']:,} requests repeated"
     )
+    if record["peak_images_per_s"] and record["detect_s"]:
+        of_peak = record["ok"] / record["detect_s"] / record["peak_images_per_s"]
+        yield (
+            f"speed: a detector at {of_peak:.0%} of its processor's peak with {record['engine']}, all images at "
+            f"{number(record['detector_busy_share'], '.0%')} of the detectors"
+        )
     yield f"cost: {number(record['cost'], '.2f')}, {number(record['cost_per_thousand'], '.4f')} per thousand images"
     yield f"bottleneck: {found.stage}: {found.why}"
     yield f"to change it: {found.change}"

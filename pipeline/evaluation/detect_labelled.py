@@ -78,6 +78,7 @@ def detect_all(
         decoded=DECODED,
         package_files=package.to_files(),
         batch_size=settings.batch_size,
+        precision=settings.precision,
         constants={},
         schema=FOUND,
     )

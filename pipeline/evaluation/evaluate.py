@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from model.example import Examples
 from model.metrics import Metrics, measure
 from model.package import ModelPackage
+from model.package_files import PackageError
 from model.postprocess import Detections
 from pipeline.evaluation.detect_labelled import detect_all
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.labelled.dataset import read_clean
 from pipeline.labelled.examples import LabelledExamples
-from pipeline.registry.packages import read_package
+from pipeline.registry.packages import read_package, unusable
 from pipeline.settings import DetectionSettings
 
 
@@ -34,9 +35,12 @@ def evaluate_on_data(settings: EvaluateSettings) -> Evaluation:
     Raises:
         SettingError: the package or the data can't be used, or the data has classes that the package lacks.
     """
-    package = read_package(settings.model)
+    package = read_package(settings.model, settings.precision)
     examples = LabelledExamples(read_clean(settings.data, settings.split), package.record.class_names)
-    return evaluate(package, examples, settings)
+    try:
+        return evaluate(package, examples, settings)
+    except PackageError as error:
+        raise unusable(settings.model, error) from error
 
 
 def evaluate(package: ModelPackage, examples: Examples, settings: DetectionSettings) -> Evaluation:

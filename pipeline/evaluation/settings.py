@@ -1,4 +1,4 @@
-"""The settings of `evaluate`; flags, specs and the schema are made from this class."""
+"""The settings of `evaluate` and `model quantize`; flags, specs and the schema are made from these classes."""
 
 from typing import Annotated, ClassVar
 
@@ -20,3 +20,24 @@ class EvaluateSettings(DetectionSettings):
     """Split to measure on: the name of a list in ImageSets/Main (VOC), or of annotations/instances_<split>.json (COCO)."""
     page: Place | None = None
     """HTML page to write, by path or URL: one file with curves, and with pictures of the worst mistakes."""
+
+
+class QuantizeSettings(DetectionSettings):
+    """The settings of `model quantize`: the model, and the labelled images that it is calibrated with and measured on."""
+
+    heading: ClassVar[str] = "Model and data"
+
+    model: Url
+    """Model package to quantize."""
+    output: Url
+    """Folder or URL to write the quantized model package to."""
+    data: Annotated[tuple[Url, ...], Field(min_length=1)]
+    """Labelled images: a folder or URL in the layout of Pascal VOC or COCO, or a VOCdevkit. May be given several times."""
+    calibration_split: Name = "train"
+    """Split whose images show the ranges of the network's values."""
+    num_calibration_images: Annotated[int, Field(ge=1)] = 300
+    """Number of images to calibrate with: a fixed sample of the split."""
+    split: Name = "val"
+    """Split on which the package is measured in int8 and as it is."""
+    max_map_loss: Annotated[float, Field(ge=0, le=1)] = 0.003
+    """Exit with 3, and write nothing, if int8 loses more mAP than this."""

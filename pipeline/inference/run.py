@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,7 +47,9 @@ def infer(settings: InferSettings) -> Summary:
         ReconciliationError: rows are missing at the end. The rows in the table stay, and the next run does the rest.
     """
     with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder, ExitStack() as stack:
-        task = RunTask(settings, ResultTable(settings.table), read_files(settings.model), Path(folder))
+        task = RunTask(
+            settings, ResultTable(settings.table), read_files(settings.model, settings.precision), Path(folder)
+        )
         return execute(task, stack)
 
 
@@ -90,7 +91,6 @@ def _recorded(task: RunTask) -> AbstractContextManager[RunRecord]:
         **task.constants,
         lag_s=task.lag_s,
         settings=json.dumps(redacted_json(task.settings.model_dump(mode="json"))),
-        engine=f"torch {version('torch')}",
     )
     return recorded(task.table, record, is_whole=not task.settings.sample)
 
@@ -141,6 +141,8 @@ def _stages(prepared: Prepared) -> Stages:
         decoded=DECODED,
         package_files=task.package.content,
         batch_size=task.settings.batch_size,
+        precision=task.settings.precision,
+        num_images=prepared.plan.planned,
         constants=task.constants,
         schema=pa.schema([*table.schema, *new_columns, *METERS, (IS_RETRY, pa.bool_()), (IS_FIRST, pa.bool_())]),
     )

@@ -4,6 +4,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from model.config import Precision
 from model.package_files import RECORD_FILE, WEIGHTS_FILE, PackageError, PackageFiles
 from pipeline.errors import SettingError, reason
 from pipeline.registry.aliases import DIGEST, look_up
@@ -16,19 +17,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def read_files(url: str) -> PackageFiles:
+def read_files(url: str, precision: Precision = "auto") -> PackageFiles:
     """Read a package's files. Check the record, and the digest if the package was published. torch is not imported.
 
     Args:
         url: a folder, local or in object storage, or a published package by its alias or digest.
+        precision: the type in which the network is to compute.
 
     Raises:
-        SettingError: the package is not there, may not be read, has a wrong file, or was changed after it was published.
+        SettingError: the package is not there, may not be read, has a wrong file or another precision, or was changed after it was
+            published.
     """
     try:
         folder, digest = locate(url)
         record = PackageFiles({RECORD_FILE: store.read(f"{folder}/{RECORD_FILE}")}).record
         files = PackageFiles({name: store.read(f"{folder}/{name}") for name in record.file_names})
+        record.check_precision(precision)
         found = files.digest
     except OSError as error:
         raise SettingError(
@@ -49,9 +53,9 @@ def unusable(url: str, error: PackageError) -> SettingError:
     return SettingError(f"model {url!r} can't be used: {error}")
 
 
-def read_package(url: str) -> "ModelPackage":
+def read_package(url: str, precision: Precision = "auto") -> "ModelPackage":
     """Read a package that a network can be made of; raises as `read_files`."""
-    package = read_start(url)
+    package = read_start(url, precision)
     try:
         package.network()
     except PackageError as error:
@@ -59,11 +63,11 @@ def read_package(url: str) -> "ModelPackage":
     return package
 
 
-def read_start(url: str) -> "ModelPackage":
+def read_start(url: str, precision: Precision = "auto") -> "ModelPackage":
     """Read a package for a training to start from, which may be a trunk; raises as `read_files`."""
     from model.package import ModelPackage  # torch takes seconds to import, and most of what is here does not need it
 
-    files = read_files(url)
+    files = read_files(url, precision)
     try:
         return ModelPackage.from_files(files.content)
     except PackageError as error:

@@ -38,9 +38,13 @@ class DetectStage:
     def __init__(self, stages: Stages, device: str, name: str) -> None:
         torch.set_num_threads(1)
         keep_freed_memory()
-        self._detector = Detector(ModelPackage.from_files(stages.package_files), torch.device(device))
+        package = ModelPackage.from_files(stages.package_files)
+        self._detector = detector = Detector(package, torch.device(device), stages.precision, stages.num_images)
         self._class_names = pa.array(["", *self._detector.record.class_names])
-        self._stages, self._name = stages, name
+        self._stages = stages
+        peak = detector.peak_images_per_s() if stages.num_images else None
+        measured = {".detector": name, ".engine": detector.engine, ".peak_images_per_s": peak}
+        self._constants = {**stages.constants, **measured}
 
     def __call__(self, rows: pa.Table, images: Iterator[Decoded]) -> pa.Table:
         """Detect objects in the images of planned rows.
@@ -63,8 +67,8 @@ class DetectStage:
                 batch = []
         self._detect_batch(batch)
         found = [image.pop(FOUND, None) for image in images_found]
-        columns = self._columns(found)
-        return finish(rows, images_found, self._stages.constants, self._stages.schema, **columns)
+        columns = detection_columns(found, self._class_names)
+        return finish(rows, images_found, self._constants, self._stages.schema, **columns)
 
     def _detect_batch(self, batch: list[Decoded]) -> None:
         """Add the detections or the error to each image, with the measurements, and drop its pixels."""
@@ -75,7 +79,7 @@ class DetectStage:
         share = 1 / len(batch)
         took_s = (time.perf_counter() - began_s) * share
         for image in batch:
-            image |= {PIXELS: None, ".detect_s": took_s, ".batch_share": share, ".detector": self._name}
+            image |= {PIXELS: None, ".detect_s": took_s, ".batch_share": share}
 
     def _detect(self, batch: list[Decoded]) -> None:
         """Detect objects in a batch. If the batch fails, try each image alone, so that only the culprit fails."""
@@ -100,29 +104,35 @@ class DetectStage:
         """Return the pixels, (B, 3, S, S) uint8, a view of channels-last memory."""
         return torch.from_numpy(np.stack([image[PIXELS] for image in batch])).permute(0, 3, 1, 2)
 
-    def _columns(self, found: list[Detections | None]) -> dict[str, pa.Array]:
-        """Return the columns of the table that detections fill. They are null where an image failed."""
-        counts = [None if image is None else len(image.scores) for image in found]
-        best = [None if image is None or not len(image.scores) else float(image.scores.max()) for image in found]
-        images = [image for image in found if image is not None]
-        boxes, scores, labels = (
-            _joined([getattr(image, name).numpy() for image in images]) for name in ("boxes_xyxy", "scores", "labels")
-        )
-        fields = [
-            pa.array(labels.astype(np.int32)),
-            self._class_names.take(pa.array(labels.astype(np.int64))),
-            pa.array(scores.astype(np.float32)),
-            *(pa.array(side.astype(np.float32)) for side in boxes.reshape(-1, 4).T),
-        ]
-        structs = pa.StructArray.from_arrays(fields, fields=list(DETECTION))
-        # Where an image failed the offset is null, and so is its list.
-        ends = np.cumsum([0, *(count or 0 for count in counts)])
-        offsets = pa.array(ends.tolist(), pa.int32(), mask=np.array([count is None for count in counts] + [False]))
-        return {
-            "num_detections": pa.array(counts, pa.int32()),
-            "max_score": pa.array(best, pa.float32()),
-            "detections": pa.ListArray.from_arrays(offsets, structs),
-        }
+
+def detection_columns(found: list[Detections | None], class_names: pa.Array) -> dict[str, pa.Array]:
+    """Return the columns of the table that detections fill. They are null where an image failed.
+
+    Args:
+        found: the detections in each image; None where an image failed.
+        class_names: the name of each label, from 0, the background.
+    """
+    counts = [None if image is None else len(image.scores) for image in found]
+    best = [None if image is None or not len(image.scores) else float(image.scores.max()) for image in found]
+    images = [image for image in found if image is not None]
+    boxes, scores, labels = (
+        _joined([getattr(image, name).numpy() for image in images]) for name in ("boxes_xyxy", "scores", "labels")
+    )
+    fields = [
+        pa.array(labels.astype(np.int32)),
+        class_names.take(pa.array(labels.astype(np.int64))),
+        pa.array(scores.astype(np.float32)),
+        *(pa.array(side.astype(np.float32)) for side in boxes.reshape(-1, 4).T),
+    ]
+    structs = pa.StructArray.from_arrays(fields, fields=list(DETECTION))
+    # Where an image failed the offset is null, and so is its list.
+    ends = np.cumsum([0, *(count or 0 for count in counts)])
+    offsets = pa.array(ends.tolist(), pa.int32(), mask=np.array([count is None for count in counts] + [False]))
+    return {
+        "num_detections": pa.array(counts, pa.int32()),
+        "max_score": pa.array(best, pa.float32()),
+        "detections": pa.ListArray.from_arrays(offsets, structs),
+    }
 
 
 def _joined(arrays: list[NDArray[np.generic]]) -> NDArray[np.generic]:

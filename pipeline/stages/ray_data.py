@@ -58,10 +58,16 @@ def ray_cluster(settings: DetectionSettings, stages: Stages) -> Iterator["RayClu
         SettingError: the cluster has no room for the detectors.
         PackageError: no network can be made of the package.
     """
+    import torch
+
+    from model.engine import open_engine
     from model.package import ModelPackage
 
-    ModelPackage.from_files(stages.package_files).network()
+    package = ModelPackage.from_files(stages.package_files)
+    package.network()
     wait_until_they_fit(settings)
+    if package.quantized:
+        open_engine(package, torch.device("cuda" if num_gpus() else "cpu"), stages.precision, stages.num_images)
     yield RayCluster(settings, stages)
 
 

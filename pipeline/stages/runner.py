@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from model.config import Precision
 from pipeline.errors import SsdBatchError
 from pipeline.settings import DetectionSettings
 from pipeline.stages.isolate import Isolated, OneAtATime, run_alone
@@ -45,6 +46,8 @@ class Stages:
         batch_size: the number of images per forward pass.
         constants: the columns that all rows of the run share.
         schema: the columns of the rows that come out, next to `ROW`.
+        precision: the precision of the network.
+        num_images: the number of images, by which an engine is chosen; see `model.engine.open_engine`.
     """
 
     read: Callable[[int, int], pa.Table]
@@ -54,6 +57,8 @@ class Stages:
     batch_size: int
     constants: Mapping[str, Any]
     schema: pa.Schema
+    precision: Precision = "auto"
+    num_images: int = 0
 
 
 @dataclass(frozen=True)

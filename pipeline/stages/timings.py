@@ -21,12 +21,19 @@ itself are not counted.
 All measurements have a dot before their name, as `pipeline.stages.rows.ROW` has. No column from a path has such a name.
 """
 METERS = pa.schema(
-    [*READ_METERS, (".detect_s", pa.float64()), (".batch_share", pa.float64()), (".detector", pa.string())]
+    [
+        *READ_METERS,
+        (".detect_s", pa.float64()),
+        (".batch_share", pa.float64()),
+        (".detector", pa.string()),
+        (".engine", pa.string()),
+        (".peak_images_per_s", pa.float64()),
+    ]
 )
-"""The columns with an image's measurements from both stages: `READ_METERS`, and three from the second stage.
+"""The columns with an image's measurements from both stages: `READ_METERS`, and five from the second stage.
 
 `.detect_s` is the image's share of the seconds that its batch was in a detector. `.batch_share` is the image's share of the batch: 0.25
-in a batch of four. `.detector` is the detector's name.
+in a batch of four. `.detector` is the detector's name, `.engine` what it computes with, and `.peak_images_per_s` the limit of its speed.
 """
 SUMMED = ("fetch_s", "decode_s", "bytes_read", "num_retries", "detect_s")
 
@@ -43,6 +50,8 @@ class Meters:
         self._started_s, self._most_detectors = started_s, most_detectors
         self._totals = dict.fromkeys(SUMMED, 0.0)
         self._detectors: set[str] = set()
+        self._engines: set[str] = set()
+        self._peak_images_per_s: list[float] = []
         self._num_images = 0
         self._first: tuple[float, int, float] | None = None
         self._last_s = started_s
@@ -54,6 +63,8 @@ class Meters:
         for name in SUMMED:
             self._totals[name] += pc.sum(rows[f".{name}"]).as_py() or 0
         self._detectors |= set(rows[".detector"].drop_null().unique().to_pylist())
+        self._engines |= set(rows[".engine"].drop_null().unique().to_pylist())
+        self._peak_images_per_s = self._peak_images_per_s or rows[".peak_images_per_s"].drop_null().unique().to_pylist()
         self._first = self._first or (self._last_s, self._num_images, self._totals["detect_s"])
         return rows.drop_columns(METERS.names)
 
@@ -65,6 +76,8 @@ class Meters:
         """
         totals = self._totals
         record.fetch_s, record.decode_s, record.detect_s = totals["fetch_s"], totals["decode_s"], totals["detect_s"]
+        record.engine = ", ".join(sorted(self._engines)) or None
+        record.peak_images_per_s = min(self._peak_images_per_s, default=None)
         record.bytes_read, record.num_retries = int(totals["bytes_read"]), int(totals["num_retries"])
         if self._first is None:
             return

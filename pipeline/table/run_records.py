@@ -62,6 +62,8 @@ class RunRecord:
     """The share of the detectors' time, from the first results on, in which they detected."""
     num_detectors: int | None = None
     """The number of detectors that worked."""
+    peak_images_per_s: float | None = None
+    """The images per second that a detector's processor could multiply at most, by a short matrix product when it started."""
     num_nodes: int | None = None
     """The highest number of nodes at once."""
     bytes_read: int | None = None
@@ -73,6 +75,7 @@ class RunRecord:
     model_name: str | None = None
     model_digest: str | None = None
     engine: str | None = None
+    """The library that computed the network, its version, and the precision."""
     runner: str | None = None
     """The runner: local (processes of one machine) or ray; null if nothing was detected."""
     host: str = field(default_factory=socket.gethostname)

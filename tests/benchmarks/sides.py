@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -209,8 +210,9 @@ def spread(values: Iterable[float], digits: int = 2) -> str:
 def surroundings() -> dict[str, Any]:
     """Find what figures stand with: the machine, versions, commit and day."""
     model_names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    versions = {name: version(name) for name in ("torch", "ray", "pyarrow")}
+    git = ["git", "-C", Path(__file__).parent, "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    versions = {name: version(name) for name in ("torch", "ray", "pyarrow", "openvino") if find_spec(name)}
     return {
         "cpu": model_names[0].partition(": ")[2] if model_names else platform.machine(),
         "cores": len(os.sched_getaffinity(0)),

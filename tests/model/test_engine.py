@@ -78,14 +78,14 @@ def test_openvino_computes_the_same(shape):
 
 
 def test_a_long_run_is_openvinos(package):
-    names = [open_engine(package, CPU, "fp32", MIN_IMAGES_OF_OPENVINO - few).name for few in (0, 1)]
-    assert [name.split()[0] for name in names] == ["openvino", "torch"]
-    assert [name.split()[-1] for name in names] == ["fp32", "fp32"]
+    engines = [open_engine(package, CPU, "fp32", MIN_IMAGES_OF_OPENVINO - few) for few in (0, 1)]
+    assert [engine.library.split()[0] for engine in engines] == ["openvino", "torch"]
+    assert [engine.precision for engine in engines] == ["fp32", "fp32"]
 
 
 def test_without_openvino_a_long_run_is_torchs(package, monkeypatch):
     monkeypatch.setattr("model.openvino_network.find_spec", lambda name: None)
-    assert open_engine(package, CPU, "fp32", MIN_IMAGES_OF_OPENVINO).name == f"{LIBRARY} fp32"
+    assert open_engine(package, CPU, "fp32", MIN_IMAGES_OF_OPENVINO).library == LIBRARY
 
 
 def test_int8_finds_much_the_same(package, quantized, images):
