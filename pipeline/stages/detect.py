@@ -1,5 +1,6 @@
 """The second stage, from pixels to detections. Workers without a GPU run both stages in one process."""
 
+import logging
 import os
 import threading
 import time
@@ -19,6 +20,8 @@ from model.postprocess import Detections
 from pipeline.stages.rows import PIXELS, ROW, failure, finish, numbered
 from pipeline.stages.runner import Decoded, Stages
 from pipeline.table.schema import DETECTION
+
+logger = logging.getLogger(__name__)
 
 FOUND = ".found"
 """The key of an image's detections, among its columns."""
@@ -41,7 +44,7 @@ class DetectStage:
         package = ModelPackage.from_files(stages.package_files)
         self._detector = detector = Detector(package, torch.device(device), stages.precision, stages.num_images)
         self._class_names = pa.array(["", *self._detector.record.class_names])
-        self._stages = stages
+        self._stages, self._batch_size = stages, stages.batch_size
         peak = detector.peak_images_per_s() if stages.num_images else None
         measured = {".detector": name, ".engine": detector.engine, ".peak_images_per_s": peak}
         self._constants = {**stages.constants, **measured}
@@ -62,7 +65,7 @@ class DetectStage:
             images_found.append(image)
             if image.get(PIXELS) is not None:
                 batch.append(image)
-            if len(batch) == self._stages.batch_size:
+            if len(batch) >= self._batch_size:
                 self._detect_batch(batch)
                 batch = []
         self._detect_batch(batch)
@@ -82,13 +85,27 @@ class DetectStage:
             image |= {PIXELS: None, ".detect_s": took_s, ".batch_share": share}
 
     def _detect(self, batch: list[Decoded]) -> None:
-        """Detect objects in a batch. If the batch fails, try each image alone, so that only the culprit fails."""
+        """Detect objects in a batch. If the batch fails, try each image alone, so that only the culprit fails.
+
+        A batch that is too large for a GPU's memory is halved, and so are all later ones.
+        """
         sizes_px = torch.tensor([[image["width_px"], image["height_px"]] for image in batch], dtype=torch.float32)
         try:
             found = self._detector(self._pixels(batch), sizes_px)
         except torch.AcceleratorError:
             # This process has lost the device, and each later batch would fail, too. The next process can use it again.
             os._exit(1)
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                batch[0].update(failure("detect", error))
+                return
+            self._batch_size = half = len(batch) // 2
+            logger.warning(
+                "a batch of %s images does not fit into the GPU's memory; batches have %s now", len(batch), half
+            )
+            for part in (batch[:half], batch[half:]):
+                self._detect(part)
+            return
         except Exception as error:
             if len(batch) == 1:
                 batch[0].update(failure("detect", error))

@@ -7,6 +7,7 @@ Delta table. The other side makes a dict per box and writes plain Parquet files,
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,9 @@ def main() -> None:
         for num_boxes in (8, 100):
             found = make(num_boxes)
             sides = {
-                "columns": lambda: as_columns(options.blocks, found, table),
-                "dicts": lambda: as_dicts(options.blocks, found, folder),
-            }  # noqa: B023
+                "columns": partial(as_columns, options.blocks, found, table),
+                "dicts": partial(as_dicts, options.blocks, found, folder),
+            }
             took: dict[str, list[float]] = {side: [] for side in sides}
             for number in range(options.rounds + 1):
                 for side, run in sides.items():

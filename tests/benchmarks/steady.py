@@ -7,31 +7,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
-
 from jobs.demo import PACKAGE
-from model.config import Architecture, Thresholds
-from model.package import ModelPackage
-from model.package_files import PackageRecord
-from model.ssd import SSD
-from pipeline.registry.packages import write_package
+from tests.benchmarks.packages import MAKERS, made
 from tests.benchmarks.sides import ADDRESSES, draw, infer, measure, report, sides_of, spread
 
 MEMORY_EVERY_S = 5.0
 """Rarely enough that reading takes about 1 % of two cores for `local`, 2 % for `ray`."""
-
-
-def tiny(folder: Path) -> Path:
-    """Write a package so small that the way of the data takes most of the time."""
-    torch.manual_seed(0)
-    record = PackageRecord(
-        name="tiny",
-        architecture=Architecture(width=0.05),
-        class_names=("a", "b"),
-        thresholds=Thresholds(score_thresh=0.3, detections_per_img=5),
-    )
-    write_package(ModelPackage(record, SSD(record.architecture, 3).state_dict()), str(folder))
-    return folder
 
 
 def stream_images_per_s(table: Path) -> float:
@@ -51,7 +32,7 @@ def stream_images_per_s(table: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num-images", type=int, default=2000)
-    parser.add_argument("--model", default=PACKAGE, help="model package; tiny is one that takes hardly any time")
+    parser.add_argument("--model", default=PACKAGE, help=f"model package, or one of {', '.join(MAKERS)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sides", type=sides_of(*ADDRESSES), default=[*ADDRESSES], help="runners to measure")
     parser.add_argument("--memory-every-s", type=float, help="print the memory of the process tree this often")
@@ -64,10 +45,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         images = draw(folder / "images", options.num_images)
-        model = tiny(folder / "tiny") if options.model == "tiny" else Path(options.model)
+        model = made(options.model, folder)
         for number in range(options.rounds):
             alone = [sys.executable, "-m", "tests.benchmarks.bare_detector", images, model, options.num_images]
-            bare.append(float(measure(alone).out))
+            bare.append(float(json.loads(measure(alone).out)["images_per_s"]))
             for side in whole:
                 table = folder / f"{side}-{number}"
                 took = measure(infer(images, table, model, side), MEMORY_EVERY_S, options.memory_every_s)
