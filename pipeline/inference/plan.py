@@ -11,11 +11,14 @@ import pyarrow as pa
 
 from pipeline.errors import ReconciliationError
 from pipeline.inference.path_columns import NONE, path_columns
+from pipeline.inputs.manifest import LISTING
 from pipeline.sql import literal
 from pipeline.stages.rows import IS_FIRST
 from pipeline.table.delta import ResultTable
-from pipeline.table.query import IS_PERMANENT, LATEST_ETAG, OWN_ERRORS, connect
+from pipeline.table.query import IS_PERMANENT, OWN_ERRORS
+from pipeline.table.results import connect
 from pipeline.table.schema import IS_RETRY
+from pipeline.table.versions import found_by_hash, note_url, noted_versions
 
 DOUBLED = (
     "rows of the table have the key of another row, from another engine or from files that were copied back; "
@@ -102,25 +105,27 @@ def make_plan(
             ) AS is_done
         FROM results WHERE model_digest = {model}
     """
-    # Few URIs have several versions. They are found by hashes, which take a quarter of the memory of names.
-    latest = f"""
-        CREATE TEMP TABLE latest AS SELECT uri, {LATEST_ETAG} AS etag FROM known
-        WHERE hash(uri) IN (SELECT hash(uri) FROM known GROUP BY ALL HAVING count(*) > 1)
-            AND uri NOT IN (SELECT uri FROM {source} GROUP BY ALL HAVING count(*) > 1)
-        GROUP BY uri HAVING count(*) > 1
-    """
-    judged = f"""
-        CREATE TEMP TABLE judged AS
-        SELECT listed.*, coalesce(next_attempt, 1)::INTEGER AS num_attempts, status IS NOT NULL AS "{IS_RETRY}",
-            coalesce(is_first, true) AS "{IS_FIRST}", status,
-            coalesce(is_done AND coalesce(latest.etag = listed.etag, true), false) AS is_done
-        FROM {source} AS listed LEFT JOIN known USING (uri, etag) LEFT JOIN latest ON latest.uri = listed.uri
-    """
-    with connect(table) as db:
+    files = table.data_files()
+    note = note_url(table, files)
+    with connect(table, [note], files) as db:
         db.execute(known)
-        db.execute(latest)
-        db.execute(judged)
-        columns = path_columns(db, "judged", path_columns_setting, table.schema)
+        versions = noted_versions(db, table, note, search=found_by_hash(f"model_digest = {model}"))
+        db.execute(
+            f"""CREATE TEMP TABLE latest AS WITH versions AS MATERIALIZED ({versions})
+            SELECT uri, latest AS etag FROM versions WHERE model_digest = {model}
+                AND uri NOT IN (SELECT uri FROM {source} SEMI JOIN versions USING (uri) GROUP BY ALL HAVING count(*) > 1)"""
+        )
+        # Of a key that is done, nothing but the status is kept.
+        columns_left = ", ".join(f"CASE WHEN NOT is_done THEN {name} END AS {name}" for name in LISTING.names)
+        db.execute(
+            f"""CREATE TEMP TABLE judged AS SELECT {columns_left}, * EXCLUDE ({", ".join(LISTING.names)}) FROM (
+                SELECT listed.*, coalesce(next_attempt, 1)::INTEGER AS num_attempts, status IS NOT NULL AS "{IS_RETRY}",
+                    coalesce(is_first, true) AS "{IS_FIRST}", status,
+                    coalesce(is_done AND coalesce(latest.etag = listed.etag, true), false) AS is_done
+                FROM {source} AS listed LEFT JOIN known USING (uri, etag) LEFT JOIN latest ON latest.uri = listed.uri
+            )"""
+        )
+        columns = path_columns(db, source, path_columns_setting, table.schema)
         texts = "".join(f', {column.value} AS "{column.name}"' for column in columns)
         left = f"SELECT * EXCLUDE (status, is_done){texts} FROM judged WHERE NOT is_done"
         db.execute(f"COPY ({left}) TO {literal(str(work))} (FORMAT parquet, ROW_GROUP_SIZE {WORK_GROUP_ROWS})")

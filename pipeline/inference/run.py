@@ -33,6 +33,7 @@ from pipeline.table.delta import ResultTable
 from pipeline.table.fence import Fence
 from pipeline.table.run_records import RunRecord, recorded
 from pipeline.table.schema import IS_RETRY
+from pipeline.table.versions import note_versions
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +190,9 @@ class Execution:
         task = self._task
         summary = _summary(self._prepared, self._record, ok, failed)
         with self._committer():  # keeps the hold on the table while all rows are counted
-            found = tally(task.listing, ResultTable(task.table.url), task.package.digest)
+            table = ResultTable(task.table.url)
+            found = tally(task.listing, table, task.package.digest)
+            note_versions(table)
         reconcile(self._prepared.plan, ok, failed, found)
         self._failures.check(summary)
         return summary

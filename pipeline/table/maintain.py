@@ -23,11 +23,12 @@ from pipeline.storage.table_files import DATA_FILE, WORK_FOLDER
 from pipeline.table.commit import Committer
 from pipeline.table.delta import KEY, ResultTable
 from pipeline.table.fence import Fence
-from pipeline.table.query import connect
 from pipeline.table.read_only import name_below
+from pipeline.table.results import connect
 from pipeline.table.rewrite import DataFile, StaleError, data_files, rewrite, swap, unfenced
 from pipeline.table.run_records import delete_records, fold_records
 from pipeline.table.settings import MaintainSettings
+from pipeline.table.versions import NOTE_FILE, note_url, note_versions
 from pipeline.urls import absolute
 
 logger = logging.getLogger(__name__)
@@ -253,7 +254,8 @@ def _tidy(table: ResultTable, settings: MaintainSettings, done: Maintained) -> N
     if settings.dry_run:
         return
     done.folded_runs = fold_records(table)
-    _delete_working_files(table, datetime.now(UTC) - timedelta(hours=settings.retention_hours))
+    note_versions(table)
+    _delete_working_files(table, settings)
     delta = table.refreshed()
     delta.create_checkpoint()
     delta.cleanup_metadata()
@@ -276,8 +278,12 @@ def _vacuum(table: ResultTable, settings: MaintainSettings) -> int:
     return len(removed | left)
 
 
-def _delete_working_files(table: ResultTable, before: datetime) -> None:
-    """Delete the old plans that killed runs have left in the table's work folder, because plans name images."""
+def _delete_working_files(table: ResultTable, settings: MaintainSettings) -> None:
+    """Delete old files in the table's work folder that name images: the plans of killed runs, and notes on former data files.
+
+    An erasure deletes these notes at once.
+    """
+    current, before = note_url(table, table.data_files()), datetime.now(UTC) - timedelta(hours=settings.retention_hours)
     try:
         left = [entry for page in store.walk(f"{table.url}/{WORK_FOLDER}/") for entry in page]
     except FileNotFoundError:
@@ -285,5 +291,7 @@ def _delete_working_files(table: ResultTable, before: datetime) -> None:
     for entry in left:
         folder, _, name = entry.uri.rpartition("/")
         is_old = entry.last_modified is not None and entry.last_modified < before
-        if is_old and folder == f"{table.url}/{WORK_FOLDER}" and WORKING_FILE.fullmatch(name):
+        is_note = bool(NOTE_FILE.fullmatch(name)) and entry.uri != current
+        is_unneeded = (is_note and (is_old or settings.erase)) or (is_old and WORKING_FILE.fullmatch(name))
+        if is_unneeded and folder == f"{table.url}/{WORK_FOLDER}":
             store.delete(entry.uri)

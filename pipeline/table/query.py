@@ -12,13 +12,15 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import SettingError, SsdBatchError, reason
-from pipeline.sql import bounded, literal, no_rows
+from pipeline.errors import SettingError
+from pipeline.sql import literal, no_rows
 from pipeline.storage import store
 from pipeline.table.delta import ResultTable, enclosing_table
-from pipeline.table.read_only import ReadOnlyFiles, name_below
+from pipeline.table.read_only import name_below
+from pipeline.table.results import RESULTS, connect, names_of
 from pipeline.table.run_records import RUNS, run_files
 from pipeline.table.schema import SCHEMA
+from pipeline.table.versions import NO_VERSIONS, note_url, noted_versions
 from pipeline.urls import absolute
 
 IS_PERMANENT = "error_stage = 'decode'"
@@ -30,29 +32,9 @@ OWN_ERRORS = ("FileNotFoundError", "NotFoundError", "ChangedError", "TooLargeErr
 All others are failures of its surroundings: storage, credentials, memory, a GPU. No number of them says anything about the image.
 """
 
-RESULTS = "results"
-"""The view that the other views of images are made of."""
-LATEST_ETAG = "max_by(etag, (run_id, processed_at))"
-"""The SQL of the version that a run saw last, among the rows of one URI and model.
-
-Runs are ordered by their ids, which begin with the time at which the driver began to list. The clocks of workers order only the
-rows of one run.
-"""
-LATEST_OK = f"{LATEST_ETAG} FILTER (status = 'ok')"
-"""The SQL of the version that a run saw last, among those that were ok. No failure hides it.
-
-Such a failure may come from a list that lags, or from a file that was cut short since.
-"""
-
 VIEWS = {
-    "history": "SELECT * FROM results",
-    "images": f"""
-        SELECT results.* FROM results LEFT JOIN (
-            SELECT uri, model_digest, {LATEST_ETAG} AS latest, {LATEST_OK} AS latest_ok FROM results
-            GROUP BY uri, model_digest HAVING count(*) > 1
-        ) AS changed ON results.uri = changed.uri AND results.model_digest = changed.model_digest
-        WHERE changed.latest IS NULL OR results.etag IN (changed.latest, changed.latest_ok)
-    """,
+    "history": f"SELECT * FROM {RESULTS}",
+    "images": f"SELECT * FROM {RESULTS}",
     "detections": """
         SELECT uri, etag, {path_columns} model_name, model_digest, run_id, run_date, width_px, height_px,
             unnest(detections, recursive := true)
@@ -67,10 +49,17 @@ VIEWS = {
 }
 """The SQL of the views, by their names.
 
-`images` has the latest version of each image, and if that failed, also the latest that was ok. `history` has all versions.
+`images` has the latest version of each image, and if that failed, also the latest that was ok: see `LATEST`. `history` has all versions.
 `detections` has one row per box, `failures` has the failed images, and `runs` has one row per run.
 """
-
+LATEST = f"""
+    SELECT {RESULTS}.* FROM {RESULTS} LEFT JOIN versions
+        ON {RESULTS}.uri = versions.uri AND {RESULTS}.model_digest = versions.model_digest
+    WHERE versions.latest IS NULL OR {RESULTS}.etag IN (versions.latest, versions.latest_ok)
+"""
+"""The SQL of `images` in a table that has several rows of some image."""
+OF_LATEST = {"images", "detections", "failures"}
+"""The views that have only the latest versions."""
 
 BATCH_ROWS, MAX_FILE_ROWS = 65_536, 5_000_000
 
@@ -87,41 +76,6 @@ SQL_FROM_TEXT = {"query", "json_execute_serialized_sql"}
 """The functions whose argument is SQL, which no parse tree shows."""
 
 
-def _names(fields: Iterable[pa.Field]) -> str:
-    return ", ".join(f'"{field.name}"' for field in fields)
-
-
-@contextmanager
-def connect(
-    table: ResultTable, more_files: Sequence[str] = (), files: Sequence[str] | None = None
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a DuckDB with the view `results`: the table's rows, whatever its storage. It can write to none of the files.
-
-    Args:
-        table: the table, which may be empty, or not exist.
-        more_files: other files that the DuckDB may read.
-        files: the data files to read, instead of those of the table's current version.
-
-    Raises:
-        SsdBatchError: a data file can't be read.
-    """
-    files = table.data_files() if files is None else files
-    with bounded() as db:
-        db.register_filesystem(ReadOnlyFiles(table.url))
-        db.execute("SET allowed_paths = ?", [[name_below(table.url, file) for file in (*files, *more_files)]])
-        rows = no_rows(table.schema)
-        if files:
-            names = ", ".join(literal(name_below(table.url, file)) for file in files)
-            source = f"FROM read_parquet([{names}], hive_partitioning = true, union_by_name = true)"
-            # The second part has the columns that came after a file was written.
-            rows = f"SELECT {_names(table.schema)} FROM ({source} UNION ALL BY NAME {rows})"
-        try:
-            db.execute(f"CREATE VIEW {RESULTS} AS {rows}")
-        except duckdb.Error as error:
-            raise SsdBatchError(f"table {table.url!r} can't be read: {reason(error)}") from error
-        yield db
-
-
 @contextmanager
 def query(table: ResultTable, sql: str) -> Iterator[duckdb.DuckDBPyRelation]:
     """Answer one SELECT over the views of `VIEWS`.
@@ -133,30 +87,53 @@ def query(table: ResultTable, sql: str) -> Iterator[duckdb.DuckDBPyRelation]:
     """
     if not table.exists:
         raise SettingError(f"table {table.url!r}: no table is there; make one with `ssd-batch infer`")
-    # DuckDB opens all files of a view when it makes the view. So the files of runs, and of images, are given only if asked for.
-    named = {name for name in (*VIEWS, RESULTS) if name in sql.lower()}
+    # DuckDB opens all files of a view when it makes the view. So views, and files of runs and images, are given only if asked for.
+    named = set(WORD.findall(sql.lower())) & {*VIEWS, RESULTS}
     records = run_files(table) if "runs" in named else []
-    with connect(table, records, files=None if named - {"runs"} else []) as db:
-        if records:
-            names = ", ".join(literal(name_below(table.url, record)) for record in records)
-            # The second part has the columns that came after all records were written.
-            source = f"FROM read_parquet([{names}], union_by_name = true) UNION ALL BY NAME {no_rows(RUNS)}"
-            # A record may be in two files while records are folded; the one with an end is the later one.
-            db.execute(
-                f"CREATE VIEW run_records AS SELECT DISTINCT ON (run_id) {_names(RUNS)} FROM ({source}) ORDER BY run_id, ended_at"
-            )
-        else:
-            db.execute(f"CREATE VIEW run_records AS {no_rows(RUNS)}")
-        path_columns = [field for field in table.schema if field.name not in SCHEMA.names]
-        for name, select in VIEWS.items():
-            columns = f"{_names(path_columns)}," if path_columns else ""
-            db.execute(f"CREATE VIEW {name} AS {select.format(path_columns=columns, is_permanent=IS_PERMANENT)}")
+    files = table.data_files() if named - {"runs"} else []
+    note = note_url(table, files)
+    with connect(table, [*records, note], files) as db:
+        _add_runs(db, table, records)
+        versions = noted_versions(db, table, note) if files and named & OF_LATEST else NO_VERSIONS
+        _add_views(db, table, named if files else set(VIEWS), versions)
         db.execute("SET enable_external_access = false")
         db.execute("SET lock_configuration = true")
         try:
             yield db.sql(_one_select(db, sql))
         except duckdb.Error as error:
             raise SettingError(f"query: {error}") from error
+
+
+def _add_runs(db: duckdb.DuckDBPyConnection, table: ResultTable, records: Sequence[str]) -> None:
+    """Make the table `run_records` of the files that have the records of runs."""
+    rows = no_rows(RUNS)
+    if records:
+        names = ", ".join(literal(name_below(table.url, record)) for record in records)
+        # The second part has the columns that came after all records were written.
+        source = f"FROM read_parquet([{names}], union_by_name = true) UNION ALL BY NAME {rows}"
+        # A record may be in two files while records are folded; the one with an end is the later one.
+        rows = f"SELECT DISTINCT ON (run_id) {names_of(RUNS)} FROM ({source}) ORDER BY run_id, ended_at"
+    db.execute(f"CREATE TABLE run_records AS {rows}")  # not a view, which would open all files each time
+
+
+def _add_views(db: duckdb.DuckDBPyConnection, table: ResultTable, named: set[str], versions: str) -> None:
+    """Make the named views, and `images` for those that are made of it.
+
+    Args:
+        db: a DuckDB with `results` and `run_records`.
+        table: the table.
+        named: the names of views.
+        versions: the SQL of the latest versions, see `noted_versions`.
+    """
+    path_columns = [field for field in table.schema if field.name not in SCHEMA.names]
+    columns = f"{names_of(path_columns)}," if path_columns else ""
+    views = dict(VIEWS)
+    if versions != NO_VERSIONS:
+        db.execute(f"CREATE VIEW versions AS {versions}")
+        views["images"] = LATEST
+    for name, select in views.items():
+        if name in named or (name == "images" and named & OF_LATEST):
+            db.execute(f"CREATE VIEW {name} AS {select.format(path_columns=columns, is_permanent=IS_PERMANENT)}")
 
 
 def _one_select(db: duckdb.DuckDBPyConnection, sql: str) -> str:

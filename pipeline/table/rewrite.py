@@ -25,7 +25,7 @@ from pipeline.errors import SsdBatchError, reason
 from pipeline.storage import store
 from pipeline.storage.table_files import PARTITION
 from pipeline.table.delta import KEY, ResultTable
-from pipeline.table.query import connect
+from pipeline.table.results import connect
 
 Write = Callable[[CommitProperties | None], None]
 """A function that makes one commit to the table as it was last read."""

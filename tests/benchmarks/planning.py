@@ -1,26 +1,24 @@
-"""How long a plan takes, and how much memory, as listing and table grow: the real command, `infer --dry-run`.
+"""Measure how long a plan takes, and how much memory, against a table that holds 99 in 100 of the listed images.
 
-    python -m tests.benchmarks.planning 1 3 10      millions of listed images; the table holds 99 in 100 of them
-
-The listing is a Parquet manifest with etags and sizes. Data of ten million takes 1.5 GB below the temporary folder.
+The command is `infer --dry-run`, as a whole process. The listing is a Parquet manifest with etags and sizes. Data of ten million
+images takes 1.5 GB below the temporary folder.
 """
 
+import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
 
+from jobs.demo import PACKAGE
 from pipeline.registry.packages import read_package
 from pipeline.table.delta import ResultTable
 from pipeline.table.schema import SCHEMA
+from tests.benchmarks.sides import LOOK_INTERVAL_S, Took, measure, report, spread
 
-MODEL = Path("jobs/demo/model")
 ROWS_A_COMMIT = 500_000
 
 LISTING = """
@@ -39,13 +37,13 @@ ROWS = """
 
 
 def make(folder: Path, num_images: int) -> None:
-    """A listing, and a table that holds 99 in 100 of it."""
+    """Write a listing, and a table that holds 99 in 100 of it."""
     with duckdb.connect() as db:
         listing = folder / "listing.parquet"
         pq.write_table(db.sql(LISTING, params=[num_images]).to_arrow_table(), listing)
         table = ResultTable(str(folder / "table"))
         table.create()
-        num_done, digest = num_images * 99 // 100, read_package(str(MODEL)).digest
+        num_done, digest = num_images * 99 // 100, read_package(str(PACKAGE)).digest
         for first in range(0, num_done, ROWS_A_COMMIT):
             step = min(ROWS_A_COMMIT, num_done - first)
             rows = db.sql(ROWS, params={"listing": str(listing), "first": first, "step": step, "digest": digest})
@@ -53,35 +51,41 @@ def make(folder: Path, num_images: int) -> None:
             table.refreshed()
 
 
-def measure(folder: Path) -> tuple[float, float, dict[str, int]]:
-    """Seconds, peak memory in MiB and the counts of one plan."""
-    arguments = [
-        "--input",
-        folder / "listing.parquet",
-        "--table",
-        folder / "table",
-        "--model",
-        MODEL,
-        "--dry-run",
-        "--json",
-    ]
-    started = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "jobs", "infer", *map(str, arguments)], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    summary = json.loads(process.stdout.read())
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0
-    return time.monotonic() - started, usage.ru_maxrss / 1024, summary
+def plan(folder: Path, memory_every_s: float | None = None) -> tuple[Took, dict[str, int]]:
+    """Plan once, and return what it took and the counts."""
+    command = [
+        Path(sys.executable).with_name("ssd-batch"), "infer", "--input", folder / "listing.parquet", "--table", folder / "table",
+        "--model", PACKAGE, "--dry-run", "--json",
+    ]  # fmt: skip
+    took = measure(command, memory_every_s)
+    return took, json.loads(took.out)
 
 
 def main() -> None:
-    """Print a line a size."""
-    print(f"{'listed':>12} {'planned':>10} {'seconds':>8} {'MiB':>6}")
-    for millions in map(float, sys.argv[1:]):
-        with tempfile.TemporaryDirectory(prefix="ssd-batch-planning-") as folder:
-            make(Path(folder), int(millions * 1e6))
-            wall_s, peak_mib, summary = measure(Path(folder))
-            print(f"{summary['listed']:>12,} {summary['planned']:>10,} {wall_s:>8.1f} {peak_mib:>6,.0f}", flush=True)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--num-images", type=int, nargs="+", default=[1_000_000], help="sizes of the listing to measure"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="timed rounds, after one that reads memory")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON on the last line too")
+    options = parser.parse_args()
+    lines: list[str] = []
+    figures: dict[str, object] = {}
+    for num_images in options.num_images:
+        with tempfile.TemporaryDirectory(prefix="bench-") as name:
+            make(Path(name), num_images)
+            first, counts = plan(Path(name), LOOK_INTERVAL_S)
+            times = [plan(Path(name))[0] for _ in range(options.rounds)]
+        seconds, cpu_s = [took.seconds for took in times], [took.cpu_s for took in times]
+        peak_mib = first.peak_bytes / 2**20
+        lines.append(
+            f"{counts['listed']:>11,} listed, {counts['planned']:>9,} planned: {spread(seconds, 1)} s, CPU {spread(cpu_s, 1)} s, "
+            f"{peak_mib:,.0f} MiB at most"
+        )
+        figures[str(num_images)] = {
+            "planned": counts["planned"], "seconds": seconds, "cpu_s": cpu_s, "peak_mib": peak_mib,
+        }  # fmt: skip
+    report(lines, {"plans": figures}, options.json)
 
 
 if __name__ == "__main__":

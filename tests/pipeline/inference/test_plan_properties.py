@@ -18,8 +18,10 @@ from pipeline.inputs.manifest import LISTING
 from pipeline.table.commit import Committer
 from pipeline.table.delta import ResultTable
 from pipeline.table.fence import Fence
-from pipeline.table.query import query
+from pipeline.table.query import LATEST, query
+from pipeline.table.results import connect
 from pipeline.table.schema import IS_RETRY, SCHEMA
+from pipeline.table.versions import FOUND, note_versions
 
 URIS = st.sampled_from(["a", "b", "c", "d"])
 MODELS = st.sampled_from(["m1", "m2"])
@@ -93,17 +95,20 @@ class Nights(RuleBasedStateMachine):
     def forget(self, uri: str) -> None:
         """Rows are deleted."""
         self.table.refreshed().delete(f"uri = '{uri}'")
+        self.check_views()
         self.detected = {key for key in self.detected if key[1] != uri}
 
     @rule(model=MODELS, num_commits=st.integers(0, 3))
     def crash(self, model: str, num_commits: int) -> None:
         """A run that is killed after some of its commits, while it holds the table."""
         self.night(model, num_commits)
+        self.check_views()
 
     @rule(model=MODELS)
     def finish(self, model: str) -> None:
         """A run to its end: the table holds what is listed, once, as it should be."""
         self.night(model)
+        self.check_views()
         listed = [(uri, etag) for uri, (etag, _) in self.images.items()]
         # What was detected once stays so, whatever storage does later.
         expected = {key: "ok" if (model, *key) in self.detected else self.outcome(*key) for key in listed}
@@ -131,6 +136,14 @@ class Nights(RuleBasedStateMachine):
             keys = [row[:2] for row in self.rows(model)]
             assert len(keys) == len(set(keys))
 
+    def check_views(self) -> None:
+        """They show what a search finds, whatever notes there are."""
+        with query(ResultTable(self.table.url), "SELECT uri, etag, model_digest FROM images ORDER BY ALL") as relation:
+            shown = relation.fetchall()
+        with connect(self.table) as db:
+            db.execute(f"CREATE VIEW versions AS {FOUND}")
+            assert db.execute(f"SELECT uri, etag, model_digest FROM ({LATEST}) ORDER BY ALL").fetchall() == shown
+
     def night(self, model: str, num_commits: int | None = None) -> None:
         began, listing, work = self.now(), self.folder / "listing.parquet", self.folder / "work.parquet"
         listed = [
@@ -153,6 +166,7 @@ class Nights(RuleBasedStateMachine):
         if num_commits is not None:
             return
         self.check(plan, rows, listing, model)
+        note_versions(ResultTable(self.table.url))
         fence.release()
 
     def check(self, plan: Plan, rows: list[dict], listing: Path, model: str) -> None:

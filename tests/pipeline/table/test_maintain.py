@@ -8,6 +8,7 @@ import pytest
 from deltalake import DeltaTable
 
 from pipeline.errors import HeldError, OvertakenError, SettingError
+from pipeline.storage.table_files import WORK_FOLDER
 from pipeline.table import maintain as maintain_module
 from pipeline.table.delta import REWRITES, ResultTable
 from pipeline.table.fence import Fence
@@ -16,6 +17,7 @@ from pipeline.table.query import query
 from pipeline.table.rewrite import DataFile, data_files
 from pipeline.table.run_records import MAX_FILES, RunRecord, recorded
 from pipeline.table.settings import MaintainSettings
+from pipeline.table.versions import NOTE_FILE
 
 LONG_AGO = (0, 0)
 SECOND, THIRD = date(2026, 1, 2), date(2026, 1, 3)
@@ -45,9 +47,11 @@ def uris(table: ResultTable) -> list[str]:
 
 
 def files(url: str) -> set[str]:
-    """What lies beside the log."""
+    """What lies beside the log, less the note on versions."""
     return {
-        str(path.relative_to(url)) for path in Path(url).rglob("*") if path.is_file() and "_delta_log" not in str(path)
+        str(path.relative_to(url))
+        for path in Path(url).rglob("*")
+        if path.is_file() and "_delta_log" not in str(path) and not NOTE_FILE.fullmatch(path.name)
     }
 
 
@@ -200,6 +204,9 @@ def test_erasing_leaves_no_file_that_held_the_rows(table):
     assert (done.deleted_rows, done.vacuumed_files) == (3, 10)
     assert files(table.url) == {file.path for file in data_files(table)}
     assert not any(b"/in/0.jpg" in Path(table.url, name).read_bytes() for name in files(table.url))
+    notes = list(Path(table.url, WORK_FOLDER).glob("versions-*"))
+    assert len(notes) == 1
+    assert b"/in/0.jpg" not in notes[0].read_bytes()
     assert uris(table) == ["1", "2", "3", "4", "5"]
 
 

@@ -265,6 +265,7 @@ def test_records_of_runs_are_read_without_the_images(table):
     for file in table.data_files():
         os.remove(file)
     assert select(table, "SELECT run_id FROM RUNS") == [("r1",)]
+    assert select(table, "SELECT images_per_s, failed FROM runs") == [(None, None)]  # names that hold those of views
     with pytest.raises(SsdBatchError, match=r"^table '.*' can't be read: .*No files found"):
         select(table, "SELECT run_id FROM runs JOIN Images USING (run_id)")
 

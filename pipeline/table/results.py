@@ -1,0 +1,51 @@
+"""A DuckDB over the rows of a table. It reads the table's files and writes to none."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import duckdb
+import pyarrow as pa
+
+from pipeline.errors import SsdBatchError, reason
+from pipeline.sql import bounded, literal, no_rows
+from pipeline.table.delta import ResultTable
+from pipeline.table.read_only import ReadOnlyFiles, name_below
+
+RESULTS = "results"
+"""The view that the other views of images are made of."""
+
+
+def names_of(fields: Iterable[pa.Field]) -> str:
+    """Return the names of columns as a list in SQL."""
+    return ", ".join(f'"{field.name}"' for field in fields)
+
+
+@contextmanager
+def connect(
+    table: ResultTable, more_files: Sequence[str] = (), files: Sequence[str] | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a DuckDB with the view `results`: the table's rows, whatever its storage. It can write to none of the files.
+
+    Args:
+        table: the table, which may be empty, or not exist.
+        more_files: other files that the DuckDB may read.
+        files: the data files to read, instead of those of the table's current version.
+
+    Raises:
+        SsdBatchError: a data file can't be read.
+    """
+    files = table.data_files() if files is None else files
+    with bounded() as db:
+        db.register_filesystem(ReadOnlyFiles(table.url))
+        db.execute("SET allowed_paths = ?", [[name_below(table.url, file) for file in (*files, *more_files)]])
+        rows = no_rows(table.schema)
+        if files:
+            names = ", ".join(literal(name_below(table.url, file)) for file in files)
+            source = f"FROM read_parquet([{names}], hive_partitioning = true, union_by_name = true)"
+            # The second part has the columns that came after a file was written.
+            rows = f"SELECT {names_of(table.schema)} FROM ({source} UNION ALL BY NAME {rows})"
+        try:
+            db.execute(f"CREATE VIEW {RESULTS} AS {rows}")
+        except duckdb.Error as error:
+            raise SsdBatchError(f"table {table.url!r} can't be read: {reason(error)}") from error
+        yield db
