@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Each of a run's processes would compile all that it imports, torch's and Ray's thousands of files, where nothing keeps them compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-fast bench startup steady test-s3 test-monitoring chaos check format clean
+.PHONY: install demo test test-fast bench startup steady driver test-s3 test-monitoring chaos check format clean
 
 install: .venv/.installed
 
@@ -39,11 +39,11 @@ chaos: install
 	infra/dev/s3fault.sh install
 	$(BIN)/python -m tests.chaos
 
-# make bench startup; make bench steady; BENCH adds flags.
+# make bench startup; make bench steady; make bench driver; BENCH adds flags.
 bench: install
 	@true
 
-startup steady: install
+startup steady driver: install
 	$(BIN)/python -m tests.benchmarks.$@ $(BENCH)
 
 check: install

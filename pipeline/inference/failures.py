@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import TargetMissedError
 from pipeline.inference.summary import Summary
-from pipeline.stages.rows import IS_FIRST
+from pipeline.stages.rows import ERROR, IS_FIRST
 from pipeline.table.query import OWN_ERRORS
 
 DEFAULT_SHARE = 0.5
@@ -52,7 +52,7 @@ class Failures:
             TargetMissedError: more than half of a thousand images failed alike. Bytes at fault count in the first thousand only:
                 later images may be in a folder of broken files.
         """
-        failed = rows.filter(pc.equal(rows["status"], "failed"))
+        failed = rows.select([*ERROR, IS_FIRST]).filter(pc.equal(rows["status"], "failed"))
         kinds = list(zip(*(failed[name].to_pylist() for name in ("error_stage", "error_type")), strict=True))
         self._messages.update(zip(kinds, failed["error_message"].to_pylist(), strict=True))
         first = [kind for kind, is_first in zip(kinds, failed[IS_FIRST].to_pylist(), strict=True) if is_first]

@@ -6,7 +6,7 @@ processes, so that a new process starts in a moment.
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -66,13 +66,14 @@ class LocalProcesses:
     def __init__(self, stages: Stages, num_processes: int) -> None:
         self._stages, self._num_processes = stages, num_processes
         self._processes: list[Process] = []
+        self._unused: list[Process] = []
         self._is_closed = False
 
     def start(self) -> None:
-        """Start the processes of the pass, and wait for the first."""
+        """Start the processes of the first pass, and wait for one of them."""
         ensure_running()
-        self._pass = [self.new_process() for _ in range(self._num_processes)]
-        self._pass[0].opened()
+        self._unused = [self.new_process() for _ in range(self._num_processes)]
+        self._unused[0].opened()
 
     def new_process(self) -> Process:
         """Start another process, which ends with this runner at the latest."""
@@ -80,6 +81,11 @@ class LocalProcesses:
             raise SsdBatchError("the run has ended")
         self._processes.append(Process(self._stages))
         return self._processes[-1]
+
+    def _take(self, num_processes: int) -> list[Process]:
+        """Return the processes of a pass: those that wait for the first one, or new ones."""
+        processes, self._unused = self._unused, []
+        return processes[:num_processes] or [self.new_process() for _ in range(num_processes)]
 
     def end(self, process: Process) -> None:
         """End one of the processes. Another thread may do the same."""
@@ -113,11 +119,10 @@ class LocalProcesses:
         """See `Runner`."""
         return OneProcess(self)
 
-    def blocks(self, num_rows: int, spread: Spread) -> Iterator[pa.Table]:
+    def run(self, blocks: "Sequence[Block]", spread: Spread) -> Iterator[pa.Table]:
         """See `Runner`."""
-        starts = range(0, num_rows, spread.block_rows)
-        waiting = deque((start, min(start + spread.block_rows, num_rows)) for start in starts)
-        lanes = [Lane(self, process) for process in self._pass[: spread.num_detectors]]
+        waiting = deque(blocks)
+        lanes = [Lane(self, process) for process in self._take(min(spread.num_detectors, len(blocks)))]
         num_lost = 0
         while True:
             for lane in lanes:

@@ -7,10 +7,11 @@ an actor that runs both stages, so that neither stage waits for the cores of the
 import gc
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
@@ -18,6 +19,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError
 from ray.util.annotations import RayDeprecationWarning
 
+from model.package_files import PackageFiles
 from pipeline.cluster.capacity import (
     ALONE_CPUS,
     DETECTOR_CPUS,
@@ -31,12 +33,17 @@ from pipeline.cluster.capacity import (
 from pipeline.errors import SsdBatchError, reason
 from pipeline.settings import DetectionSettings
 from pipeline.stages.isolate import NotStartedError, ProcessDiedError
-from pipeline.stages.runner import RunObserver, Spread, Stages, spread_over
+from pipeline.stages.runner import MAX_LARGE_BLOCK_ROWS, RunObserver, Spread, Stages, spread_over
+
+if TYPE_CHECKING:
+    from pipeline.stages.detect import Block
 
 logger = logging.getLogger(__name__)
 
 DECODE_CPUS = 0.4
 """The share of a core that Ray books for a task that reads and decodes."""
+MAX_PIXEL_BYTES = 64 << 20
+"""The most bytes of a block's pixels where tasks send them to detectors. A task holds them three times."""
 MAX_RETRIES = 1
 """The number of retries of a task or a call whose process dies. Ray's own default is to retry for ever. Without retries, Ray gives up the
 blocks that a lost node held."""
@@ -84,6 +91,7 @@ class RayCluster:
     def __init__(self, settings: DetectionSettings, stages: Stages) -> None:
         self._settings = settings
         self._stages = [ray.put(stages)]
+        self._image_bytes = 3 * PackageFiles(stages.package_files).record.architecture.image_size_px ** 2
 
     def num_nodes(self) -> int:
         """See `Runner`."""
@@ -93,7 +101,8 @@ class RayCluster:
         """See `Runner`. The settings give the number of detectors; 0 means one per GPU, or one per core without GPUs."""
         settings = self._settings
         num_detectors = settings.num_detectors or min(num_gpus() or cluster_cores(), num_detectors_that_fit())
-        return spread_over(num_detectors, settings.min_detectors, num_images)
+        max_block_rows = MAX_PIXEL_BYTES // self._image_bytes if num_gpus() else MAX_LARGE_BLOCK_ROWS
+        return spread_over(num_detectors, settings.min_detectors, num_images, max_block_rows)
 
     def observer(self, table: str, batch_size: int) -> RunObserver:
         """Return an observer that publishes metrics. Ray's agent on this node serves them."""
@@ -109,12 +118,17 @@ class RayCluster:
         """See `Runner`."""
         return OneActor(self._stages, max(self._settings.node_wait_s, ALONE_WAIT_S))
 
-    def blocks(self, num_rows: int, spread: Spread) -> Iterator[pa.Table]:
-        """See `Runner`."""
+    def run(self, blocks: "Sequence[Block]", spread: Spread) -> Iterator[pa.Table]:
+        """See `Runner`. Nodes may have been lost since the last pass; without room for a detector, Ray would wait for ever."""
+        if not (num_fitting := num_detectors_that_fit()):
+            logger.error("the pass over all images stopped: of %s nodes none has room for a detector", num_nodes())
+            return
         DataContext.get_current().max_errored_blocks = spread.max_lost
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # It prints a traceback for each lost block.
+        block_rows = max(stop - start for start, stop in blocks)
+        spread = replace(spread, block_rows=block_rows, min_detectors=min(spread.min_detectors, num_fitting))
         try:
-            detections = self._through(blocks_of_rows(num_rows, spread.block_rows), spread)
+            detections = self._through(_dataset(blocks), spread)
             yield from detections.iter_batches(batch_size=None, batch_format="pyarrow")
         except RayError as error:
             logger.error("the pass over all images stopped: %s", reason(error))
@@ -149,10 +163,13 @@ class RayCluster:
             )  # fmt: skip
 
 
-def blocks_of_rows(num_rows: int, block_rows: int) -> Dataset:
-    """Make a data set with one row per block: the number of the block's first planned row, and the number after its last."""
-    starts = range(0, num_rows, block_rows)
-    return ray.data.from_arrow([_block(start, min(start + block_rows, num_rows)) for start in starts])
+def _dataset(blocks: "Sequence[Block]") -> Dataset:
+    """Make a data set with one row per block: the number of the block's first planned row, and the number after its last.
+
+    Ray's `from_arrow` would run a task per block to count its rows, and keep 45 KB for each.
+    """
+    dataset: Dataset = ray.data.from_blocks([_block(*block) for block in blocks])
+    return dataset
 
 
 def _block(start: int, stop: int) -> pa.Table:

@@ -129,8 +129,7 @@ class Committer:
     def _commit(self, gathered: list[pa.Table], is_last: bool) -> None:
         """Commit new rows, and if it is due, those that replace others. Send a heartbeat if neither was committed."""
         began_s = time.monotonic()
-        fresh = [rows for block in gathered if (rows := block.filter(pc.invert(block[IS_RETRY])))]
-        self._retried += [rows for block in gathered if (rows := block.filter(block[IS_RETRY]))]
+        fresh = [rows for block in gathered if (rows := self._without_retried(block))]
         is_full = sum(rows.nbytes for rows in self._retried) > MAX_QUEUED_BYTES // 4
         is_due = is_last or is_full or began_s >= self._replace_at_s
         if fresh:
@@ -145,6 +144,13 @@ class Committer:
         seconds = time.monotonic() - began_s
         self.commit_s += seconds
         self._took(seconds)
+
+    def _without_retried(self, block: pa.Table) -> pa.Table:
+        """Put the rows that replace others aside, and return the other ones. A block without such rows is not copied."""
+        if not pc.any(block[IS_RETRY]).as_py():
+            return block
+        self._retried.append(block.filter(block[IS_RETRY]))
+        return block.filter(pc.invert(block[IS_RETRY]))
 
     def _replace(self, rows: pa.Table) -> None:
         """Commit rows in place of their old ones, and set the time at which to do so next."""

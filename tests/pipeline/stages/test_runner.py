@@ -1,6 +1,7 @@
 """What both runners promise: one row for each planned image, whatever dies. Their images are drawn, their accidents real."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from pipeline.stages import ray_data
 from pipeline.stages import runner as runners
 from pipeline.stages.place import place
 from pipeline.stages.rows import DECODED
-from pipeline.stages.runner import Spread, Stages, results, spread_over, started
+from pipeline.stages.runner import Spread, Stages, cut, results, spread_over, started
 from pipeline.stages.timings import METERS
 from pipeline.table.schema import SCHEMA
 from tests.pipeline.stages.drawn import SIDE_PX, Drawn, indexes
@@ -91,6 +92,31 @@ def test_what_kills_its_process_costs_itself_alone(settings: DetectionSettings, 
 
 @slow
 @quiet
+def test_of_a_large_block_that_is_lost_few_images_run_alone(
+    settings: DetectionSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of 32 rows, lost twice, in blocks of 32 and of 2. With Ray, up to three other blocks wait in the process that dies."""
+    caplog.set_level("INFO")
+    rows = run(settings, stages(tmp_path, deadly=(40,)), 70, block_rows=32)
+    assert errors(rows) == {1: ("decode", "ValueError"), 40: ("fetch", "ProcessKilled")}
+    (num_alone,) = re.findall(r"running (\d+) alone", caplog.text)
+    assert int(num_alone) in (2, 4, 6, 8)
+
+
+@slow
+@quiet
+@pytest.mark.parametrize("settings", [LOCAL_RAY], indirect=True)
+def test_blocks_whose_pixels_are_sent_are_bounded_in_bytes(
+    settings: DetectionSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with started(settings, stages(tmp_path), 10_000_000) as runner:
+        assert runner.spread(10_000_000).block_rows == 1024
+        monkeypatch.setattr(ray_data, "num_gpus", lambda: 1)
+        assert runner.spread(10_000_000).block_rows == 248  # 64 MiB of 300 × 300 × 3
+
+
+@slow
+@quiet
 def test_what_dies_beside_others_is_tried_with_nothing_beside_it(settings: DetectionSettings, tmp_path: Path) -> None:
     """As where memory is short: two that do not fit together."""
     assert errors(run(settings, stages(tmp_path, fragile=(2, 3)), 4, block_rows=1)) == {1: ("decode", "ValueError")}
@@ -121,6 +147,7 @@ def test_where_nodes_are_gone_images_that_run_alone_are_not_waited_for_without_e
         monkeypatch.setattr(ray_data, "num_gpus", lambda: 1)
         monkeypatch.setattr(ray_data, "num_detectors_that_fit", lambda: 0)
         assert runner.num_alone(Spread(4, 4, 1, 1)) == 1
+        assert list(runner.run([(0, 1)], Spread(4, 4, 1, 1))) == []
         alone = runner.one_at_a_time()
         with pytest.raises(SsdBatchError, match="did not come back within 1 s: of 1 nodes none has room for it"):
             alone.detect(pa.table({}))
@@ -153,12 +180,23 @@ def test_the_cores_of_this_machine() -> None:
 
 @pytest.mark.parametrize(
     ("num_images", "num_detectors", "block_rows"),
-    [(1, 1, 1), (3, 2, 1), (100, 2, 12), (1000, 2, 64), (32_768, 2, 64), (40_000, 2, 78), (10_000_000, 2, 128)],
+    [(1, 1, 1), (3, 2, 1), (100, 2, 12), (1000, 2, 64), (32_768, 2, 64), (40_000, 2, 78), (10_000_000, 2, 1024)],
 )
 def test_how_a_run_is_cut(num_images: int, num_detectors: int, block_rows: int) -> None:
     spread = spread_over(2, None, num_images)
     assert (spread.num_detectors, spread.min_detectors) == (num_detectors, num_detectors)
     assert spread.block_rows == block_rows
+    assert spread_over(2, None, num_images, max_block_rows=50).block_rows == min(block_rows, 50)
+
+
+@pytest.mark.parametrize(("num_images", "max_lost"), [(1000, 32), (320_000, 32), (100_000_000, 10_000)])
+def test_how_many_blocks_may_be_lost(num_images: int, max_lost: int) -> None:
+    """As many of a large run as there are images to a block that is lost, however large its blocks are."""
+    assert spread_over(2, None, num_images).max_lost == max_lost
+
+
+def test_ranges_are_cut_each_by_itself() -> None:
+    assert cut([(0, 5), (7, 9), (9, 10)], 2) == [(0, 2), (2, 4), (4, 5), (7, 9), (9, 10)]
 
 
 def test_how_many_start() -> None:
