@@ -35,7 +35,9 @@ def evaluate_on_data(settings: EvaluateSettings) -> Evaluation:
         SettingError: the package or the data can't be used, or the data has classes that the package lacks.
     """
     package = read_package(settings.model)
-    examples = LabelledExamples(read_clean(settings.data, settings.split), package.record.class_names)
+    record = package.record
+    min_side_px = record.preprocessing.min_side_px(record.architecture.image_size_px)
+    examples = LabelledExamples(read_clean(settings.data, settings.split), record.class_names, min_side_px)
     return evaluate(package, examples, settings)
 
 
