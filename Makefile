@@ -4,7 +4,9 @@ BIN := .venv/bin
 # Each of a run's processes would compile all that it imports, torch's and Ray's thousands of files, where nothing keeps them compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-fast bench startup steady driver test-s3 test-monitoring chaos check format clean
+BENCHES := startup steady detector dataplane rows postprocess driver list plan views
+
+.PHONY: install demo test test-fast bench $(BENCHES) test-s3 test-monitoring chaos check format clean
 
 install: .venv/.installed
 
@@ -39,12 +41,12 @@ chaos: install
 	infra/dev/s3fault.sh install
 	$(BIN)/python -m tests.chaos
 
-# make bench startup; make bench steady; make bench driver; BENCH adds flags.
+# make bench startup, or another of BENCHES; BENCH adds flags.
 bench: install
 	@true
 
-startup steady driver: install
-	$(BIN)/python -m tests.benchmarks.$@ $(BENCH)
+$(BENCHES): install
+	$(BIN)/ssd-batch bench $@ $(BENCH)
 
 check: install
 	$(BIN)/ruff format --check .

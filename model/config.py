@@ -1,9 +1,14 @@
 """The settings of an SSD: every number that changes its boxes, declared once."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+JPEG_MARGIN = 2
+"""The times by which a JPEG that is decoded at a fraction stays larger than the network's input. The resize still averages over pixels,
+so that gray levels hardly change."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 ArchitectureName = Literal["ssd300_vgg16", "ssd512_vgg16"]
@@ -135,6 +140,18 @@ class Preprocessing(Frozen):
     """The divisor after the subtraction; 1/255 gives the 0-255 range that the original Caffe weights expect."""
     resize: Literal["bilinear_antialias_uint8"] = "bilinear_antialias_uint8"
     """The way to resize: both sides become the input's size, and the aspect ratio is not kept."""
+    jpeg_dct_scaling: Annotated[bool, Field(exclude_if=lambda scaling: not scaling)] = False
+    """Decodes large JPEGs at 1/4 or 1/8 of their size, by libjpeg's scaled DCT. Records leave it out where it is
+    False, so that older digests stay as they are."""
+
+    def min_side_px(self, image_size_px: int, crop_min: float = 1.0) -> int | None:
+        """Return the fewest pixels that each side of a JPEG keeps when it is decoded at a fraction, or None for no fraction.
+
+        Args:
+            image_size_px: the side of the network's input.
+            crop_min: the smallest share of each side that a crop keeps before it is resized to the input.
+        """
+        return math.ceil(JPEG_MARGIN * image_size_px / crop_min) if self.jpeg_dct_scaling else None
 
 
 class Thresholds(Frozen):

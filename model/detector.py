@@ -76,7 +76,6 @@ def _are_finite(outputs: Tensor) -> bool:
 def detect(detector: Detector, examples: Examples, index: int) -> tuple[Detections, Truth]:
     """Return the detections in an example, by the same resize and detector as in a run, and its annotated objects."""
     example = examples[index]
-    _, height_px, width_px = example.image.shape
     images = resize(example.image, detector.image_size_px)[None]
-    (found,) = detector(images, torch.tensor([[width_px, height_px]], dtype=torch.float32))
+    (found,) = detector(images, torch.tensor([example.size_px], dtype=torch.float32))
     return found, example.truth

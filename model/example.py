@@ -34,11 +34,18 @@ class Example:
     """An image with its annotated objects."""
 
     image: Tensor
-    """(3, H, W) uint8 RGB."""
+    """(3, H, W) uint8 RGB, in the picture's size or at a fraction of it."""
     truth: Truth
     """The annotated objects of the image."""
     uri: str = ""
     """The place that the image was read from; empty where there is none."""
+    original_px: tuple[int, int] | None = None
+    """The width and height of the picture in the file, if it was decoded at a fraction of them."""
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """The width and height of the picture whose pixels the boxes count."""
+        return self.original_px or (self.image.shape[2], self.image.shape[1])
 
 
 Examples = Sequence[Example]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from model.augment import Augmentation, vertical_flip
+from model.augment import Augmentation, size_of, vertical_flip
 from model.colours import distort_colours
 from model.config import Preprocessing, TrainingSettings
 from model.example import Example
@@ -32,7 +32,9 @@ class Preparation:
 
     def _prepared(self, example: Example) -> Ready:
         truth, is_one = example.truth, ~example.truth.is_crowd
-        image, boxes, labels = self._augmentation(example.image, truth.boxes_xyxy[is_one], truth.labels[is_one])
+        fraction = size_of(example.image) / torch.tensor(example.size_px)
+        boxes_xyxy = truth.boxes_xyxy[is_one] * fraction.repeat(2)
+        image, boxes, labels = self._augmentation(example.image, boxes_xyxy, truth.labels[is_one])
         if self._settings.vertical_flip:
             image, boxes = vertical_flip(image, boxes)
         height_px, width_px = image.shape[-2:]

@@ -13,9 +13,8 @@ from pipeline.errors import SettingError
 
 ROOT = Path(__file__).parents[2]
 MODULES = {
-    "startup": "startup", "steady": "steady", "detector": "detector", "efficiency": "efficiency", "dataplane": "dataplane",
+    "startup": "startup", "steady": "steady", "detector": "detector", "dataplane": "dataplane",
     "rows": "rows", "postprocess": "postprocess", "driver": "driver", "list": "listing", "plan": "planning", "views": "views",
-    "peers": "peers",
 }  # fmt: skip
 """The benchmarks, and their modules in tests/benchmarks."""
 

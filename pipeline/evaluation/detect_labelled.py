@@ -120,7 +120,7 @@ class DecodeExamples:
             square = resize(example.image, self.image_size_px).permute(1, 2, 0).contiguous()
         except Exception as error:
             return failure("decode", error)
-        _, height_px, width_px = example.image.shape
+        width_px, height_px = example.size_px
         image = {"uri": example.uri, "width_px": width_px, "height_px": height_px, PIXELS: square.numpy()}
         return image | {name: getattr(example.truth, name).tolist() for name in TRUTH.names}
 

@@ -36,11 +36,22 @@ def evaluate_on_data(settings: EvaluateSettings) -> Evaluation:
         SettingError: the package or the data can't be used, or the data has classes that the package lacks.
     """
     package = read_package(settings.model, settings.precision)
-    examples = LabelledExamples(read_clean(settings.data, settings.split), package.record.class_names)
+    examples = read_examples(settings.data, settings.split, package)
     try:
         return evaluate(package, examples, settings)
     except PackageError as error:
         raise unusable(settings.model, error) from error
+
+
+def read_examples(data: Sequence[str], split: str, package: ModelPackage) -> LabelledExamples:
+    """Return a split of data sets, decoded as the package wants it.
+
+    Raises:
+        SettingError: the data can't be used, or has classes that the package lacks.
+    """
+    record = package.record
+    min_side_px = record.preprocessing.min_side_px(record.architecture.image_size_px)
+    return LabelledExamples(read_clean(data, split), record.class_names, min_side_px)
 
 
 def evaluate(package: ModelPackage, examples: Examples, settings: DetectionSettings) -> Evaluation:

@@ -15,10 +15,8 @@ from model.package import ModelPackage
 from model.package_files import PackageError
 from model.preprocess import resize
 from pipeline.errors import SettingError, TargetMissedError
-from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.evaluate import evaluate, read_examples
 from pipeline.evaluation.settings import QuantizeSettings
-from pipeline.labelled.dataset import read_clean
-from pipeline.labelled.examples import LabelledExamples
 from pipeline.registry.packages import check_free, read_package, unusable, write_package
 
 SEED = 0
@@ -51,9 +49,8 @@ def quantize_on_data(settings: QuantizeSettings) -> Quantized:
     package = read_package(settings.model)
     if package.record.quantized:
         raise SettingError(f"model {settings.model!r} is quantized already; give the package that it was made of")
-    names = package.record.class_names
-    examples = LabelledExamples(read_clean(settings.data, settings.split), names)
-    calibration = LabelledExamples(read_clean(settings.data, settings.calibration_split), names)
+    examples = read_examples(settings.data, settings.split, package)
+    calibration = read_examples(settings.data, settings.calibration_split, package)
     num_images = min(settings.num_calibration_images, len(calibration))
     try:
         as_floats = evaluate(package, examples, settings).metrics.summary()

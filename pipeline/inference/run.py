@@ -134,11 +134,12 @@ def _started(task: RunTask, stages: Stages, num_planned: int) -> Iterator[Runner
 
 
 def _stages(prepared: Prepared) -> Stages:
-    task, table = prepared.task, prepared.task.table
+    task, table, record = prepared.task, prepared.task.table, prepared.task.package.record
+    image_size_px = record.architecture.image_size_px
     new_columns = [field for field in prepared.plan.path_columns if field.name not in table.schema.names]
     return Stages(
         read=PlanRows(str(task.work) if works_here(task.settings) else table.working_url(_shared_name(task))),
-        decode=FetchAndDecode(task.package.record.architecture.image_size_px, task.settings.max_pixels),
+        decode=FetchAndDecode(image_size_px, task.settings.max_pixels, record.preprocessing.min_side_px(image_size_px)),
         decoded=DECODED,
         package_files=task.package.content,
         batch_size=task.settings.batch_size,

@@ -11,7 +11,7 @@ import torch
 
 from model.example import Example, Truth
 from pipeline.errors import SsdBatchError, reason
-from pipeline.images.decode import DecodeError, decode
+from pipeline.images.decode import DecodeError, decode_stored, turn
 from pipeline.labelled.record import DataError, LabelledImage, truths
 from pipeline.machine import local_cores
 from pipeline.progress import Progress
@@ -27,15 +27,19 @@ class LabelledExamples(Sequence[Example]):
     Args:
         images: the cleaned images.
         class_names: the known classes. The class at index i has label i + 1.
+        min_side_px: the fewest pixels per side to which a JPEG may be decoded; see `model.config.Preprocessing.min_side_px`.
 
     Raises:
         DataError: there are no images, or an object is of no known class.
     """
 
-    def __init__(self, images: Sequence[LabelledImage], class_names: Sequence[str]) -> None:
+    def __init__(
+        self, images: Sequence[LabelledImage], class_names: Sequence[str], min_side_px: int | None = None
+    ) -> None:
         if not images:
             raise DataError("the data has no images")
         each = list(truths(images, class_names))
+        self._min_side_px = min_side_px
         self._uris = np.array([image.uri for image in images])
         self._sizes_px = np.array([image.size_px or (0, 0) for image in images], dtype=np.int64)
         self._ends = np.cumsum([len(truth.labels) for truth in each])
@@ -56,19 +60,19 @@ class LabelledExamples(Sequence[Example]):
         """
         uri = self.uri(index)
         try:
-            image = decode(store.read(uri))
+            stored = decode_stored(store.read(uri), min_side_px=self._min_side_px)
         except (FileNotFoundError, PermissionError, DecodeError) as error:
             raise DataError(f"{uri}: {reason(error)}") from error
         except OSError as error:
             raise SsdBatchError(f"{uri} can't be read: {reason(error)}") from error
-        found, said = image.shape[:0:-1], tuple(self._sizes_px[index].tolist())
+        found, said = stored.size_px, tuple(self._sizes_px[index].tolist())
         if any(said) and found != said:
             turned = " before EXIF turns it" if found == said[::-1] else ""
             raise DataError(
                 f"{uri}: the picture is {found[0]}×{found[1]} pixels, annotated{turned} as {said[0]}×{said[1]}; its boxes are "
                 "those of another picture, so mend its annotation (ssd-batch data check names all of this kind)"
             )
-        return Example(image, self.truth(index), uri)
+        return Example(turn(stored.pixels, stored.orientation), self.truth(index), uri, found)
 
     def check_images(self) -> None:
         """Read and decode all images, and show the progress on standard error.

@@ -60,8 +60,7 @@ def _facts(content: Future[Content]) -> ImageFacts:
         return ImageFacts(error=f"{type(error).__name__}: {reason(error)}", is_missing=True)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        stored, orientation = decode_stored(data)
+        stored = decode_stored(data)
     except DecodeError as error:
         return ImageFacts(sha256=sha256, error=reason(error))
-    height_px, width_px = stored.shape[1:]
-    return ImageFacts((width_px, height_px) if orientation < 5 else (height_px, width_px), orientation, sha256)
+    return ImageFacts(stored.size_px, stored.orientation, sha256)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.models import get_weight
 
 from model.import_weights import PreprocessingName, import_weights
+from model.package import ModelPackage
 from model.weights_file import WeightsError, read_weights
 from pipeline.errors import SettingError, reason
 from pipeline.inputs.class_names import read_class_names
@@ -36,18 +37,21 @@ def import_model(settings: ImportSettings) -> dict[str, Any]:
     """
     check_free(settings.output)
     class_names = read_class_names(settings.class_names) if settings.class_names else None
-    preprocessing = settings.preprocessing
+    normalisation = settings.preprocessing
     try:
         if re.fullmatch(r"\w+_Weights\.[A-Z0-9_]+", settings.weights):
             tensors, provenance = _download(settings.weights)
-            preprocessing = preprocessing or TORCHVISION[settings.weights]
+            normalisation = normalisation or TORCHVISION[settings.weights]
         else:
             data = _read(settings.weights)
             tensors = read_weights(data)
             provenance = {"file": _file_name(settings.weights), "sha256": hashlib.sha256(data).hexdigest()}
-        package = import_weights(tensors, settings.name, class_names, preprocessing, provenance)
+        package = import_weights(tensors, settings.name, class_names, normalisation, provenance)
     except WeightsError as error:
         raise SettingError(f"weights {_file_name(settings.weights)!r} can't be used: {error}") from error
+    record = package.record
+    preprocessing = record.preprocessing.model_copy(update={"jpeg_dct_scaling": settings.jpeg_dct_scaling})
+    package = ModelPackage(record.model_copy(update={"preprocessing": preprocessing}), package.weights)
     write_package(package, settings.output)
     return {
         "output": settings.output,

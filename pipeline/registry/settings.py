@@ -25,6 +25,9 @@ class ImportSettings(Frozen):
     """File with the class names of a detector, one per line, without the background. Needed unless they are those of COCO or VOC."""
     preprocessing: Literal["imagenet", "caffe"] | None = None
     """Pixel normalisation that the weights of a VGG16 expect: imagenet or caffe. Needed if the file does not show it."""
+    jpeg_dct_scaling: bool = False
+    """Decode large JPEGs at 1/4 or 1/8 of their size, wherever at least twice the input's pixels per side remain. It is
+    part of the model's digest."""
 
 
 class PublishSettings(Frozen):

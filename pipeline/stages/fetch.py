@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
 
@@ -38,7 +38,9 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(NUM_FETCH_THREADS, thread_name_prefix="fetch")
 
 
-def fetch_and_decode(rows: pa.Table, image_size_px: int, max_pixels: int) -> Iterator[Decoded]:
+def fetch_and_decode(
+    rows: pa.Table, image_size_px: int, max_pixels: int, min_side_px: int | None = None
+) -> Iterator[Decoded]:
     """Read each image's listed version, decode it, and resize it.
 
     Reading begins with the call, as far ahead as `MAX_BYTES_IN_FLIGHT` allows. Each image is decoded when it is asked for.
@@ -47,6 +49,7 @@ def fetch_and_decode(rows: pa.Table, image_size_px: int, max_pixels: int) -> Ite
         rows: the columns uri, etag and size_bytes, and others, which are ignored.
         image_size_px: the side of the square that comes out.
         max_pixels: the most pixels of a picture. Larger pictures are refused, and so are files too large for this many pixels.
+        min_side_px: the fewest pixels per side to which a JPEG may be decoded; see `pipeline.images.decode.decode_stored`.
 
     Returns:
         An iterator over the rows in order: the columns of `pipeline.stages.rows.DECODED` and the pixels, or an error. The error's stage is
@@ -56,7 +59,8 @@ def fetch_and_decode(rows: pa.Table, image_size_px: int, max_pixels: int) -> Ite
     columns = (rows[name].to_pylist() for name in ("uri", "etag", "size_bytes"))
     contents = ReadAhead(zip(*columns, strict=True), MAX_BYTES_PER_PIXEL * max_pixels + MAX_OTHER_BYTES)
     # map keeps no reference, so each content is freed when it is decoded.
-    return map(partial(_row, image_size_px=image_size_px, max_pixels=max_pixels), contents)
+    decode = partial(_pixels, image_size_px=image_size_px, max_pixels=max_pixels, min_side_px=min_side_px)
+    return map(partial(_row, decode=decode), contents)
 
 
 class ReadAhead(Iterator[Future[Content]]):
@@ -104,32 +108,30 @@ def _check_size(num_bytes: int, max_bytes: int) -> None:
         raise TooLargeError(f"the file has {num_bytes:,} bytes; no picture within max_pixels has over {max_bytes:,}")
 
 
-def _row(content: Future[Content], image_size_px: int, max_pixels: int) -> Decoded:
+def _row(content: Future[Content], decode: Callable[[bytes], Decoded]) -> Decoded:
     began_s = time.perf_counter()
     error = content.exception()  # This waits until the content is there.
     fetched_s = time.perf_counter()
     if error is not None:
         return failure("fetch", error) | {".fetch_s": fetched_s - began_s}
     data, num_retries = content.result()
-    row = _decoded(data, image_size_px, max_pixels)
+    row = _decoded(data, decode)
     times = {".fetch_s": fetched_s - began_s, ".decode_s": time.perf_counter() - fetched_s}
     return row | times | {".bytes_read": len(data), ".num_retries": num_retries}
 
 
-def _decoded(data: bytes, image_size_px: int, max_pixels: int) -> Decoded:
+def _decoded(data: bytes, decode: Callable[[bytes], Decoded]) -> Decoded:
     try:
-        return _pixels(data, image_size_px, max_pixels)
+        return decode(data)
     except DecodeError as error:
         return failure("decode", error)
     except Exception as error:
         return failure("fetch", error)
 
 
-def _pixels(data: bytes, image_size_px: int, max_pixels: int) -> Decoded:
-    stored, orientation = decode_stored(data, max_pixels)
-    _, height_px, width_px = stored.shape
-    if orientation >= 5:
-        height_px, width_px = width_px, height_px
-    square = turn(resize(stored, image_size_px), orientation)
+def _pixels(data: bytes, image_size_px: int, max_pixels: int, min_side_px: int | None) -> Decoded:
+    stored = decode_stored(data, max_pixels, min_side_px)
+    width_px, height_px = stored.size_px
+    square = turn(resize(stored.pixels, image_size_px), stored.orientation)
     pixels = square.permute(1, 2, 0).contiguous().numpy()
     return {"width_px": width_px, "height_px": height_px, PIXELS: pixels}

@@ -72,12 +72,13 @@ class FetchAndDecode:
 
     image_size_px: int
     max_pixels: int
+    min_side_px: int | None = None
 
     def __call__(self, rows: pa.Table) -> Iterator[Decoded]:
         """Begin to read the images of these rows, and return an iterator over them."""
         from pipeline.stages.fetch import fetch_and_decode
 
-        return fetch_and_decode(rows, self.image_size_px, self.max_pixels)
+        return fetch_and_decode(rows, self.image_size_px, self.max_pixels, self.min_side_px)
 
 
 @dataclass(frozen=True)

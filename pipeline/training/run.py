@@ -47,6 +47,10 @@ class Start:
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def min_side_px(self, crop_min: float = 1.0) -> int | None:
+        """See `Preprocessing.min_side_px`."""
+        return self.preprocessing.min_side_px(self.architecture.image_size_px, crop_min)
+
 
 @dataclass(frozen=True)
 class TrainingRun:
@@ -80,17 +84,13 @@ def train_on_data(settings: TrainSettings) -> Training:
     check_free(settings.output)
     images = read_clean(settings.data, settings.train_split)
     names = class_names(images)
-    examples = LabelledExamples(images, names)
+    start = start_of(settings, names)
+    examples = LabelledExamples(images, names, start.min_side_px(settings.crop_min))
     if not num_to_learn_from(images):
         raise DataError(
             f"train_split {settings.train_split!r}: nothing to learn from in {len(images):,} images: no object, or none but crowds"
         )
-    held_out = LabelledExamples(read_clean(settings.data, settings.val_split), names)
-    start = (
-        from_package(settings, names)
-        if settings.init
-        else from_scratch(settings.width, settings.architecture, **settings.default_boxes)
-    )
+    held_out = LabelledExamples(read_clean(settings.data, settings.val_split), names, start.min_side_px())
     runs = settings.storage or f"{settings.output.rstrip('/')}/{RUNS_FOLDER}"
     run = TrainingRun(settings.name, settings, f"{runs.rstrip('/')}/{settings.name}", {"data": examples.digest})
     origin = start.provenance | {
@@ -112,6 +112,18 @@ def train_on_data(settings: TrainSettings) -> Training:
         for tracker in trackers:
             tracker.finish(evaluation.package.record.metrics)
     return Training(evaluation, measured_on, history)
+
+
+def start_of(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
+    """Return the start that the settings describe; raises as `from_package`."""
+    if settings.init:
+        start = from_package(settings, labels)
+    else:
+        start = from_scratch(settings.width, settings.architecture, **settings.default_boxes)
+    if "jpeg_dct_scaling" not in settings.model_fields_set:
+        return start
+    preprocessing = start.preprocessing.model_copy(update={"jpeg_dct_scaling": settings.jpeg_dct_scaling})
+    return replace(start, preprocessing=preprocessing)
 
 
 def from_scratch(width: float, kind: ArchitectureName = "ssd300_vgg16", **default_boxes: Any) -> Start:

@@ -70,9 +70,13 @@ class TrainSettings(ClusterTraining):
     scales: tuple[float, ...] = ()
     """Sizes of the default boxes, as shares of the image: one per feature map, and one more (7 for ssd300_vgg16, 8
     for ssd512_vgg16). If not set: those of the architecture. May be given several times."""
+    jpeg_dct_scaling: bool = False
+    """Decode large JPEGs at 1/4 or 1/8 of their size, wherever at least twice the input's pixels per side remain; in
+    training, after the smallest crop. It is part of the model's digest."""
     init: Place | None = None
     """Model package to start from: a trunk, or a detector whose heads are kept where they fit. The training takes
-    over its width, batch norm and preprocessing. Without batch norm, use a learning_rate of about 0.001."""
+    over its width, batch norm and preprocessing (jpeg_dct_scaling may be set anew). Without batch norm, use a
+    learning_rate of about 0.001."""
 
     @model_validator(mode="after")
     def _scales_of_the_architecture(self) -> "TrainSettings":

@@ -16,11 +16,14 @@ import pytest
 from deltalake import DeltaTable
 from PIL import Image
 
+from jobs.demo import PACKAGE
 from jobs.demo.pictures import draw_picture
+from model.package import ModelPackage
+from pipeline.registry.packages import read_package, write_package
 from pipeline.table.commit import Committer
 from pipeline.table.delta import ResultTable
 from pipeline.table.fence import Fence
-from tests.e2e.command import answer, jpeg, run, start
+from tests.e2e.command import answer, ask, jpeg, run, start
 
 pytestmark = pytest.mark.slow
 
@@ -290,6 +293,29 @@ def test_folders_become_columns(model: Path, tmp_path: Path) -> None:
     ]
     (pictures / "new.jpg").write_bytes(jpeg(2))
     assert infer(*arguments, "--path-columns", "none")["ok"] == 1
+
+
+def test_large_jpegs_decoded_at_a_fraction_have_the_same_boxes(tmp_path: Path) -> None:
+    pictures, package = tmp_path / "pictures", read_package(str(PACKAGE))
+    pictures.mkdir()
+    draw_picture(3).image.resize((3200, 2400)).save(pictures / "large.jpg")
+    scaled = package.record.preprocessing.model_copy(update={"jpeg_dct_scaling": True})
+    other = ModelPackage(package.record.model_copy(update={"preprocessing": scaled}), package.weights)
+    write_package(other, str(tmp_path / "other"))
+    found = []
+    for model in (PACKAGE, tmp_path / "other"):
+        assert infer("--input", pictures, "--table", tmp_path / "table", "--model", model)["ok"] == 1
+        boxes = f"SELECT * FROM detections WHERE model_digest = '{read_package(str(model)).digest}' AND score > 0.5"
+        found.append(ask(tmp_path / "table", f"{boxes} ORDER BY xmin, ymin"))
+    whole, fraction = found
+    assert [box["label"] for box in whole] == [box["label"] for box in fraction] != []
+    assert [box["score"] for box in whole] != [
+        box["score"] for box in fraction
+    ]  # the gray levels are not quite the same
+    for one, same in zip(whole, fraction, strict=True):
+        assert (same["width_px"], same["height_px"]) == (3200, 2400)
+        for side in ("xmin", "ymin", "xmax", "ymax"):
+            assert same[side] == pytest.approx(one[side], abs=20)
 
 
 def test_boxes_are_pixels_of_the_upright_original(model: Path, tmp_path: Path) -> None:

@@ -23,10 +23,10 @@ import time
 decode_at_once = decode_stored
 
 
-def decode_stored(data, max_pixels):
+def decode_stored(data, *limits):
     if b"TAKE YOUR TIME" in data:
         time.sleep(600)
-    return decode_at_once(data, max_pixels)
+    return decode_at_once(data, *limits)
 """
 
 

@@ -72,10 +72,11 @@ def test_digest_is_of_what_changes_the_boxes(package):
         with_record(package, class_names=("disc", "triangle")),
         with_record(package, thresholds=Thresholds(score_thresh=0.02)),
         with_record(package, preprocessing=Preprocessing(std=(0.2, 0.2, 0.2))),
+        with_record(package, preprocessing=Preprocessing(jpeg_dct_scaling=True)),
         with_record(package, architecture=Architecture(width=0.1, batch_norm=True, steps_px=(8, 16, 32, 64, 100, 299))),
         ModelPackage(RECORD, changed),
     ]
-    assert len({package.digest, *(other.digest for other in others)}) == 6
+    assert len({package.digest, *(other.digest for other in others)}) == 7
 
 
 def test_digest_is_not_of_where_it_comes_from(package):
@@ -173,3 +174,9 @@ def test_a_missing_file_is_named(package):
     del files["model.safetensors"]
     with pytest.raises(PackageError, match=r"model\.safetensors missing"):
         ModelPackage.from_files(files)
+
+
+def test_digest_is_not_of_scaling_that_is_off(package):
+    """Packages of before have no such value."""
+    assert b"jpeg_dct_scaling" not in package.to_files()["model.json"]
+    assert with_record(package, preprocessing=Preprocessing(jpeg_dct_scaling=False)).digest == package.digest

@@ -46,3 +46,11 @@ def test_objects_are_padded_with_label_0():
     )
     assert targets.boxes_xyxy.shape == (3, 2, 4)
     assert targets.labels.tolist() == [[5, 0], [0, 0], [6, 7]]
+
+
+def test_boxes_of_an_image_at_a_fraction_are_those_of_the_whole():
+    whole = bright_square()
+    half = Example(whole.image[:, ::2, ::2], whole.truth, original_px=(80, 80))
+    preparation = Preparation(300, PREPROCESSING, SETTINGS)
+    for position in range(4):
+        assert torch.equal(preparation(half, position)[1], preparation(whole, position)[1])

@@ -50,3 +50,14 @@ def test_the_defaults_give_the_caffe_weights_their_range():
     white = normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8), Preprocessing(), torch.float32)
     expected = torch.tensor([255 * (1 - 0.48235), 255 * (1 - 0.45882), 255 * (1 - 0.40784)])
     torch.testing.assert_close(white.flatten(), expected)
+
+
+def test_a_jpeg_at_a_fraction_stays_twice_as_large_as_the_input():
+    """A crop of 0.3 of 2000 pixels has 600."""
+    scaled = Preprocessing(jpeg_dct_scaling=True)
+    assert (scaled.min_side_px(300), scaled.min_side_px(512), scaled.min_side_px(300, crop_min=0.3)) == (
+        600,
+        1024,
+        2000,
+    )
+    assert Preprocessing().min_side_px(300) is None

@@ -17,7 +17,7 @@ from model.ssd import SSD, adapted_trunk
 from pipeline.errors import SettingError, SsdBatchError
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.registry.packages import read_package, read_start, write_package
-from pipeline.training.run import from_package, train_on_data
+from pipeline.training.run import from_package, start_of, train_on_data
 from pipeline.training.settings import TrainSettings
 
 pytestmark = [
@@ -126,6 +126,17 @@ def test_what_a_trunk_leaves_to_chance(
 ) -> None:
     from_package(settings(voc, tmp_path, init=trunk), ("circle",))
     assert "init: 26 tensors kept; at random: classification, conv10_1, conv10_2, " in capsys.readouterr().err
+
+
+def test_scaled_jpegs_are_part_of_what_a_training_starts_from(voc: Path, tmp_path: Path, trunk: str) -> None:
+    """A package to start from decides, unless the setting says it."""
+    scaled = {"jpeg_dct_scaling": True}
+    fresh, from_trunk = (
+        start_of(settings(voc, tmp_path, **more), ("circle",)) for more in (scaled, {"init": trunk, **scaled})
+    )
+    assert fresh.preprocessing == Preprocessing(std=IMAGENET.std, **scaled)
+    assert from_trunk.preprocessing == IMAGENET.model_copy(update=scaled)
+    assert start_of(settings(voc, tmp_path, init=trunk), ("circle",)).preprocessing == IMAGENET
 
 
 def test_a_training_stops_before_it_starts(voc: Path, tmp_path: Path) -> None:

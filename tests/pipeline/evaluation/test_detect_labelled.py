@@ -1,6 +1,7 @@
 """Detections of several processes are those of one, image by image; whatever dies."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from jobs.demo import PACKAGE
 from jobs.demo.examples import DrawnExamples
+from jobs.demo.pictures import draw_picture
 from model.detector import Detector, detect
 from model.example import Truth
 from model.metrics import measure
@@ -70,6 +72,22 @@ def test_an_image_that_can_not_be_read_is_named(labelled: Any, tmp_path: Path) -
     (tmp_path / "train/b.jpg").write_bytes(b"no picture")
     with pytest.raises(SsdBatchError, match=r"^image 1 can't be measured: .*/train/b\.jpg: this is text, of no known"):
         detect_all(MODEL, examples, DetectionSettings())
+
+
+def test_boxes_of_an_image_at_a_fraction_are_in_pixels_of_the_whole(labelled: Any, tmp_path: Path) -> None:
+    """By detectors of a run, and by the one that measures checkpoints."""
+    data = read_clean([str(labelled.coco(tmp_path, names=("a.jpg",)))], "train")
+    (image,) = (replace(image, size_px=None) for image in data)
+    draw_picture(3).image.resize((3200, 2400)).save(image.uri)
+    whole, fraction = (LabelledExamples([image], (), min_side_px) for min_side_px in (None, 600))
+    assert fraction[0].image.shape == (3, 600, 800)
+    detector = Detector(MODEL, torch.device("cpu"))
+    (expected, _), (found, _) = (detect(detector, examples, 0) for examples in (whole, fraction))
+    (of_a_run,), _ = detect_all(MODEL, fraction, TWO)
+    is_sure = expected.scores > 0.5
+    assert is_sure.any()
+    for some in (found, of_a_run):
+        torch.testing.assert_close(some.boxes_xyxy[: is_sure.sum()], expected.boxes_xyxy[is_sure], atol=20, rtol=0)
 
 
 def test_more_detectors_than_cores() -> None:

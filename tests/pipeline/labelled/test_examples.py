@@ -56,6 +56,13 @@ def test_what_can_not_be_read_now_may_be_read_later(images, monkeypatch):
     assert not isinstance(found.value, DataError)
 
 
+def test_large_jpegs_come_at_a_fraction_with_boxes_in_pixels_of_the_whole(images):
+    """20×10 pixels, at a quarter."""
+    (example,) = LabelledExamples(images, ("cat", "dog"), min_side_px=2)
+    assert (example.image.shape, example.size_px) == ((3, 3, 5), (20, 10))
+    assert torch.equal(example.truth.boxes_xyxy, torch.tensor([[0.0, 0, 3, 3], [1, 1, 4, 4]]))
+
+
 @pytest.mark.s3
 def test_images_on_s3(labelled, upload, tmp_path):
     url = upload(labelled.voc(tmp_path, a=labelled.thing("cat", 1, 1, 3, 3)))

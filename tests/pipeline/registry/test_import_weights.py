@@ -102,6 +102,17 @@ def test_a_detector(files: Path, tmp_path: Path, run) -> None:
     assert package.network().num_classes == 4
 
 
+def test_large_jpegs_may_be_decoded_at_a_fraction(files: Path, tmp_path: Path, run) -> None:
+    arguments = ("--weights", files / "ssd.pth", "--name", "s", "--class-names", files / "names.txt")
+    assert run(*arguments, "--output", tmp_path / "plain")[0] == 0
+    assert run(*arguments, "--output", tmp_path / "scaled", "--jpeg-dct-scaling")[0] == 0
+    plain, scaled = (read_package(str(tmp_path / name)) for name in ("plain", "scaled"))
+    assert (plain.record.preprocessing, scaled.record.preprocessing) == (
+        Preprocessing(), Preprocessing(jpeg_dct_scaling=True),
+    )  # fmt: skip
+    assert plain.digest != scaled.digest
+
+
 def test_a_trunk_and_what_it_is_for(files: Path, tmp_path: Path, run) -> None:
     arguments = ("--weights", files / "vgg.pth", "--output", tmp_path / "m", "--name", "vgg")
     code, _, err = run(*arguments)

@@ -23,8 +23,8 @@ for name in sys.argv[1:]:
     data = Path(name).read_bytes()
     if os.fork() == 0:
         before = peak_bytes()
-        stored, orientation = decode_stored(data)
-        turn(resize(stored, 300), orientation)
-        print(name, (peak_bytes() - before) / (stored.shape[1] * stored.shape[2]), flush=True)
+        stored = decode_stored(data)
+        turn(resize(stored.pixels, 300), stored.orientation)
+        print(name, (peak_bytes() - before) / (stored.size_px[0] * stored.size_px[1]), flush=True)
         os._exit(0)
     assert os.wait()[1] == 0
