@@ -20,7 +20,6 @@ MODULES = {
 
 
 @command(
-    "bench startup",
     "bench steady --num-images 500 --rounds 1 --json",
     "bench detector -- --help",
     context_settings={"ignore_unknown_options": True},

@@ -43,8 +43,8 @@ def import_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
 @model.command(
     "quantize",
     epilog=examples(
-        "model quantize --model models/mine --data BCCD --output models/mine-int8",
-        "model quantize --model models/mine --data BCCD --split test --output int8 \\\n      --max-map-loss 0.005 --json",
+        "model quantize --model models/mine --data BCCD --output int8",
+        "model quantize --model models/mine --data BCCD --output int8 \\\n      --max-map-loss 0.005 --json",
     ),
 )
 @spec_options(QuantizeSettings)
