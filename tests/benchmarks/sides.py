@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import signal
 import statistics
 import subprocess
@@ -166,12 +167,26 @@ def _pss_bytes(pid: int) -> int:
 
 def draw(folder: Path, num_images: int) -> Path:
     """Write this many pictures of the demo; after `NUM_DRAWN` they come again."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as drawn:
+        for number in range(min(num_images, NUM_DRAWN)):
+            draw_picture(FIRST_SEED + number).image.save(Path(drawn, f"{number:07}.jpg"), quality=92)
+        return repeat(Path(drawn), folder, num_images)
+
+
+def repeat(images: Path, folder: Path, num_images: int) -> Path:
+    """Write this many pictures from those of a folder; after the last one they come again, as links to the same content."""
     folder.mkdir()
-    for number in range(min(num_images, NUM_DRAWN)):
-        draw_picture(FIRST_SEED + number).image.save(folder / f"{number:07}.jpg", quality=92)
-    for number in range(NUM_DRAWN, num_images):
-        (folder / f"{number:07}.jpg").write_bytes((folder / f"{number % NUM_DRAWN:07}.jpg").read_bytes())
+    sources = sorted(images.iterdir())[:num_images]
+    copies = [Path(shutil.copy(file, folder / f"{number:07}{file.suffix}")) for number, file in enumerate(sources)]
+    for number in range(len(copies), num_images):
+        copied = copies[number % len(copies)]
+        (folder / f"{number:07}{copied.suffix}").hardlink_to(copied)
     return folder
+
+
+def pictures(images: Path | None, folder: Path, num_images: int) -> Path:
+    """Write this many pictures: those of a folder, or pictures of the demo if none is given."""
+    return repeat(images, folder, num_images) if images else draw(folder, num_images)
 
 
 def infer(images: Path, table: Path, model: Path, side: str) -> list[object]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobs.demo import PACKAGE
 from tests.benchmarks.packages import MAKERS, made
-from tests.benchmarks.sides import ADDRESSES, draw, infer, measure, report, sides_of, spread
+from tests.benchmarks.sides import ADDRESSES, infer, measure, pictures, report, sides_of, spread
 
 MEMORY_EVERY_S = 5.0
 """Rarely enough that reading takes about 1 % of two cores for `local`, 2 % for `ray`."""
@@ -31,7 +31,8 @@ def stream_images_per_s(table: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num-images", type=int, default=2000)
+    parser.add_argument("--images", type=Path, help="folder of photographs; pictures of the demo unless given")
+    parser.add_argument("--num-images", type=int, default=2000, help="pictures are repeated up to this number")
     parser.add_argument("--model", default=PACKAGE, help=f"model package, or one of {', '.join(MAKERS)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sides", type=sides_of(*ADDRESSES), default=[*ADDRESSES], help="runners to measure")
@@ -44,7 +45,7 @@ def main() -> None:
     bare: list[float] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        images = draw(folder / "images", options.num_images)
+        images = pictures(options.images, folder / "images", options.num_images)
         model = made(options.model, folder)
         for number in range(options.rounds):
             alone = [sys.executable, "-m", "tests.benchmarks.bare_detector", images, model, options.num_images]
