@@ -46,7 +46,19 @@ def test_a_range_is_cut_evenly_between_its_ends():
     assert cut(Range("b", "p/", "p/5", "p/50"), DIGITS, 2) == [Range("b", "p/", "p/5", "p/50")], "nothing is between"
 
 
-@given(st.sets(KEYS, min_size=2), st.text(), st.booleans(), st.integers(1, 16))
+def test_no_part_ends_behind_the_range_or_at_what_is_no_key():
+    assert cut(Range("b", "", "ac", "baa"), "b", 3) == [Range("b", "", "ac", "baa")], "not at bb"
+    long = "z" * (KEY_BYTES - 3)
+    ends = [part.upto for part in cut(Range("b", "", f"{long}a", f"{long}b"), "ab🦀", 4)]
+    assert ends == [f"{long}aa", f"{long}ab", f"{long}b"]
+
+
+@given(
+    st.sets(KEYS | st.text("abcd", min_size=1, max_size=3), min_size=2),
+    st.text() | st.text("abcd"),
+    st.booleans(),
+    st.integers(1, 16),
+)
 def test_parts_are_the_range(found, characters, is_open, num_parts):
     after, *_, upto = sorted(found)
     whole = Range("bucket", "", after, None if is_open else upto)
