@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from s3fs import S3FileSystem
 
+from pipeline.storage import s3_listing
 from pipeline.storage.s3 import access, data_filesystem, filesystem, image_store
 
 STARTUP_S = 60
@@ -73,7 +74,7 @@ def s3(request: pytest.FixtureRequest) -> Iterator[S3]:
 
 def forget_s3() -> None:
     """Let the next use of S3 look at the environment anew."""
-    for cached in (access, filesystem, data_filesystem, image_store):
+    for cached in (access, filesystem, data_filesystem, image_store, s3_listing.client):
         cached.cache_clear()
     S3FileSystem.clear_instance_cache()
 

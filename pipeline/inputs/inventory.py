@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import SettingError, reason
 from pipeline.storage import store
+from pipeline.storage.entries import to_table
 from pipeline.storage.stored import ARCHIVE_CLASSES, ARCHIVED, StoredObject
 from pipeline.texts import decode_text
 from pipeline.urls import is_local
@@ -52,8 +53,8 @@ class Inventory:
     fields: tuple[str, ...]
     """The fields of a CSV's rows, by the names of a Parquet inventory."""
 
-    def pages(self) -> Iterator[list[StoredObject]]:
-        """Yield the bucket's current objects, page by page.
+    def pages(self) -> Iterator[pa.Table]:
+        """Yield the bucket's current objects, page by page, with the columns of `ENTRIES`.
 
         Raises:
             SettingError: a file is not what the manifest says.
@@ -62,7 +63,7 @@ class Inventory:
         for file in self.files:
             try:
                 for batch in self._batches(file):
-                    yield [found for row in batch.to_pylist() if (found := _object(row))]
+                    yield to_table(found for row in batch.to_pylist() if (found := _object(row)))
             except (pa.ArrowException, KeyError, ValueError) as error:
                 raise SettingError(f"S3 Inventory {file!r} can't be read: {reason(error)}") from error
 

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from pipeline.inputs.manifest import LISTING, is_manifest, read_manifest
 from pipeline.redaction import redacted
 from pipeline.sql import bounded, literal
 from pipeline.storage import store
-from pipeline.storage.stored import StoredObject
+from pipeline.storage.stored import PAGE
 from pipeline.storage.table_files import DATA_FILE, LOG_FOLDER, WORK_FOLDER
 from pipeline.urls import absolute
 
@@ -29,15 +29,14 @@ IMAGE_SUFFIXES = (
 )  # fmt: skip
 GLOB = re.compile(r"[*?\[]")
 
-
-HIDDEN = re.compile(
-    r"/(\.(?!\.?/)[^/]|(@eaDir|@Recycle|#recycle|#snapshot|__MACOSX|\$RECYCLE\.BIN|System Volume Information|lost\+found)/)"
-)
+IMAGE = f"(?i)({'|'.join(map(re.escape, IMAGE_SUFFIXES))})$"
+"""A pattern of the names of images. This one and the next two are in the syntax of RE2, which Arrow uses."""
+HIDDEN = r"/(\.([^/.]|\.([^/]|$))|(@eaDir|@Recycle|#recycle|#snapshot|__MACOSX|\$RECYCLE\.BIN|System Volume Information|lost\+found)/)"
 """A pattern of the files that systems and tools keep among people's files.
 
 Their names begin with a dot, or they are in folders with thumbnails or deleted files.
 """
-OF_A_TABLE = re.compile(rf"/({LOG_FOLDER}|{WORK_FOLDER})/|/{DATA_FILE}$")
+OF_A_TABLE = rf"/({LOG_FOLDER}|{WORK_FOLDER})/|/{DATA_FILE}$"
 """A pattern of the files of a table of results, which may be stored among the images."""
 ROW_GROUP_ROWS = 131_072
 
@@ -67,11 +66,16 @@ def list_inputs(
     with pq.ParquetWriter(path, LISTING) as writer:
         for given in inputs:
             try:
+                waiting = LISTING.empty_table()
                 for page, num_others in _pages(absolute(given), all_files):
                     num_skipped += num_others
                     num_listed += page.num_rows
-                    for batch in page.filter(_is_between(page["last_modified"], since, until)).to_batches():
-                        writer.write_batch(batch, ROW_GROUP_ROWS)
+                    in_time = page.filter(_is_between(page["last_modified"], since, until))
+                    waiting = pa.concat_tables([waiting, in_time])
+                    if waiting.num_rows > ROW_GROUP_ROWS - PAGE:
+                        writer.write_table(waiting, ROW_GROUP_ROWS)
+                        waiting = LISTING.empty_table()
+                writer.write_table(waiting, ROW_GROUP_ROWS)
             except (OSError, pa.ArrowException, ValueError) as error:
                 raise SettingError(f"input {given!r} can't be listed: {reason(error)}") from error
     if not num_listed:
@@ -124,24 +128,24 @@ def _pages(url: str, all_files: bool) -> Iterator[tuple[pa.Table, int]]:
     unusable: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for page in pages:
-        taken = []
-        for entry in page:
-            if entry.unusable:
-                unusable[entry.unusable] += 1
-                examples.setdefault(entry.unusable, entry.uri)
-            elif _is_taken(entry.uri, root, all_files):
-                taken.append(entry)
-        yield pa.Table.from_pylist([vars(entry) for entry in taken], schema=LISTING), len(page) - len(taken)
+        is_usable = pc.equal(page["unusable"], "")
+        for entry in page.filter(pc.invert(is_usable)).to_pylist():
+            unusable[entry["unusable"]] += 1
+            examples.setdefault(entry["unusable"], entry["uri"])
+        taken = page.filter(pc.and_(is_usable, _is_taken(page["uri"], root, all_files)))
+        yield taken.select(LISTING.names), page.num_rows - taken.num_rows
     for why, count in unusable.items():
         logger.warning(
             "%s of %s are not part of this run, such as %r: %s", f"{count:,}", redacted(url), examples[why], why
         )
 
 
-def _is_taken(uri: str, root: str, all_files: bool) -> bool:
-    if HIDDEN.search(uri, len(root.rstrip("/"))):
-        return False
-    return (all_files and not OF_A_TABLE.search(uri)) or uri.lower().endswith(IMAGE_SUFFIXES)
+def _is_taken(uris: pa.ChunkedArray, root: str, all_files: bool) -> pa.ChunkedArray:
+    names = pc.utf8_slice_codeunits(uris, len(root.rstrip("/")))
+    is_taken = pc.match_substring_regex(uris, IMAGE)
+    if all_files:
+        is_taken = pc.or_(is_taken, pc.invert(pc.match_substring_regex(uris, OF_A_TABLE)))
+    return pc.and_not(is_taken, pc.match_substring_regex(names, HIDDEN))
 
 
 def _is_between(times: pa.ChunkedArray, since: datetime | None, until: datetime | None) -> pa.ChunkedArray:
@@ -166,14 +170,19 @@ def _drop_repeated(path: Path) -> None:
     distinct.replace(path)
 
 
-def _walk(url: str) -> tuple[str, Iterator[list[StoredObject]]]:
+def _walk(url: str) -> tuple[str, Iterator[pa.Table]]:
     """Return the folder or prefix that is walked, and the pages of its entries. For one file, the folder is the file's own URL."""
     if not GLOB.search(url) or _is_there(url):
-        return url, store.walk(url)
+        return url, store.walk_columns(url)
     folder = url[: GLOB.search(url).start()].rpartition("/")[0]  # type: ignore[union-attr]
     matches = re.compile(glob_translate(url)).match
-    pages = store.walk(f"{folder}/")
-    return folder, ([entry for entry in page if entry.unusable or matches(entry.uri)] for page in pages)
+    return folder, (_matching(page, matches) for page in store.walk_columns(f"{folder}/"))
+
+
+def _matching(page: pa.Table, matches: Callable[[str], object]) -> pa.Table:
+    """Return the entries whose URI matches, and those that can't be used. Globs need more than RE2 has."""
+    is_match = pa.array([bool(matches(uri)) for uri in page["uri"].to_pylist()], pa.bool_())
+    return page.filter(pc.or_(pc.not_equal(page["unusable"], ""), is_match))
 
 
 def _is_there(url: str) -> bool:

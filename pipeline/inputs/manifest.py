@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import SettingError, reason
 from pipeline.redaction import has_secret, redacted
 from pipeline.storage import store
+from pipeline.storage.entries import ENTRIES
 from pipeline.storage.fsspec_store import NUM_STAT_THREADS
 from pipeline.storage.stored import StoredObject
 from pipeline.urls import absolute
@@ -34,14 +35,7 @@ HEAD_BYTES = 64
 ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16", b"": "utf-8"}
 """The encodings of texts, by the byte order mark that a text begins with."""
 
-LISTING = pa.schema(
-    [
-        ("uri", pa.string()),
-        ("etag", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("last_modified", pa.timestamp("us", "UTC")),
-    ]
-)
+LISTING = ENTRIES.remove(ENTRIES.get_field_index("unusable"))
 """The columns of a listing, with one row per listed image."""
 PLAIN_PATH, DOTS = r"^(/[^/]+)+$", r"/\.{1,2}(/|$)"
 """The patterns of a local path without doubled slashes, and of the dots that `urls.absolute` would also resolve in it."""

@@ -8,13 +8,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 
 from pipeline.errors import SettingError, is_outage, reason
 from pipeline.redaction import redacted
 from pipeline.storage.stored import StoredObject
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +125,12 @@ class FsspecStore:
                 f"{redacted(url)!r}: files within an archive are not read; unpack it, and name the folder"
             )
         return self._walk(url)
+
+    def walk_columns(self, url: str) -> Iterator["pa.Table"]:
+        """Yield the same as tables with the columns of `ENTRIES`."""
+        from pipeline.storage.entries import to_table  # pyarrow, which only listings need
+
+        return map(to_table, self.walk(url))
 
     def _walk(self, url: str) -> Iterator[list[StoredObject]]:
         fs, path = self.filesystem(url)

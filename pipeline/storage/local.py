@@ -59,7 +59,7 @@ def _local_files(folder: str, roots: tuple[str, ...]) -> Iterator[StoredObject]:
         for name in files:
             path = os.path.join(above, name)
             if not _is_utf_8(path):
-                yield StoredObject(path, "", None, None, unusable="their names are not UTF-8; rename them")
+                yield StoredObject(_readable(path), "", None, None, unusable="their names are not UTF-8; rename them")
                 continue
             with suppress(FileNotFoundError):  # The file may vanish between the two looks; so may the target of a link.
                 if os.path.isfile(path):
@@ -72,7 +72,7 @@ def _local_files(folder: str, roots: tuple[str, ...]) -> Iterator[StoredObject]:
                     yield from _local_files(path, (*roots, target))
     for error in unlisted:
         why = f"folders that can't be listed ({error.strerror})"
-        yield StoredObject(str(error.filename), "", None, None, unusable=why)
+        yield StoredObject(_readable(error.filename), "", None, None, unusable=why)
 
 
 def _is_utf_8(path: str) -> bool:
@@ -81,6 +81,11 @@ def _is_utf_8(path: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _readable(path: str) -> str:
+    """Return a path with backslashes for the bytes that are not UTF-8."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _is_in(path: str, folder: str) -> bool:

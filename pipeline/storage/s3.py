@@ -1,6 +1,6 @@
 """Access S3 by one configuration, AWS's own, translated for each library that speaks to S3.
 
-s3fs lists and writes, obstore reads images, delta-rs keeps the table. All three get the settings that botocore finds, so that
+botocore lists, s3fs writes, obstore reads images, delta-rs keeps the table. All of them get the settings that botocore finds, so that
 one URL means one place to them. botocore looks in the environment, profiles of `~/.aws`, web identity, container or instance role.
 """
 
@@ -65,7 +65,7 @@ class S3Access:
     """
 
     def __init__(self) -> None:
-        session = botocore.session.Session()
+        self._session = session = botocore.session.Session()
         try:
             self.region = os.environ.get("AWS_REGION") or session.get_config_variable("region")
             credentials = session.get_credentials()
@@ -110,6 +110,10 @@ class S3Access:
             raise SettingError("S3: no region is set; set AWS_REGION to that of the bucket")
         return url.removesuffix("/key"), self.region or "us-east-1"
 
+    def client(self, **config: Any) -> Any:
+        """Return a client of botocore. Threads may share it."""
+        return self._session.create_client("s3", region_name=self.region, config=Config(**config))
+
     def client_options(self, url: str) -> "ClientConfig":
         """Return the options of obstore's client for a bucket's URL."""
         options: ClientConfig = {"allow_http": url.startswith("http://")}
@@ -151,7 +155,7 @@ def access() -> S3Access:
 
 @cache
 def filesystem() -> s3fs.S3FileSystem:
-    """Return the file system for listing, whole small files and odd keys.
+    """Return the file system for whole small files and odd keys.
 
     All threads share one, while fsspec by default makes one per thread.
     """
@@ -225,7 +229,7 @@ def _store(bucket: str, retries: "RetryConfig") -> S3Store:
 
 
 def check_images_readable(bucket: str) -> None:
-    """Check that obstore reaches the bucket that s3fs has listed, before a million images fail one by one.
+    """Check that obstore reaches the bucket that botocore has listed, before a million images fail one by one.
 
     Raises:
         SettingError: the request is not answered, or answered by a redirect to another region.

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.storage import create_once, s3, s3_listing
+from pipeline.storage.entries import to_table
 from pipeline.storage.fsspec_store import FsspecStore, as_os_error
-from pipeline.storage.stored import ARCHIVE_CLASSES, ARCHIVED, StoredObject
+from pipeline.storage.stored import StoredObject
 from pipeline.urls import bucket_and_key
 
 
@@ -30,25 +33,21 @@ class ObjectStore(FsspecStore):
 
     def walk(self, url: str) -> Iterator[list[StoredObject]]:
         """Yield the objects below a prefix in pages, or the one object with this key if there is no such prefix."""
+        for page in self.walk_columns(url):
+            yield [StoredObject(**row) for row in page.to_pylist()]
+
+    def walk_columns(self, url: str) -> Iterator[pa.Table]:
+        """Yield the same as tables."""
         bucket, key = bucket_and_key(url)
         prefix = key if not key or key.endswith("/") else f"{key}/"
-        found = False
+        num_found = 0
         with as_os_error():
             for page in s3_listing.walk(bucket, prefix):
-                entries = [entry for entry in page if not (entry["Key"].endswith("/") and entry["Size"] == 0)]
-                found = found or bool(entries)
-                yield [
-                    StoredObject(
-                        f"s3://{bucket}/{entry['Key']}",
-                        entry["ETag"].strip('"'),
-                        entry["Size"],
-                        _to_second(entry["LastModified"]),
-                        ARCHIVED if entry.get("StorageClass") in ARCHIVE_CLASSES else "",
-                    )
-                    for entry in entries
-                ]
-        if not found and key and not key.endswith("/"):
-            yield [self.stat(url)]
+                entries = page.entries(bucket)
+                num_found += entries.num_rows
+                yield entries
+        if not num_found and key and not key.endswith("/"):
+            yield to_table([self.stat(url)])
 
     @as_os_error()
     def stat(self, url: str) -> StoredObject:

@@ -7,12 +7,15 @@ See `FsspecStore` for what each of the functions does, and for the errors that i
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.storage.fsspec_store import FsspecStore
 from pipeline.storage.local import LocalStore
 from pipeline.storage.stored import StoredObject
 from pipeline.urls import is_local, is_s3
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 LOCAL, OTHERS = LocalStore(), FsspecStore()
 
@@ -74,6 +77,11 @@ def names(url: str) -> set[str]:
 def walk(url: str) -> Iterator[list[StoredObject]]:
     """Yield all files below a folder or prefix, or the one file, page by page."""
     return store_of(url).walk(url)
+
+
+def walk_columns(url: str) -> Iterator["pa.Table"]:
+    """Yield the same as tables with the columns of `ENTRIES`."""
+    return store_of(url).walk_columns(url)
 
 
 def stat(url: str) -> StoredObject:

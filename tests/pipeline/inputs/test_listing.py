@@ -10,6 +10,7 @@ import pytest
 from pipeline.errors import SettingError
 from pipeline.inputs.listing import list_inputs, take_between, take_sample
 from pipeline.inputs.manifest import LISTING
+from pipeline.storage import local
 
 
 @pytest.fixture
@@ -129,6 +130,24 @@ def test_what_systems_keep_beside_images_is_skipped(tmp_path, listed):
     assert names(listed(tmp_path / ".hidden")[0], tmp_path) == [".hidden/c.jpg"], "what is named is taken"
     assert names(listed(tmp_path / ".hidden/*.jpg")[0], tmp_path) == [".hidden/c.jpg"]
     assert names(listed(tmp_path / "._a.jpg")[0], tmp_path) == ["._a.jpg"]
+
+
+@pytest.mark.s3
+def test_dots_that_hide_and_dots_that_do_not(s3, listed):
+    bucket = s3.bucket()
+    hidden = ("..a.jpg", "b/...jpg", ".c/d.jpg", "..e/f.jpg", "g/.h.jpg")
+    s3.put(bucket, dict.fromkeys(("a/../b.jpg", "a/./c.jpg", "d..jpg", "e./f.JPG", "f.gİf", *hidden), b"x"))
+    rows, skipped = listed(f"s3://{bucket}")
+    assert names(rows, f"s3://{bucket}") == ["a/../b.jpg", "a/./c.jpg", "d..jpg", "e./f.JPG"]
+    assert skipped == len(hidden) + 1
+
+
+def test_pages_are_written_as_one_row_group(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "PAGE", 2)
+    make(tmp_path, *(f"in/{number}.jpg" for number in range(9)))
+    list_inputs((f"{tmp_path}/in",), False, tmp_path / "listing.parquet")
+    written = pq.read_metadata(tmp_path / "listing.parquet")
+    assert (written.num_rows, written.num_row_groups) == (9, 1)
 
 
 def test_a_tables_own_files_are_no_images(tmp_path, listed):
