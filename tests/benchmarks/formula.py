@@ -25,6 +25,8 @@ from pipeline.stages.runner import Stages
 from pipeline.table.schema import DETECTION
 
 LOOK_INTERVAL_S = 0.5
+MANY_BLOCKS = 5000
+"""The number of blocks from which the growth of memory can be told."""
 NUM_DETECTIONS = "FORMULA_DETECTIONS"
 """The variable with the number of detections per image, which all processes of a run have."""
 SIZE_PX = 300
@@ -120,10 +122,10 @@ class Cost:
     memory: list[tuple[int, int]] = field(default_factory=list)
     """The number of blocks that came back so far, and the process's bytes then, without those of the object store."""
 
-    def growth_bytes(self) -> float:
-        """Return the bytes per block by which memory grew, by least squares, after the first third of the blocks."""
+    def growth_bytes(self) -> float | None:
+        """Return the bytes per block by which memory grew, by least squares after the first third. None where rows to commit hide it."""
         later = np.array([point for point in self.memory if point[0] > self.num_blocks / 3], float)
-        return float(np.polyfit(*later.T, 1)[0]) if len(later) > 2 else float("nan")
+        return float(np.polyfit(*later.T, 1)[0]) if self.num_blocks >= MANY_BLOCKS else None
 
 
 class Meter:
@@ -148,6 +150,7 @@ class Meter:
         self.cost.wall_s, self.cost.cpu_s = time.monotonic() - self._began_s, time.process_time() - self._began_cpu_s
         self._is_over.set()
         self._thread.join()
+        self.cost.memory.append((self.cost.num_blocks, own_bytes()))
 
     def _watch(self) -> None:
         while not self._is_over.wait(LOOK_INTERVAL_S):
