@@ -57,7 +57,8 @@ def made(model: str, folder: Path) -> Path:
 
 def pictures() -> list[Tensor]:
     """Return pictures of the demo as the network takes them."""
-    return [resize(example.image, 300) for example in DrawnExamples(FIRST_SEED, NUM_PICTURES)]
+    drawn = DrawnExamples(FIRST_SEED, NUM_PICTURES)
+    return [resize(drawn[index].image, 300) for index in range(NUM_PICTURES)]
 
 
 @torch.inference_mode()
