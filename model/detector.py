@@ -39,7 +39,7 @@ class Detector:
     @property
     def engine(self) -> str:
         """The library that computes the network, and the precision: "torch 2.9.0 bf16"."""
-        return f"{self._engine.library} {self._engine.precision}"
+        return f"{self._engine.runtime} {self._engine.precision}"
 
     def peak_images_per_s(self) -> float:
         """Measure the upper limit of this detector's speed; see `model.peak`."""

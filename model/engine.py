@@ -21,7 +21,7 @@ MIN_CAPABILITY_OF_FP16 = 7
 class Engine(Protocol):
     """A network that is ready to compute."""
 
-    library: str
+    runtime: str
     """The library that computes, and its version: "torch 2.9.0"."""
     precision: Precision
     """The type that it multiplies."""
@@ -95,7 +95,7 @@ class TorchEngine:
     """
 
     def __init__(self, package: ModelPackage, device: torch.device, precision: Precision) -> None:
-        self.library, self.precision = f"torch {torch.__version__}", precision
+        self.runtime, self.precision = f"torch {torch.__version__}", precision
         self._device, self._dtype = device, DTYPES[precision]
         self._preprocessing = package.record.preprocessing
         network = fold_batch_norm(package.network()).to(device=device, dtype=self._dtype)

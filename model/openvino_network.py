@@ -51,7 +51,7 @@ class OpenVinoEngine:
 
     def __init__(self, model: Any, hint: Precision, precision: Precision) -> None:
         openvino = _openvino()
-        self.library, self.precision = f"openvino {openvino.__version__.partition('-')[0]}", precision
+        self.runtime, self.precision = f"openvino {openvino.__version__.partition('-')[0]}", precision
         settings = {
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,

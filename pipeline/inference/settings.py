@@ -109,7 +109,8 @@ class InferSettings(InputSettings, LimitSettings, FailureSettings, SelectionSett
     model: Url
     """Model package: a folder with model.json and model.safetensors, or a published model such as models/blood/latest."""
     commit_interval_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
-    """Seconds between commits: a crash can lose this much work. A run that does not commit for three intervals is treated as dead."""
+    """Seconds between commits: a crash can lose this much work, and the blocks that detectors work on. A run that does
+    not commit for three intervals is treated as dead."""
     take_over: bool = False
     """Take the table from another run at once, even if that run is alive; it then stops."""
 

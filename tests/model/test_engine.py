@@ -79,13 +79,13 @@ def test_openvino_computes_the_same(shape):
 
 def test_a_long_run_is_openvinos(package):
     engines = [open_engine(package, CPU, "fp32", MIN_IMAGES_OF_OPENVINO - few) for few in (0, 1)]
-    assert [engine.library.split()[0] for engine in engines] == ["openvino", "torch"]
+    assert [engine.runtime.split()[0] for engine in engines] == ["openvino", "torch"]
     assert [engine.precision for engine in engines] == ["fp32", "fp32"]
 
 
 def test_without_openvino_a_long_run_is_torchs(package, monkeypatch):
     monkeypatch.setattr("model.openvino_network.find_spec", lambda name: None)
-    assert open_engine(package, CPU, "fp32", MIN_IMAGES_OF_OPENVINO).library == LIBRARY
+    assert open_engine(package, CPU, "fp32", MIN_IMAGES_OF_OPENVINO).runtime == LIBRARY
 
 
 def test_int8_finds_much_the_same(package, quantized, images):
