@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -88,9 +88,11 @@ class LocalProcesses:
         return processes[:num_processes] or [self.new_process() for _ in range(num_processes)]
 
     def end(self, process: Process) -> None:
-        """End one of the processes. Another thread may do the same."""
-        with suppress(ValueError):
+        """End one of the processes, unless another thread does so."""
+        try:
             self._processes.remove(process)
+        except ValueError:
+            return
         process.end()
 
     def close(self) -> None:

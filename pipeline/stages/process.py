@@ -90,7 +90,8 @@ class Process:
             raise NotStartedError(f"a detector can't start in a process of its own: {reason(error)}") from error
 
     def end(self) -> None:
-        """End the process, whatever it is doing."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        """End the process, whatever it is doing, and the thread that serves its pool."""
         with suppress(Exception):
             os.kill(self._opened.result(timeout=0), signal.SIGKILL)
+        # Python's own end at exit fails where it meets a thread that is just about to end, so wait for the thread.
+        self.pool.shutdown(cancel_futures=True)

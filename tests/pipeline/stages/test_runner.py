@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -227,3 +228,11 @@ def test_a_run_on_processes_of_this_machine_imports_neither_ray_nor_torch_here(t
     command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path / "in"), str(tmp_path / "table")]
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
     assert subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@slow
+@quiet
+def test_no_thread_of_a_pool_outlives_its_process(tmp_path: Path) -> None:
+    rows = run(DetectionSettings(address=LOCAL, num_detectors=2), stages(tmp_path, deadly=(5,)), 16)
+    assert errors(rows)[5] == ("fetch", "ProcessKilled")
+    assert [type(thread) for thread in threading.enumerate() if "Executor" in type(thread).__name__] == []
