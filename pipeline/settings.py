@@ -48,8 +48,8 @@ class DetectionSettings(ClusterSettings):
     min_detectors: Annotated[int, Field(ge=1)] | None = None
     """Number of detectors to start with on Ray. More are added up to num_detectors while there is work, and an
     autoscaler is asked for their nodes. Without Ray, all detectors start at once."""
-    batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
-    """Images per forward pass."""
+    batch_size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Images per forward pass. Without it, 64 on a GPU and 8 on a CPU core."""
     precision: Precision = "auto"
     """Type in which the network computes. auto takes int8 for a quantized package, and else the fastest type that
     the hardware has. Detections of another type differ a little, so a table should keep to one."""

@@ -204,7 +204,7 @@ class Execution:
     def _commit_all(self) -> tuple[int, int]:
         """Commit what is planned, once per interval, and return how many images were ok and failed."""
         task = self._task
-        observer = self._runner.observer(task.table.url, task.settings.batch_size)
+        observer = self._runner.observer(task.table.url)
         committer = self._committer(observer.committed)
         try:
             with committer, on_stop(committer.stop), ExitStack() as while_running:

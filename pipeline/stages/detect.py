@@ -18,7 +18,7 @@ from model.memory import keep_freed_memory
 from model.package import ModelPackage
 from model.postprocess import Detections
 from pipeline.stages.rows import PIXELS, ROW, failure, finish, numbered
-from pipeline.stages.runner import Decoded, Stages
+from pipeline.stages.runner import Decoded, Stages, batch_size_on
 from pipeline.table.schema import DETECTION
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ Block = tuple[int, int]
 
 
 class DetectStage:
-    """A model on one device. It turns decoded images into rows of the table.
+    """A model on one device. It turns decoded images into rows of the table. Of several threads that call it, one detects at a time.
 
     Args:
         stages: the model, and the values of rows next to detections.
@@ -42,9 +42,11 @@ class DetectStage:
         torch.set_num_threads(1)
         keep_freed_memory()
         package = ModelPackage.from_files(stages.package_files)
+        self._is_on_gpu = device != "cpu"
+        self._lock = threading.Lock()
         self._detector = detector = Detector(package, torch.device(device), stages.precision, stages.num_images)
         self._class_names = pa.array(["", *self._detector.record.class_names])
-        self._stages, self._batch_size = stages, stages.batch_size
+        self._stages, self._batch_size = stages, batch_size_on(device, stages.batch_size)
         peak = detector.peak_images_per_s() if stages.num_images else None
         measured = {".detector": name, ".engine": detector.engine, ".peak_images_per_s": peak}
         self._constants = {**stages.constants, **measured}
@@ -77,21 +79,23 @@ class DetectStage:
         """Add the detections or the error to each image, with the measurements, and drop its pixels."""
         if not batch:
             return
-        began_s = time.perf_counter()
-        self._detect(batch)
+        pixels = self._pixels(batch)
+        sizes_px = torch.tensor([[image["width_px"], image["height_px"]] for image in batch], dtype=torch.float32)
+        with self._lock:
+            began_s = time.perf_counter()
+            self._detect(batch, pixels, sizes_px)
+            took_s = time.perf_counter() - began_s
         share = 1 / len(batch)
-        took_s = (time.perf_counter() - began_s) * share
         for image in batch:
-            image |= {PIXELS: None, ".detect_s": took_s, ".batch_share": share}
+            image |= {PIXELS: None, ".detect_s": took_s * share, ".batch_share": share}
 
-    def _detect(self, batch: list[Decoded]) -> None:
+    def _detect(self, batch: list[Decoded], pixels: Tensor, sizes_px: Tensor) -> None:
         """Detect objects in a batch. If the batch fails, try each image alone, so that only the culprit fails.
 
         A batch that is too large for a GPU's memory is halved, and so are all later ones.
         """
-        sizes_px = torch.tensor([[image["width_px"], image["height_px"]] for image in batch], dtype=torch.float32)
         try:
-            found = self._detector(self._pixels(batch), sizes_px)
+            found = self._detector(pixels, sizes_px)
         except torch.AcceleratorError:
             # This process has lost the device, and each later batch would fail, too. The next process can use it again.
             os._exit(1)
@@ -103,23 +107,25 @@ class DetectStage:
             logger.warning(
                 "a batch of %s images does not fit into the GPU's memory; batches have %s now", len(batch), half
             )
-            for part in (batch[:half], batch[half:]):
-                self._detect(part)
+            for part in (slice(half), slice(half, None)):
+                self._detect(batch[part], pixels[part], sizes_px[part])
             return
         except Exception as error:
             if len(batch) == 1:
                 batch[0].update(failure("detect", error))
                 return
-            for image in batch:
-                self._detect([image])
+            for index in range(len(batch)):
+                part = slice(index, index + 1)
+                self._detect(batch[part], pixels[part], sizes_px[part])
             return
         for image, detections in zip(batch, found, strict=True):
             image[FOUND] = detections
 
-    @staticmethod
-    def _pixels(batch: list[Decoded]) -> Tensor:
-        """Return the pixels, (B, 3, S, S) uint8, a view of channels-last memory."""
-        return torch.from_numpy(np.stack([image[PIXELS] for image in batch])).permute(0, 3, 1, 2)
+    def _pixels(self, batch: list[Decoded]) -> Tensor:
+        """Return the pixels, (B, 3, S, S) uint8, a view of channels-last memory. For a GPU it is pinned, so that the copy is not waited for."""
+        pixels = torch.empty((len(batch), *batch[0][PIXELS].shape), dtype=torch.uint8, pin_memory=self._is_on_gpu)
+        np.stack([image[PIXELS] for image in batch], out=pixels.numpy())
+        return pixels.permute(0, 3, 1, 2)
 
 
 def detection_columns(found: list[Detections | None], class_names: pa.Array) -> dict[str, pa.Array]:

@@ -109,7 +109,7 @@ class LocalProcesses:
         """See `Runner`; all detectors start at once."""
         return spread_over(self._num_processes, None, num_images)
 
-    def observer(self, table: str, batch_size: int) -> RunObserver:
+    def observer(self, table: str) -> RunObserver:
         """Return an observer that publishes nothing: Prometheus reads the metrics of a run from Ray."""
         return RunObserver()
 

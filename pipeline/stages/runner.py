@@ -31,6 +31,8 @@ MANY_BLOCKS = 256
 """The number of blocks per detector from which blocks become larger: none takes more than this part of a detector's time."""
 NARROWER = 16
 """The factor by which blocks are smaller when the rows of lost ones run again."""
+BATCH_SIZES = {"cpu": 8, "cuda": 64}
+"""The default number of images per forward pass. A GPU computes many at once; a core's caches hold few."""
 MIN_LOST_BLOCKS, IMAGES_PER_LOST_BLOCK = 32, 10_000
 """The blocks that may be lost with processes that die: this number, or one per this many images if that is more. Up to there, the pass
 continues. The same number of images may then kill a process of their own. If there are more, something is broken."""
@@ -48,7 +50,7 @@ class Stages:
         decode: yields the images of planned rows in order, each decoded when it is asked for. It may begin to read when it is called.
         decoded: the columns of an image that `decode` fills, without its pixels.
         package_files: the files of the model package.
-        batch_size: the number of images per forward pass.
+        batch_size: the number of images per forward pass; None leaves it to `batch_size_on`.
         constants: the columns that all rows of the run share.
         schema: the columns of the rows that come out, next to `ROW`.
         precision: the precision of the network.
@@ -59,7 +61,7 @@ class Stages:
     decode: Callable[[pa.Table], Iterator[Decoded]]
     decoded: pa.Schema
     package_files: Mapping[str, bytes]
-    batch_size: int
+    batch_size: int | None
     constants: Mapping[str, Any]
     schema: pa.Schema
     precision: Precision = "auto"
@@ -98,6 +100,11 @@ class Spread:
     max_lost: int
 
 
+def batch_size_on(device: str, batch_size: int | None) -> int:
+    """Return the number of images per forward pass on "cuda" or "cpu", as set, or else what suits the device."""
+    return batch_size or BATCH_SIZES[device]
+
+
 class RunObserver:
     """A listener to a run's events that does nothing. `pipeline.stages.prometheus.RunMetrics` publishes the events."""
 
@@ -123,7 +130,7 @@ class Runner(Protocol):
     def spread(self, num_images: int) -> Spread:
         """Decide how this many images are spread over detectors and blocks."""
 
-    def observer(self, table: str, batch_size: int) -> RunObserver:
+    def observer(self, table: str) -> RunObserver:
         """Return the observer of a run on a table."""
 
     def run(self, blocks: "Sequence[Block]", spread: Spread) -> Iterator[pa.Table]:

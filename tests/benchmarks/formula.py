@@ -19,7 +19,7 @@ import ray
 from pipeline.cluster.connect import quiet_ray_data
 from pipeline.inference import run
 from pipeline.inference.settings import InferSettings
-from pipeline.stages import local, process, ray_data
+from pipeline.stages import local, process, ray_data, ray_workers
 from pipeline.stages.rows import PIXELS, finish, numbered
 from pipeline.stages.runner import Stages
 from pipeline.table.schema import DETECTION
@@ -79,28 +79,28 @@ class FormulaWorker:
 
 
 class FormulaActor:
-    """An actor as `pipeline.stages.ray_data.WorkerActor`, without torch."""
+    """An actor as `pipeline.stages.ray_workers.WorkerActor`, without torch."""
 
-    def __init__(self, stages: ray_data.StagesRef) -> None:
-        self._worker = FormulaWorker(ray_data._stages_of(stages[0]), ray_data._actor_name())
+    def __init__(self, stages: ray_workers.StagesRef) -> None:
+        self._worker = FormulaWorker(ray_workers.stages_of(stages[0]), ray_workers.actor_name())
 
-    def __call__(self, block: pa.Table) -> pa.Table:
+    def __call__(self, row: pa.Table) -> pa.Table:
         """Make the rows of a block."""
-        return self._worker(ray_data._numbers(block))
+        return self._worker(ray_workers.block_of(row))
 
 
 class FormulaDetector(FormulaActor):
-    """An actor as `pipeline.stages.ray_data.DetectorActor`, without torch."""
+    """An actor as `pipeline.stages.ray_workers.DetectorActor`, without torch."""
 
     def __call__(self, images: pa.Table) -> pa.Table:
         """Make the rows of images that `decode` sent."""
         return self._worker.rows(images)
 
 
-def decode(block: pa.Table, stages: ray_data.StagesRef) -> pa.Table:
-    """Return planned rows with pixels, as `pipeline.stages.ray_data.decode`. The pixels are few: only their bytes would cost more."""
-    start, stop = ray_data._numbers(block)
-    rows = numbered(ray_data._stages_of(stages[0]).read(start, stop), start)
+def decode(row: pa.Table, stages: ray_workers.StagesRef) -> pa.Table:
+    """Return planned rows with pixels, as `pipeline.stages.ray_workers.decode`. The pixels are few: only their bytes would cost more."""
+    start, stop = ray_workers.block_of(row)
+    rows = numbered(ray_workers.stages_of(stages[0]).read(start, stop), start)
     return rows.append_column(PIXELS, pa.array([b"pixels"] * rows.num_rows, pa.large_binary()))
 
 

@@ -22,7 +22,7 @@ NO_CUDA = "ray.get_gpu_ids = lambda: []"
 def nodes(tmp_path: Path) -> Iterator[RayNodes]:
     """A head without cores, and three nodes with two each."""
     with TemporaryDirectory(prefix="n") as folder:  # Ray's sockets want a short path
-        nodes = RayNodes(Path(folder), os.environ | appended({"pipeline.stages.ray_data": NO_CUDA}), head_cpus=0)
+        nodes = RayNodes(Path(folder), os.environ | appended({"pipeline.stages.ray_workers": NO_CUDA}), head_cpus=0)
         try:
             for _ in range(3):
                 nodes.add()

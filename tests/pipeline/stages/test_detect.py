@@ -12,7 +12,7 @@ from model.package_files import PackageRecord
 from model.ssd import SSD
 from pipeline.stages.detect import DetectStage
 from pipeline.stages.rows import PIXELS, numbered
-from pipeline.stages.runner import Stages
+from pipeline.stages.runner import Stages, batch_size_on
 from pipeline.stages.timings import METERS
 from pipeline.table.schema import SCHEMA
 
@@ -34,7 +34,7 @@ def stage() -> Iterator[DetectStage]:
         decode=lambda rows: iter(()),
         decoded=pa.schema([]),
         package_files=files,
-        batch_size=8,
+        batch_size=None,
         constants={"run_id": "r"},
         schema=pa.schema([*SCHEMA, *METERS]),
     )
@@ -75,6 +75,11 @@ def test_rows_name_the_detector_and_what_it_computes_with(stage):
     assert {row[".detector"] for row in rows} == {"detector 1"}
     assert {row[".engine"] for row in rows} == {stage._detector.engine}
     assert {row["num_detections"] for row in rows} == {3}
+
+
+def test_how_many_images_a_batch_has():
+    assert [batch_size_on(device, None) for device in ("cpu", "cuda")] == [8, 64]
+    assert [batch_size_on(device, 3) for device in ("cpu", "cuda")] == [3, 3]
 
 
 def test_batches_too_large_for_the_memory_are_halved_from_then_on(stage, caplog):

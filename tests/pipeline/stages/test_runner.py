@@ -19,7 +19,7 @@ from model.package_files import RECORD_FILE, WEIGHTS_FILE, PackageError
 from pipeline.errors import SettingError, SsdBatchError
 from pipeline.machine import local_cores
 from pipeline.settings import LOCAL, LOCAL_RAY, DetectionSettings
-from pipeline.stages import ray_data
+from pipeline.stages import ray_alone, ray_data
 from pipeline.stages import runner as runners
 from pipeline.stages.place import place
 from pipeline.stages.rows import DECODED
@@ -143,9 +143,10 @@ def test_where_nodes_are_gone_images_that_run_alone_are_not_waited_for_without_e
     settings: DetectionSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The only GPU, say, which is there in name alone."""
-    monkeypatch.setattr(ray_data, "ALONE_WAIT_S", 1.0)
+    monkeypatch.setattr(ray_alone, "ALONE_WAIT_S", 1.0)
     with started(settings.model_copy(update={"node_wait_s": 0.0}), stages(tmp_path), 1) as runner:
-        monkeypatch.setattr(ray_data, "num_gpus", lambda: 1)
+        for module in (ray_data, ray_alone):
+            monkeypatch.setattr(module, "num_gpus", lambda: 1)
         monkeypatch.setattr(ray_data, "num_detectors_that_fit", lambda: 0)
         assert runner.num_alone(Spread(4, 4, 1, 1)) == 1
         assert list(runner.run([(0, 1)], Spread(4, 4, 1, 1))) == []
