@@ -4,9 +4,9 @@ BIN := .venv/bin
 # Each of a run's processes would compile all that it imports, torch's and Ray's thousands of files, where nothing keeps them compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-BENCHES := startup steady detector dataplane rows postprocess driver list plan views
+BENCHES := startup steady efficiency peers detector dataplane rows postprocess driver list plan views
 
-.PHONY: install demo test test-fast bench $(BENCHES) test-s3 test-monitoring chaos check format clean
+.PHONY: install demo test test-fast test-gpu bench $(BENCHES) test-s3 test-monitoring chaos check format clean
 
 install: .venv/.installed
 
@@ -27,6 +27,10 @@ test: install
 
 test-fast: install
 	$(BIN)/python -m pytest -n 2 -m "not slow and not s3 and not monitoring" --durations 5
+
+# On a machine with a GPU.
+test-gpu: install
+	$(BIN)/python -m pytest -m gpu -ra
 
 test-s3: install
 	infra/dev/ceph.sh install

@@ -13,7 +13,7 @@ from pipeline.errors import SettingError
 
 ROOT = Path(__file__).parents[2]
 MODULES = {
-    "startup": "startup", "steady": "steady", "detector": "detector", "dataplane": "dataplane",
+    "startup": "startup", "steady": "steady", "efficiency": "efficiency", "peers": "peers", "detector": "detector", "dataplane": "dataplane",
     "rows": "rows", "postprocess": "postprocess", "driver": "driver", "list": "listing", "plan": "planning", "views": "views",
 }  # fmt: skip
 """The benchmarks, and their modules in tests/benchmarks."""
@@ -24,7 +24,9 @@ MODULES = {
     "bench detector -- --help",
     context_settings={"ignore_unknown_options": True},
 )
-@cloup.argument("name", type=click.Choice(list(MODULES)), help="Benchmark to run.")
+@cloup.argument(
+    "name", type=click.Choice(list(MODULES)), metavar="NAME", help=f"Benchmark to run: {', '.join(MODULES)}."
+)
 @cloup.argument("flags", nargs=-1, type=click.UNPROCESSED, help="Flags of the benchmark, such as --json.")
 def bench(name: str, flags: tuple[str, ...]) -> None:
     """Measure the speed of a part on this machine, next to something comparable. Needs a clone of the repository."""

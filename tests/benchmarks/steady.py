@@ -15,25 +15,19 @@ MEMORY_EVERY_S = 5.0
 """Rarely enough that reading takes about 1 % of two cores for `local`, 2 % for `ray`."""
 
 
-def stream_images_per_s(table: Path) -> float:
-    """Read the rate from the first results to the last ones from the run's record.
-
-    Raises:
-        SystemExit: the run was too short to have one.
-    """
+def stream_images_per_s(table: Path) -> float | None:
+    """Read the rate from the first results to the last ones from the run's record. A run whose results all come at once has none."""
     command = [str(Path(sys.executable).with_name("ssd-batch")), "runs", "--table", str(table), "--json"]
     told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    rate = json.loads(told)["runs"][0]["stream_images_per_s"]
-    if rate is None:
-        sys.exit("all results came at once, so that there is no steady rate: take more --num-images")
-    return float(rate)
+    rate: float | None = json.loads(told)["runs"][0]["stream_images_per_s"]
+    return rate
 
 
-def main() -> None:
+def main(model: str | Path = PACKAGE) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, help="folder of photographs; pictures of the demo unless given")
     parser.add_argument("--num-images", type=int, default=2000, help="pictures are repeated up to this number")
-    parser.add_argument("--model", default=PACKAGE, help=f"model package, or one of {', '.join(MAKERS)}")
+    parser.add_argument("--model", default=model, help=f"model package, or one of {', '.join(MAKERS)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sides", type=sides_of(*ADDRESSES), default=[*ADDRESSES], help="runners to measure")
     parser.add_argument("--memory-every-s", type=float, help="print the memory of the process tree this often")
@@ -54,7 +48,10 @@ def main() -> None:
                 table = folder / f"{side}-{number}"
                 took = measure(infer(images, table, model, side), MEMORY_EVERY_S, options.memory_every_s)
                 whole[side].append(options.num_images / took.seconds)
-                steady[side].append(stream_images_per_s(table))
+                rate = stream_images_per_s(table)
+                if rate is None:
+                    sys.exit("all results came at once, so that there is no steady rate: take more --num-images")
+                steady[side].append(rate)
                 peaks[side] = max(peaks[side], took.peak_bytes)
     figures: dict[str, object] = {
         "num_images": options.num_images,
