@@ -13,7 +13,7 @@ from torchvision.models.detection import SSD300_VGG16_Weights
 from model.config import Architecture, Preprocessing, Thresholds
 from model.package import ModelPackage
 from model.package_files import PackageRecord
-from model.ssd import SSD
+from model.ssd import network_of_shapes
 from model.weights_file import WeightsError, listed
 
 PreprocessingName = Literal["imagenet", "caffe"]
@@ -200,8 +200,7 @@ def _num_classes(tensors: Mapping[str, Tensor], source: Source) -> int:
 
 def _renamed(tensors: Mapping[str, Tensor], source: Source, num_classes: int) -> dict[str, Tensor]:
     """Return the tensors under our names, each checked and copied into memory of its own."""
-    with torch.device("meta"):  # shapes without values
-        wanted = SSD(Architecture(), num_classes).state_dict()
+    wanted = network_of_shapes(Architecture(), num_classes).state_dict()
     problems = [f"missing {their_name}" for their_name in source.names if their_name not in tensors]
     for their_name, tensor in tensors.items():
         if source.ignored and their_name.startswith(source.ignored):

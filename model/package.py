@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from model.config import Architecture
 from model.package_files import RECORD_FILE, WEIGHTS_FILE, PackageError, PackageFiles, PackageRecord
-from model.ssd import SSD
+from model.ssd import SSD, network_of_shapes
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,14 @@ class ModelPackage:
         return PackageFiles(self.to_files()).digest
 
     def network(self) -> SSD:
-        """Return the network with these weights, in float32 on the CPU, ready for inference.
+        """Return the network with these weights, in float32 on the CPU, ready for inference. It shares their memory.
 
         Raises:
             PackageError: tensors are missing, extra, of another shape or not finite, and each is named. Or the package is a trunk.
         """
         if not self.record.class_names:
             raise PackageError("it has no classes: it holds a trunk alone, to start a training from (train --init)")
-        network = SSD(self.record.architecture, len(self.record.class_names) + 1)
+        network = network_of_shapes(self.record.architecture, len(self.record.class_names) + 1)
         wanted = network.state_dict()
         problems = [f"missing {name}" for name in wanted.keys() - self.weights.keys()]
         problems += [f"extra {name}" for name in self.weights.keys() - wanted.keys()]
@@ -55,7 +54,10 @@ class ModelPackage:
         broken = [name for name, tensor in self.weights.items() if not tensor.isfinite().all()]
         if broken:
             raise PackageError(f"these weights are not finite numbers: {', '.join(sorted(broken))}")
-        network.load_state_dict(self.weights)
+        values = {
+            name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in self.weights.items()
+        }
+        network.load_state_dict(values, assign=True)
         return network.eval()
 
     def fitting(self, architecture: Architecture, class_names: tuple[str, ...]) -> dict[str, Tensor]:
@@ -63,8 +65,7 @@ class ModelPackage:
 
         Tensors of the classification heads are included only for the same classes.
         """
-        with torch.device("meta"):  # shapes without values
-            wanted = SSD(architecture, len(class_names) + 1).state_dict()
+        wanted = network_of_shapes(architecture, len(class_names) + 1).state_dict()
         return {
             name: tensor
             for name, tensor in self.weights.items()

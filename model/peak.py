@@ -3,17 +3,19 @@
 import time
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from model.config import Precision
 from model.engine import DTYPES
 from model.package_files import PackageRecord
-from model.ssd import SSD
+from model.ssd import network_of_shapes
 
 SIDE = 1024
 """The side of the matrices that are multiplied: they stay in a core's cache, and are long enough for a GPU's units."""
 NUM_PRODUCTS = 20
 """The number of products, of which the fastest counts. On a CPU they take 20 ms to 100 ms."""
+WINDOW = ("kernel_size", "stride", "padding", "dilation")
+"""The settings of a layer that decide the side of its output."""
 
 
 def peak_images_per_s(record: PackageRecord, device: torch.device, precision: Precision) -> float:
@@ -31,18 +33,30 @@ def num_multiplications(record: PackageRecord) -> int:
     """Count the multiplications of an image's convolutions: 34.9e9 for SSD300 with 91 classes."""
     counts = []
 
-    def count(layer: nn.Module, inputs: object, output: Tensor) -> None:
-        assert isinstance(layer, nn.Conv2d)
-        counts.append(output.numel() * layer.weight[0].numel())
-
-    with torch.device("meta"):  # shapes without values
-        network = SSD(record.architecture, len(record.class_names) + 1).eval()
-        side = record.architecture.image_size_px
-        for layer in network.modules():
+    def side_after(layer: nn.Module, side: int) -> int:
+        """Return the side of a layer's output, and count the layer."""
+        if isinstance(layer, nn.Sequential):
+            for each in layer:
+                side = side_after(each, side)
+        elif isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+            kernel, stride, padding, dilation = (_of_one_axis(getattr(layer, name)) for name in WINDOW)
+            free = side + 2 * padding - dilation * (kernel - 1) - 1
+            rounds_up = isinstance(layer, nn.MaxPool2d) and layer.ceil_mode
+            side = (free + stride - 1 if rounds_up else free) // stride + 1
             if isinstance(layer, nn.Conv2d):
-                layer.register_forward_hook(count)
-        network(torch.empty(1, 3, side, side))
+                counts.append(side**2 * layer.weight.numel())
+        return side
+
+    network = network_of_shapes(record.architecture, len(record.class_names) + 1)
+    sides = network.feature_maps(record.architecture.image_size_px, side_after)
+    for side, *heads in zip(sides, network.localization, network.classification, strict=True):
+        for head in heads:
+            side_after(head, side)
     return sum(counts)
+
+
+def _of_one_axis(setting: int | tuple[int, ...]) -> int:
+    return setting if isinstance(setting, int) else setting[0]
 
 
 def multiplications_per_s(device: torch.device, precision: Precision) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from model.config import Architecture
 from model.vgg16 import pool_positions, scaled, vgg16_trunk
@@ -134,6 +135,24 @@ class SSD(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
             assert module.bias is not None
             nn.init.zeros_(module.bias)
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leave new tensors as they are."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def network_of_shapes(architecture: Architecture, num_classes: int) -> SSD:
+    """Return a network whose tensors are on the device "meta": they have shapes, and no values.
+
+    Nothing is initialised: for that, torch would import for two seconds what computes on that device.
+    """
+    with torch.device("meta"), _Uninitialised():
+        return SSD(architecture, num_classes)
 
 
 def _one_row_a_box(head: Tensor, num_values: int) -> Tensor:

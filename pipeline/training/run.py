@@ -13,7 +13,7 @@ from model.config import Architecture, ArchitectureName, Preprocessing
 from model.example import Examples
 from model.package import ModelPackage
 from model.package_files import PackageRecord
-from model.ssd import SSD
+from model.ssd import network_of_shapes
 from model.step import class_weights
 from pipeline.cluster.connect import cluster
 from pipeline.errors import SettingError
@@ -163,8 +163,7 @@ def from_package(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
         raise SettingError(f"init {settings.init!r} can't be used: nothing of its trunk fits {architecture.kind}")
     if broken := sorted(name for name, tensor in weights.items() if not tensor.isfinite().all()):
         raise SettingError(f"init {settings.init!r} can't be used: not finite numbers: {', '.join(broken)}")
-    with torch.device("meta"):
-        fresh = SSD(architecture, len(labels) + 1).state_dict().keys() - weights.keys()
+    fresh = network_of_shapes(architecture, len(labels) + 1).state_dict().keys() - weights.keys()
     layers = sorted({name.partition(".")[0] for name in fresh})
     print(f"init: {len(weights)} tensors kept; at random: {', '.join(layers) or 'none'}", file=sys.stderr)
     return Start(architecture, package.record.preprocessing, weights, {"init": package.digest})

@@ -1,12 +1,19 @@
-"""The command as a process, as people start it, and pictures for it."""
+"""The command as people start it, and pictures for it."""
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
+import pytest
+
+from jobs.__main__ import main
 from jobs.demo.pictures import draw_picture
 
 TIMEOUT_S = 240
@@ -20,7 +27,17 @@ def start(*arguments: object, environment: dict[str, str] | None = None) -> subp
 
 
 def run(*arguments: object, environment: dict[str, str] | None = None) -> tuple[int, str, str]:
-    """To its end: exit code, standard output and standard error."""
+    """To its end: exit code, standard output and standard error.
+
+    In this process, where torch is imported once for all commands. With an environment or on a cluster, as a process.
+    """
+    if environment is None and "--address" not in arguments:
+        return run_here(*arguments)
+    return run_process(*arguments, environment=environment)
+
+
+def run_process(*arguments: object, environment: dict[str, str] | None = None) -> tuple[int, str, str]:
+    """As `run`, always as a process."""
     process = start(*arguments, environment=environment)
     try:
         out, err = process.communicate(timeout=TIMEOUT_S)
@@ -28,6 +45,41 @@ def run(*arguments: object, environment: dict[str, str] | None = None) -> tuple[
         process.kill()
         raise
     return process.returncode, out, err
+
+
+def run_here(*arguments: object) -> tuple[int, str, str]:
+    """As `run`, always in this process."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    code: object = 0
+    with pytest.MonkeyPatch.context() as patch, _logs_of_its_own(), redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["ssd-batch", *map(str, arguments)])
+        patch.setattr(sys, "excepthook", sys.excepthook)
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+    assert isinstance(code, int)
+    told, errors = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
+    return code, told, errors
+
+
+@contextmanager
+def _logs_of_its_own() -> Iterator[None]:
+    """Log and warn as a new process does."""
+    root, handlers = logging.getLogger(), logging.getLogger().handlers[:]
+    levels = {name: logging.getLogger(name).level for name in ("", "jobs", "pipeline")}
+    root.handlers.clear()
+    try:
+        with warnings.catch_warnings():
+            warnings.resetwarnings()
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", ResourceWarning)
+            yield
+    finally:
+        logging.captureWarnings(False)
+        root.handlers[:] = handlers
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def answer(*arguments: object, environment: dict[str, str] | None = None) -> dict[str, Any]:
