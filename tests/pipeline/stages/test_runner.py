@@ -45,11 +45,12 @@ def settings(request: pytest.FixtureRequest) -> Iterator[DetectionSettings]:
 
 
 def run(settings: DetectionSettings, stages: Stages, num_rows: int, block_rows: int = 4) -> list[dict[str, Any]]:
-    """All rows, by their index."""
+    """All rows, by their index. The threads of pools have ended: Python's own end fails where one is just about to end."""
     with started(settings, stages, num_rows) as runner:
         spread = replace(runner.spread(num_rows), block_rows=block_rows)
         rows = [row for table in results(runner, num_rows, stages, spread) for row in table.to_pylist()]
     assert sorted(row["index"] for row in rows) == list(range(num_rows))
+    assert [type(thread) for thread in threading.enumerate() if "ExecutorManager" in type(thread).__name__] == []
     return sorted(rows, key=lambda row: row["index"])
 
 
@@ -85,23 +86,16 @@ def test_each_planned_image_has_one_row(settings: DetectionSettings, tmp_path: P
 
 @slow
 @quiet
-def test_what_kills_its_process_costs_itself_alone(settings: DetectionSettings, tmp_path: Path) -> None:
-    rows = run(settings, stages(tmp_path, deadly=(5,), hopeless=(9,)), 16)
-    killed = ("fetch", "ProcessKilled")
-    assert errors(rows) == {1: ("decode", "ValueError"), 5: killed, 9: ("fetch", "ArithmeticError")}
-
-
-@slow
-@quiet
-def test_of_a_large_block_that_is_lost_few_images_run_alone(
+def test_what_kills_its_process_costs_itself_alone(
     settings: DetectionSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of 32 rows, lost twice, in blocks of 32 and of 2. With Ray, up to three other blocks wait in the process that dies."""
     caplog.set_level("INFO")
-    rows = run(settings, stages(tmp_path, deadly=(40,)), 70, block_rows=32)
-    assert errors(rows) == {1: ("decode", "ValueError"), 40: ("fetch", "ProcessKilled")}
+    rows = run(settings, stages(tmp_path, deadly=(40,), hopeless=(9,)), 70, block_rows=32)
+    killed = ("fetch", "ProcessKilled")
+    assert errors(rows) == {1: ("decode", "ValueError"), 9: ("fetch", "ArithmeticError"), 40: killed}
     (num_alone,) = re.findall(r"running (\d+) alone", caplog.text)
-    assert int(num_alone) in (2, 4, 6, 8)
+    assert int(num_alone) in (4, 6, 8, 10)
 
 
 @slow
@@ -229,11 +223,3 @@ def test_a_run_on_processes_of_this_machine_imports_neither_ray_nor_torch_here(t
     command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path / "in"), str(tmp_path / "table")]
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
     assert subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip() == "[]"
-
-
-@slow
-@quiet
-def test_no_thread_of_a_pool_outlives_its_process(tmp_path: Path) -> None:
-    rows = run(DetectionSettings(address=LOCAL, num_detectors=2), stages(tmp_path, deadly=(5,)), 16)
-    assert errors(rows)[5] == ("fetch", "ProcessKilled")
-    assert [type(thread) for thread in threading.enumerate() if "Executor" in type(thread).__name__] == []
