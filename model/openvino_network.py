@@ -78,11 +78,15 @@ def quantized_engine(package: ModelPackage) -> OpenVinoEngine:
     Raises:
         PackageError: OpenVINO is not installed, or can't read the network.
     """
+    return OpenVinoEngine(read_quantized(package), fast_precision(torch.device("cpu")), "int8")
+
+
+def read_quantized(package: ModelPackage) -> Any:
+    """Return a package's quantized network as an `openvino.Model`; raises as `quantized_engine`."""
     graph, weights = (package.quantized[name] for name in QUANTIZED_FILES)
     openvino = _openvino()
     try:
-        model = openvino.Core().read_model(graph, openvino.Tensor(_bytes(weights)))
-        return OpenVinoEngine(model, fast_precision(torch.device("cpu")), "int8")
+        return openvino.Core().read_model(graph, openvino.Tensor(_bytes(weights)))
     except RuntimeError as error:
         raise PackageError(f"OpenVINO can't read its quantized network: {error}") from error
 

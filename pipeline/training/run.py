@@ -20,7 +20,7 @@ from pipeline.errors import SettingError
 from pipeline.evaluation.evaluate import Evaluation, evaluate
 from pipeline.labelled.dataset import read_clean
 from pipeline.labelled.examples import LabelledExamples
-from pipeline.labelled.record import DataError, class_names, num_to_learn_from
+from pipeline.labelled.record import DataError, LabelledImage, class_names, num_to_learn_from
 from pipeline.redaction import redacted, redacted_json
 from pipeline.registry.packages import check_free, read_start, write_package
 from pipeline.settings import DetectionSettings
@@ -47,9 +47,12 @@ class Start:
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
-    def min_side_px(self, crop_min: float = 1.0) -> int | None:
-        """See `Preprocessing.min_side_px`."""
-        return self.preprocessing.min_side_px(self.architecture.image_size_px, crop_min)
+    def examples(
+        self, images: Sequence[LabelledImage], names: tuple[str, ...], crop_min: float = 1.0
+    ) -> LabelledExamples:
+        """Return labelled images, decoded as the model to train wants them; for `crop_min` see `Preprocessing.min_side_px`."""
+        min_side_px = self.preprocessing.min_side_px(self.architecture.image_size_px, crop_min)
+        return LabelledExamples(images, names, min_side_px)
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,12 @@ def train_on_data(settings: TrainSettings) -> Training:
     images = read_clean(settings.data, settings.train_split)
     names = class_names(images)
     start = start_of(settings, names)
-    examples = LabelledExamples(images, names, start.min_side_px(settings.crop_min))
+    examples = start.examples(images, names, settings.crop_min)
     if not num_to_learn_from(images):
         raise DataError(
             f"train_split {settings.train_split!r}: nothing to learn from in {len(images):,} images: no object, or none but crowds"
         )
-    held_out = LabelledExamples(read_clean(settings.data, settings.val_split), names, start.min_side_px())
+    held_out = start.examples(read_clean(settings.data, settings.val_split), names)
     runs = settings.storage or f"{settings.output.rstrip('/')}/{RUNS_FOLDER}"
     run = TrainingRun(settings.name, settings, f"{runs.rstrip('/')}/{settings.name}", {"data": examples.digest})
     origin = start.provenance | {

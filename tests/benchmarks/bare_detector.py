@@ -1,13 +1,15 @@
 """Measure the detector alone, on tensors in memory: a process for each core, with one thread each, as a run has them.
 
 python -m tests.benchmarks.bare_detector FOLDER MODEL NUM_IMAGES [PRECISION] [ENGINE]: prints images/s of all processes together, their
-peak by a matrix product, and the engine, as JSON. ENGINE is auto, as in a run of NUM_IMAGES, torch or openvino.
+peak by a matrix product, and the engine, as JSON. ENGINE is auto, as in a run of NUM_IMAGES, torch, openvino, or own: OpenVINO with
+its own postprocessing.
 """
 
 import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +24,7 @@ MANY, FEW = 10**9, 0
 
 
 def detect(
-    folder: Path, model: Path, num_images: int, precision: Precision, run_images: int, together: Any, rates: Any
+    folder: Path, model: Path, num_images: int, precision: Precision, engine: str, together: Any, rates: Any
 ) -> None:
     """Load, wait for the other processes, detect, and say how fast that was."""
     import torch
@@ -31,13 +33,20 @@ def detect(
     from model.detector import Detector
     from model.memory import keep_freed_memory
     from model.package import ModelPackage
+    from model.postprocess import Detections
     from model.preprocess import resize
     from pipeline.registry.packages import read_files
 
     torch.set_num_threads(1)
     keep_freed_memory()
     package = ModelPackage.from_files(read_files(str(model)).content)
+    run_images = {"torch": FEW, "openvino": MANY}.get(engine, num_images * len(os.sched_getaffinity(0)))
     detector = Detector(package, torch.device("cpu"), precision, run_images)
+    detects: Callable[[torch.Tensor, torch.Tensor], list[Detections]] = detector
+    if engine == "own":
+        from tests.benchmarks.detection_output import DetectionOutput
+
+        detects = DetectionOutput(package)
     files = sorted(folder.iterdir())[:NUM_LOADED]
     squares = [resize(decode_image(str(f), mode=ImageReadMode.RGB), detector.image_size_px) for f in files]
     batches = [
@@ -45,14 +54,14 @@ def detect(
         for start in range(0, len(squares), BATCH_SIZE)
     ]
     sizes_px = torch.full((BATCH_SIZE, 2), 500.0)
-    detector(batches[0], sizes_px[: len(batches[0])])
+    detects(batches[0], sizes_px[: len(batches[0])])
     together.wait(MEET_S)
     peak = detector.peak_images_per_s()
     together.wait(MEET_S)
     begun_s, num_done, num_found = time.perf_counter(), 0, 0
     while num_done < num_images:
         for batch in batches:
-            num_found += sum(len(found.scores) for found in detector(batch, sizes_px[: len(batch)]))
+            num_found += sum(len(found.scores) for found in detects(batch, sizes_px[: len(batch)]))
             num_done += len(batch)
             if num_done >= num_images:
                 break
@@ -62,8 +71,7 @@ def detect(
 def main(folder: Path, model: Path, num_images: int, precision: Precision = "auto", engine: str = "auto") -> None:
     cores, context = len(os.sched_getaffinity(0)), get_context("spawn")
     together, rates = context.Barrier(cores), context.Queue()
-    run_images = {"auto": num_images, "torch": FEW, "openvino": MANY}[engine]
-    arguments = (folder, model, max(1, num_images // cores), precision, run_images, together, rates)
+    arguments = (folder, model, max(1, num_images // cores), precision, engine, together, rates)
     processes = [context.Process(target=detect, args=arguments, daemon=True) for _ in range(cores)]
     for process in processes:
         process.start()

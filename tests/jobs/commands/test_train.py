@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from jobs.commands.train import evaluate_and_show, train_and_show
 from jobs.demo.pictures import CLASS_NAMES, draw_picture
@@ -16,6 +17,7 @@ from model.package_files import PackageRecord
 from model.ssd import SSD, adapted_trunk
 from pipeline.errors import SettingError, SsdBatchError
 from pipeline.evaluation.settings import EvaluateSettings
+from pipeline.labelled.dataset import read_clean
 from pipeline.registry.packages import read_package, read_start, write_package
 from pipeline.training.run import from_package, start_of, train_on_data
 from pipeline.training.settings import TrainSettings
@@ -128,7 +130,9 @@ def test_what_a_trunk_leaves_to_chance(
     assert "init: 26 tensors kept; at random: classification, conv10_1, conv10_2, " in capsys.readouterr().err
 
 
-def test_scaled_jpegs_are_part_of_what_a_training_starts_from(voc: Path, tmp_path: Path, trunk: str) -> None:
+def test_scaled_jpegs_are_part_of_what_a_training_starts_from(
+    voc: Path, tmp_path: Path, trunk: str, labelled: Any
+) -> None:
     """A package to start from decides, unless the setting says it."""
     scaled = {"jpeg_dct_scaling": True}
     fresh, from_trunk = (
@@ -136,7 +140,18 @@ def test_scaled_jpegs_are_part_of_what_a_training_starts_from(voc: Path, tmp_pat
     )
     assert fresh.preprocessing == Preprocessing(std=IMAGENET.std, **scaled)
     assert from_trunk.preprocessing == IMAGENET.model_copy(update=scaled)
-    assert start_of(settings(voc, tmp_path, init=trunk), ("circle",)).preprocessing == IMAGENET
+    whole = start_of(settings(voc, tmp_path, init=trunk), ("circle",))
+    assert whole.preprocessing == IMAGENET
+
+    labelled.voc(tmp_path, size_px=(2600, 2600), a=labelled.thing("circle", 1, 1, 999, 999))
+    Image.new("RGB", (2600, 2600), "navy").save(tmp_path / "JPEGImages/a.jpg")
+    images = read_clean([str(tmp_path)], "train")
+    each = (
+        whole.examples(images, ("circle",)),
+        fresh.examples(images, ("circle",)),
+        fresh.examples(images, ("circle",), 0.3),
+    )
+    assert [examples[0].image.shape[2] for examples in each] == [2600, 650, 2600]  # a crop keeps fewer of the pixels
 
 
 def test_a_training_stops_before_it_starts(voc: Path, tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 """The demo's package on pictures that it was not trained on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from jobs.demo import PACKAGE
 from jobs.demo.examples import DrawnExamples
 from pipeline.errors import SettingError
-from pipeline.evaluation.evaluate import evaluate, evaluate_on_data
+from pipeline.evaluation.evaluate import evaluate, evaluate_on_data, read_examples
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.registry.packages import read_package
 from pipeline.settings import DetectionSettings
@@ -40,3 +42,13 @@ def test_data_in_cocos_layout(labelled, tmp_path) -> None:
     data = labelled.coco(tmp_path, names=("a.jpg", "b.jpg"))
     summary = evaluate_on_data(settings(data)).metrics.summary()
     assert (summary["num_images"], summary["map"]) == (2, None)
+
+
+def test_large_jpegs_are_decoded_as_the_package_says(labelled, tmp_path) -> None:
+    labelled.voc(tmp_path, split="train", size_px=(2600, 2600), a=labelled.thing("circle", 1, 1, 999, 999))
+    Image.new("RGB", (2600, 2600), "navy").save(tmp_path / "JPEGImages/a.jpg")
+    package = read_package(str(PACKAGE))
+    preprocessing = package.record.preprocessing.model_copy(update={"jpeg_dct_scaling": True})
+    scaled = replace(package, record=package.record.model_copy(update={"preprocessing": preprocessing}))
+    widths_px = [read_examples([str(tmp_path)], "train", each)[0].image.shape[2] for each in (package, scaled)]
+    assert widths_px == [2600, 650]
