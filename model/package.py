@@ -33,14 +33,14 @@ class ModelPackage:
         return PackageFiles(self.to_files()).digest
 
     def network(self) -> SSD:
-        """Return the network with these weights, in float32 on the CPU, ready for inference. It shares their memory.
+        """Return the network with these weights, in float32 on the CPU, ready for inference, and for nothing else: it shares their memory.
 
         Raises:
             PackageError: tensors are missing, extra, of another shape or not finite, and each is named. Or the package is a trunk.
         """
         if not self.record.class_names:
             raise PackageError("it has no classes: it holds a trunk alone, to start a training from (train --init)")
-        network = network_of_shapes(self.record.architecture, len(self.record.class_names) + 1)
+        network = network_of_shapes(self.record.architecture, len(self.record.class_names) + 1).requires_grad_(False)
         wanted = network.state_dict()
         problems = [f"missing {name}" for name in wanted.keys() - self.weights.keys()]
         problems += [f"extra {name}" for name in self.weights.keys() - wanted.keys()]

@@ -42,7 +42,10 @@ class DetectionOutput:
         """See `Detector`."""
         pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
         rows = torch.from_numpy(self._request.infer({0: pixels}, share_inputs=True, share_outputs=True)[0])[0, 0]
-        rows = rows[: int((rows[:, 0] >= 0).sum())]
+        ends = (rows[:, 0] < 0).nonzero()
+        rows = (
+            rows[: int(ends[0])] if len(ends) else rows
+        )  # What stands behind the first image -1 is left from other calls.
         parts = rows.split(rows[:, 0].long().bincount(minlength=len(images)).tolist())
         return [
             Detections(part[:, 3:] * size.repeat(2), part[:, 2].clone(), part[:, 1].long())
