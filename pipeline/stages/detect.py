@@ -79,12 +79,16 @@ class DetectStage:
         """Add the detections or the error to each image, with the measurements, and drop its pixels."""
         if not batch:
             return
-        pixels = self._pixels(batch)
         sizes_px = torch.tensor([[image["width_px"], image["height_px"]] for image in batch], dtype=torch.float32)
-        with self._lock:
-            began_s = time.perf_counter()
-            self._detect(batch, pixels, sizes_px)
-            took_s = time.perf_counter() - began_s
+        try:
+            pixels = self._pixels(batch)
+            with self._lock:
+                began_s = time.perf_counter()
+                self._detect(batch, pixels, sizes_px)
+                took_s = time.perf_counter() - began_s
+        except torch.AcceleratorError:
+            # This process has lost the device, and each later batch would fail, too. The next process can use it again.
+            os._exit(1)
         share = 1 / len(batch)
         for image in batch:
             image |= {PIXELS: None, ".detect_s": took_s * share, ".batch_share": share}
@@ -97,8 +101,7 @@ class DetectStage:
         try:
             found = self._detector(pixels, sizes_px)
         except torch.AcceleratorError:
-            # This process has lost the device, and each later batch would fail, too. The next process can use it again.
-            os._exit(1)
+            raise
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:
                 batch[0].update(failure("detect", error))
