@@ -2,11 +2,11 @@ import io
 
 import pytest
 from PIL import Image
-from tests.pipeline.images.encoded import MPO, encode, scene
 
 from pipeline.images import decode as decode_module
 from pipeline.images.decode import DecodeError, decode_stored
 from pipeline.images.jpeg import plain_header
+from tests.pipeline.images.encoded import MPO, encode, scene
 
 
 @pytest.mark.parametrize(
