@@ -16,10 +16,10 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from jobs.specs.settings import AlertSettings
-from jobs.text.runs import Record, list_runs
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.inference.estimate import LONG_S
 from pipeline.table.delta import ResultTable
+from pipeline.table.find_runs import Record, list_runs
 from pipeline.table.run_records import last_complete
 from pipeline.urls import as_label
 

@@ -10,10 +10,12 @@ import click
 import cloup
 
 from jobs.commands.options import command, examples, json_option, table_option
-from jobs.specs.load import load_settings, spec_options
+from jobs.specs.load import check_settings, given, load_settings, setting_options, spec_options
+from pipeline.exports.settings import ExportSettings
 from pipeline.table.settings import MaintainSettings
 
 if TYPE_CHECKING:
+    from pipeline.exports.export import Exported
     from pipeline.table.maintain import Maintained
 
 
@@ -46,24 +48,24 @@ def query(sql: str, table: str, output: str) -> None:
 
 
 @command(
-    "export --table tables/photos --output flat",
-    "export --table s3://bucket/tables/photos \\\n      --output s3://bucket/flat --json",
+    "export --table tables/photos --output flat --format csv",
+    "export --table tables/photos --output boxes --format coco \\\n      --min-score 0.5 --copy-images",
 )
-@table_option
-@cloup.option("--output", required=True, metavar="PATH_OR_URL", help="Folder to make.")
-@cloup.option(
-    "--format", "kind", type=click.Choice(["parquet"]), default="parquet", show_default=True, help="What to write."
-)
+@setting_options(ExportSettings)
 @json_option
-def export(table: str, output: str, kind: str, as_json: bool) -> None:
-    """Write the detections as flat files, one row per box."""
-    from pipeline.table.delta import ResultTable
-    from pipeline.table.query import export_parquet
+def export(as_json: bool, **flags: Any) -> None:
+    """Copy detections into flat files or into a data set: for a spreadsheet, for COCO, YOLO, Pascal VOC or FiftyOne."""
+    from pipeline.exports.export import export as run
 
-    num_rows = export_parquet(ResultTable(table), output)
-    click.echo(
-        json.dumps({"output": output, "rows": num_rows}) if as_json else f"{num_rows:,} rows written to {output}"
-    )
+    done = run(check_settings(ExportSettings, given(flags)))
+    click.echo(json.dumps(asdict(done)) if as_json else describe_export(done))
+
+
+def describe_export(done: "Exported") -> str:
+    """Say what was exported, for people."""
+    of_images = f" in {done.images:,} images" if done.images is not None else ""
+    lacking = f"; {done.not_copied:,} images could not be copied, and images.csv says why" if done.not_copied else ""
+    return f"{done.rows:,} boxes{of_images} written to {done.output}{lacking}"
 
 
 @cloup.group(
@@ -76,9 +78,10 @@ def export(table: str, output: str, kind: str, as_json: bool) -> None:
 @click.pass_context
 def runs(context: click.Context, table: str | None, limit: int, as_json: bool) -> None:
     """List the last runs of a table; `runs show ID` shows where the time of one went."""
-    from jobs.text.runs import describe_runs, list_runs
+    from jobs.text.runs import describe_runs
     from jobs.text.values import plain
     from pipeline.table.delta import ResultTable
+    from pipeline.table.find_runs import list_runs
 
     if context.invoked_subcommand:
         return
@@ -99,9 +102,10 @@ def runs(context: click.Context, table: str | None, limit: int, as_json: bool) -
 @json_option
 def show_run(run_id: str, table: str, as_json: bool) -> None:
     """Show where the time of a run went, and what would change it; RUN_ID may be the beginning of an ID."""
-    from jobs.text.runs import bottleneck, describe_run, find_run
+    from jobs.text.runs import bottleneck, describe_run
     from jobs.text.values import plain
     from pipeline.table.delta import ResultTable
+    from pipeline.table.find_runs import find_run
 
     record = find_run(ResultTable(table), run_id)
     found = bottleneck(record)

@@ -1,27 +1,20 @@
 """A read-only DuckDB over the table, with the views that people query."""
 
-import itertools
 import json
 import re
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import SettingError
 from pipeline.sql import literal, no_rows
-from pipeline.storage import store
-from pipeline.table.delta import ResultTable, enclosing_table
+from pipeline.table.delta import ResultTable
 from pipeline.table.read_only import name_below
 from pipeline.table.results import RESULTS, connect, names_of
 from pipeline.table.run_records import RUNS, run_files
 from pipeline.table.schema import SCHEMA
 from pipeline.table.versions import NO_VERSIONS, note_url, noted_versions
-from pipeline.urls import absolute
 
 IS_PERMANENT = "error_stage = 'decode'"
 """The SQL condition of a failure that will not pass, because the bytes are at fault."""
@@ -182,42 +175,3 @@ def _parts_of_text(select: str) -> tuple[set[str], set[str]]:
     }
     keywords = {word for kind, word in words if kind == duckdb.token_type.keyword}
     return {word.upper() for word in keywords & WRITING}, {word for _, word in words}
-
-
-def export_parquet(table: ResultTable, url: str) -> int:
-    """Write `detections` as flat Parquet files, one row per box, into a new folder.
-
-    Returns:
-        The number of rows.
-
-    Raises:
-        SettingError: the folder is not empty, is inside of a table, or can't be written.
-    """
-    url = absolute(url).rstrip("/")
-    fs, path = store.filesystem(url)
-    num_rows = 0
-    try:
-        if fs.exists(path) and fs.find(path):
-            raise SettingError(f"output {url!r} is not empty; name a new folder")
-        if outer := enclosing_table(url):
-            raise SettingError(f"output {url!r} would be inside the table {outer!r}; name a place outside of it")
-        with query(table, "SELECT * FROM detections") as relation, tempfile.TemporaryDirectory() as folder:
-            batches, local = relation.to_arrow_reader(BATCH_ROWS), Path(folder, "part.parquet")
-            for number in itertools.count():
-                part = itertools.islice(batches, MAX_FILE_ROWS // BATCH_ROWS)
-                if not (num_written := _write_part(part, batches.schema, local)) and number:
-                    break
-                store.put(local, f"{url}/part-{number}.parquet")
-                num_rows += num_written
-    except OSError as error:
-        raise SettingError(f"output {url!r} can't be written: {error}") from error
-    return num_rows
-
-
-def _write_part(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path) -> int:
-    num_rows = 0
-    with pq.ParquetWriter(path, schema) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
-            num_rows += batch.num_rows
-    return num_rows

@@ -2,11 +2,12 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from jobs.text.runs import bottleneck, describe_dry_run, describe_run, describe_runs, find_run, list_runs
+from jobs.text.runs import bottleneck, describe_dry_run, describe_run, describe_runs
 from pipeline.errors import SettingError
 from pipeline.inference.estimate import Estimate, Throughput
 from pipeline.inference.summary import DryRunSummary
 from pipeline.table.delta import ResultTable
+from pipeline.table.find_runs import find_run, list_runs
 from pipeline.table.run_records import RUNS, RunRecord, recorded
 
 BALANCED = {

@@ -1,6 +1,5 @@
 import os
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 import duckdb
 import pyarrow.dataset
@@ -8,7 +7,7 @@ import pytest
 
 from pipeline.errors import SettingError, SsdBatchError
 from pipeline.table.delta import ResultTable
-from pipeline.table.query import export_parquet, query
+from pipeline.table.query import query
 from pipeline.table.read_only import ReadOnlyFiles
 from pipeline.table.run_records import RunRecord, recorded
 from pipeline.table.schema import SCHEMA
@@ -117,7 +116,6 @@ def test_a_failure_hides_no_older_success(tmp_path, new_table, rows):
     ]  # fmt: skip
     assert select(table, "SELECT uri, label FROM detections") == [("a", "cat")]
     assert select(table, "SELECT uri, etag FROM failures") == [("a", "v0")]
-    assert export_parquet(table, str(tmp_path / "out")) == 1
     table.append(rows.table(rows.ok("a", run_id="r3", etag="v2")))
     assert select(table, "SELECT uri, etag, status FROM images ORDER BY ALL") == [("a", "v2", "ok"), ("b", "v1", "ok")]
     assert select(table, "FROM failures") == []
@@ -331,40 +329,8 @@ def test_old_files_are_not_counted(table, rows):
     assert select(table, "SELECT count(*), count(DISTINCT uri) FROM images") == [(5, 5)]
 
 
-def test_export_is_flat_and_whole(table, tmp_path):
-    assert export_parquet(table, str(tmp_path / "deep/out")) == 3
-    found = pyarrow.dataset.dataset(tmp_path / "deep/out").to_table()
-    assert found.column_names == DETECTIONS
-    assert sorted(found["score"].to_pylist()) == [0.25, 0.5, 0.75]
-    assert found.schema.field("run_date").type == SCHEMA.field("run_date").type
-
-
-def test_export_of_an_empty_table_has_the_columns(tmp_path, new_table):
-    assert export_parquet(new_table(tmp_path / "table"), f"file://{tmp_path}/out") == 0
-    assert pyarrow.dataset.dataset(tmp_path / "out").to_table().column_names == DETECTIONS
-
-
-def test_export_writes_only_into_a_new_folder(table, tmp_path):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "x").write_bytes(b"")
-    for name in ("full", "full/x"):
-        with pytest.raises(SettingError, match="not empty"):
-            export_parquet(table, str(tmp_path / name))
-    assert os.listdir(tmp_path / "full") == ["x"]
-    with pytest.raises(SettingError, match="can't be written"):
-        export_parquet(table, str(tmp_path / "full/x/deep"))
-
-
-@pytest.mark.parametrize("place", ["flat", "run_date=2026-01-02/flat", "deep/er/flat"])
-def test_nothing_is_exported_into_a_table(place, table, tmp_path):
-    """Maintenance would take it for its own."""
-    with pytest.raises(SettingError, match=f"would be inside the table '{table.url}'; name a place outside of it"):
-        export_parquet(table, f"{table.url}/{place}")
-    assert not Path(table.url, place).exists()
-
-
 @pytest.mark.s3
-def test_tables_of_s3_are_queried_and_exported(s3, fill):
+def test_tables_of_s3_are_queried(s3, fill):
     bucket = s3.bucket()
     s3.put(bucket, {"secret.csv": b"a\n1\n"})
     table = fill(f"s3://{bucket}/table")
@@ -374,20 +340,6 @@ def test_tables_of_s3_are_queried_and_exported(s3, fill):
     for sql in (f"FROM 's3://{bucket}/secret.csv'", f"COPY images TO 's3://{bucket}/out'", "FROM glob('s3://*')"):
         with pytest.raises(SettingError, match="query"):
             select(table, sql)
-
-    with pytest.raises(SettingError, match="would be inside the table"):
-        export_parquet(table, f"{table.url}/out")
-    assert export_parquet(table, f"s3://{bucket}/out") == 3
-    keys = [entry["Key"] for entry in s3.client.list_objects_v2(Bucket=bucket, Prefix="out")["Contents"]]
-    assert [key.rpartition(".")[2] for key in keys] == ["parquet"]
-    with pytest.raises(SettingError, match="not empty"):
-        export_parquet(table, f"s3://{bucket}/out")
-
-
-@pytest.mark.s3
-def test_export_makes_no_bucket(s3, table):
-    with pytest.raises(SettingError, match="can't be written"):
-        export_parquet(table, "s3://mistyped-bucket/out")
 
 
 def test_each_layer_refuses_by_itself(table):

@@ -1,0 +1,138 @@
+"""The images and boxes of a table that are taken out of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.errors import SettingError
+from pipeline.exports.settings import SelectionSettings
+from pipeline.sql import literal
+from pipeline.table.delta import ResultTable
+from pipeline.table.find_runs import find_run
+from pipeline.table.query import query
+
+BATCH_ROWS = 8192
+NAMED_MODELS = 5
+"""The number of models that an error names."""
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(frozen=True, eq=False)
+class SelectedImage:
+    """An image that was detected in, with the boxes that are taken."""
+
+    uri: str
+    etag: str
+    size_bytes: int | None
+    size_px: tuple[int, int]
+    """The width and height, of the image as a viewer shows it."""
+    label_ids: NDArray[np.int32]
+    """(N,) int32, from 1."""
+    labels: tuple[str, ...]
+    """The names of the classes, N."""
+    scores: NDArray[np.float32]
+    """(N,) float32."""
+    boxes_xyxy: NDArray[np.float64]
+    """(N, 4) float64 pixels, 0-based, right and lower border outside."""
+
+
+class Selection:
+    """A choice of images and boxes.
+
+    Args:
+        table: the table of results.
+        settings: the choice.
+
+    Raises:
+        SettingError: no run, or several runs, have the ID.
+    """
+
+    def __init__(self, table: ResultTable, settings: SelectionSettings) -> None:
+        self.table = table
+        conditions = ["status = 'ok'"]
+        if settings.run:
+            conditions.append(f"run_id = {literal(str(find_run(table, settings.run)['run_id']))}")
+        if settings.where:
+            conditions.append(f"({settings.where}\n)")  # a comment of SQL ends with its line
+        self._of_images = " AND ".join(conditions)
+        self._has_all_images = len(conditions) == 1
+        of_box = [f"box.score >= {settings.min_score}::FLOAT"] if settings.min_score else []
+        if settings.class_name:
+            of_box.append(f"box.label IN ({', '.join(map(literal, settings.class_name))})")
+        self._of_boxes = " AND ".join(of_box) or "true"
+
+    def boxes_sql(self) -> str:
+        """Return the SQL of the boxes, with the columns of the view `detections`."""
+        images = f"SELECT uri, etag, model_digest FROM images WHERE {self._of_images}"
+        chosen = "" if self._has_all_images else f"SEMI JOIN ({images}) USING (uri, etag, model_digest)"
+        return f"SELECT box.* FROM detections AS box {chosen} WHERE {self._of_boxes}"
+
+    def check_one_model(self) -> None:
+        """Check that all images were detected in by one model, so that an image is taken once.
+
+        Raises:
+            SettingError: there are several models, or no images.
+        """
+        found = self._rows(f"SELECT DISTINCT model_name, model_digest FROM images WHERE {self._of_images} ORDER BY ALL")
+        if not found:
+            raise SettingError(f"table {self.table.url!r} has no images that are selected; see where and run")
+        if len(found) > 1:
+            named = ", ".join(f"{row['model_name']} {row['model_digest'][:8]}" for row in found[:NAMED_MODELS])
+            condition = f"starts_with(model_digest, '{found[-1]['model_digest'][:8]}')"
+            raise SettingError(
+                f"where: the images have results of {len(found)} models ({named}), and a data set has those of one; "
+                f'choose one, as by --where "{condition}"'
+            )
+
+    def class_names(self) -> dict[int, str]:
+        """Return the names of the classes that the selected images have detections of, by `label_id`."""
+        boxes = f"SELECT unnest(detections, recursive := true) FROM images WHERE {self._of_images}"
+        rows = self._rows(f"SELECT DISTINCT label_id, label FROM ({boxes}) ORDER BY ALL")
+        return {row["label_id"]: row["label"] for row in rows}
+
+    def common_folder(self) -> str:
+        """Return the folder that all the images are below, with a slash at its end, or "" if they have none in common."""
+        (row,) = self._rows(f"SELECT min(uri) AS first, max(uri) AS last FROM images WHERE {self._of_images}")
+        first, last = row["first"], row["last"]
+        num_alike = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+        return str(first[: first.rfind("/", 0, num_alike) + 1])
+
+    def images(self) -> Iterator[SelectedImage]:
+        """Yield the images, ordered by URI."""
+        boxes = f"list_filter(detections, lambda box: {self._of_boxes}) AS detections"
+        columns = f"uri, etag, size_bytes, width_px, height_px, {boxes}"
+        with query(self.table, f"SELECT {columns} FROM images WHERE {self._of_images} ORDER BY uri") as relation:
+            for batch in relation.to_arrow_reader(BATCH_ROWS):
+                yield from _images(batch)
+
+    def _rows(self, sql: str) -> list[dict[str, Any]]:
+        with query(self.table, sql) as relation:
+            rows: list[dict[str, Any]] = relation.to_arrow_table().to_pylist()
+            return rows
+
+
+def _images(batch: pa.RecordBatch) -> Iterator[SelectedImage]:
+    lists = batch["detections"]
+    boxes = lists.flatten()
+    label_ids = boxes.field("label_id").to_numpy(zero_copy_only=False)
+    scores = boxes.field("score").to_numpy(zero_copy_only=False)
+    labels = boxes.field("label").to_pylist()
+    corners = np.stack([boxes.field(side).to_numpy(zero_copy_only=False) for side in SIDES], axis=1, dtype=np.float64)
+    stop = 0
+    rows = batch.drop_columns(["detections"]).to_pylist()
+    for row, num_boxes in zip(rows, lists.value_lengths().to_pylist(), strict=True):
+        start, stop = stop, stop + (num_boxes or 0)
+        yield SelectedImage(
+            uri=row["uri"],
+            etag=row["etag"],
+            size_bytes=row["size_bytes"],
+            size_px=(row["width_px"], row["height_px"]),
+            label_ids=label_ids[start:stop],
+            labels=tuple(labels[start:stop]),
+            scores=scores[start:stop],
+            boxes_xyxy=corners[start:stop],
+        )

@@ -1,0 +1,55 @@
+"""The settings of `export`; its flags are made from these classes."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from model.config import Frozen
+from pipeline.settings import Metavar, Name, Place, Url
+
+ExportFormat = Literal["parquet", "csv", "jsonl", "coco", "yolo", "voc", "fiftyone"]
+
+
+class SelectionSettings(Frozen):
+    """The settings of which images and which boxes are taken."""
+
+    heading: ClassVar[str] = "Selection"
+
+    where: Annotated[str, Metavar("SQL")] | None = None
+    """Take only images that meet this condition, on the columns of the view `images`: "num_detections > 5"."""
+    run: Annotated[str, Metavar("RUN_ID")] | None = None
+    """Take only images that this run processed. The beginning of its ID is enough."""
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Take only boxes with at least this score."""
+    class_name: tuple[Name, ...] = ()
+    """Take only boxes of this class. May be given several times."""
+
+
+class ExportSettings(SelectionSettings):
+    """The settings of `export`."""
+
+    heading: ClassVar[str] = "Export"
+
+    table: Url
+    """Delta table of results, local or s3://."""
+    output: Url
+    """Folder to make."""
+    format: ExportFormat = "parquet"
+    """Format to write. parquet, csv and jsonl have one row per box. The others are data sets of the images of one model."""
+    copy_images: bool = False
+    """Copy the images into the folder, too. Most programs that read yolo and voc need them there."""
+    coco_ids: Place | None = None
+    """COCO annotations whose IDs of images and classes to use, for an evaluation against them. Needs format coco."""
+
+    @model_validator(mode="after")
+    def _of_its_format(self) -> "ExportSettings":
+        if self.copy_images and self.is_flat:
+            raise ValueError(f"copy_images: {self.format} has no images; use a data set's format, such as coco")
+        if self.coco_ids and self.format != "coco":
+            raise ValueError(f"coco_ids: {self.format} has no such IDs; use format coco")
+        return self
+
+    @property
+    def is_flat(self) -> bool:
+        """Does the format have one row per box?"""
+        return self.format in ("parquet", "csv", "jsonl")
