@@ -21,7 +21,7 @@ from s3fs import S3FileSystem
 from pipeline.storage import s3_listing
 from pipeline.storage.s3 import access, data_filesystem, filesystem, image_store
 
-STARTUP_S = 60
+STARTUP_S = 240
 CEPH = Path(__file__).parents[1] / "infra/dev/ceph.sh"
 S3FAULT = Path(__file__).parents[1] / "infra/dev/s3fault.sh"
 

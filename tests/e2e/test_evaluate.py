@@ -30,4 +30,4 @@ def test_a_ctrl_c_ends_it_and_all_that_it_started(model: Path, labelled: Any, tm
     assert (evaluation.returncode, out) == (130, ""), err
     assert "Error: stopped by SIGINT" in err
     assert "Traceback" not in err
-    assert not wait_until_gone(started, seconds=60)
+    assert not wait_until_gone(started, seconds=TIMEOUT_S)

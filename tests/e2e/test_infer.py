@@ -23,7 +23,7 @@ from pipeline.registry.packages import read_package, write_package
 from pipeline.table.commit import Committer
 from pipeline.table.delta import ResultTable
 from pipeline.table.fence import Fence
-from tests.e2e.command import answer, ask, jpeg, run, start
+from tests.e2e.command import TIMEOUT_S, answer, ask, jpeg, run, start
 
 pytestmark = pytest.mark.slow
 
@@ -163,7 +163,7 @@ def test_a_run_that_is_overtaken_stops(model: Path, many_pictures: Path, tmp_pat
     victim = start_and_wait_for_commits(table, *arguments)
     with Fence(ResultTable(str(table)), "day", 60).held(take_over=True):
         committed = rows(table)
-        _, err = victim.communicate(timeout=60)
+        _, err = victim.communicate(timeout=TIMEOUT_S)
         assert victim.returncode == 5
         assert "was taken over by run day" in err
         assert "Traceback" not in err

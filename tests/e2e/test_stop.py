@@ -12,7 +12,7 @@ import pytest
 from tests.appended_code import appended
 from tests.chaos.processes import SERVER, below, kill, kill_tree, wait_until_gone
 from tests.conftest import wait_until
-from tests.e2e.command import ask, infer, jpeg, start
+from tests.e2e.command import TIMEOUT_S, ask, infer, jpeg, start
 
 pytestmark = pytest.mark.slow
 
@@ -124,7 +124,7 @@ def test_a_signal_commits_what_is_finished(
     assert (stopped.returncode, out) == (exit_code, ""), told + rest
     assert rest.splitlines()[-1] == f"Error: stopped by {number.name}; run again for what is left"
     assert "Traceback" not in rest
-    assert not wait_until_gone(started, seconds=60)
+    assert not wait_until_gone(started, seconds=TIMEOUT_S)
 
     (committed,) = ask(table, "SELECT count(*) AS n FROM images")
     assert 0 < num_done(told) <= committed["n"] == num_done(told + rest) < NUM_IMAGES
@@ -144,7 +144,7 @@ def test_a_signal_whose_interrupt_is_lost_ends_the_run_with_its_next_rows(
     try:
         wait_for_results(run)
         os.kill(run.pid, signal.SIGTERM)
-        out, err = run.communicate(timeout=60)
+        out, err = run.communicate(timeout=TIMEOUT_S)
     finally:
         kill_tree(run.pid)
     assert (run.returncode, out) == (143, ""), err
@@ -162,13 +162,13 @@ def test_a_signal_to_all_while_processes_start(
         wait_until(lambda: any(_is_importing(pid) for pid, name in below(run.pid).items() if SERVER in name))
         started = below(run.pid)
         os.killpg(run.pid, number)
-        out, err = run.communicate(timeout=60)
+        out, err = run.communicate(timeout=TIMEOUT_S)
     finally:
         kill_tree(run.pid)
     assert (run.returncode, out) == (exit_code, ""), err
     assert err.splitlines()[-1] == f"Error: stopped by {number.name}; run again for what is left"
     assert "Traceback" not in err
-    assert not wait_until_gone(started, seconds=60)
+    assert not wait_until_gone(started, seconds=TIMEOUT_S)
 
 
 def test_processes_end_with_a_driver_that_is_killed_alone(pictures: Path, model: Path, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_processes_end_with_a_driver_that_is_killed_alone(pictures: Path, model:
             started = below(killed.pid)
             killed.kill()
         assert any(SERVER in name for name in started.values())
-        assert not wait_until_gone(started, seconds=60)
+        assert not wait_until_gone(started, seconds=TIMEOUT_S)
     finally:
         kill(*started)
 

@@ -117,7 +117,7 @@ def test_a_driver_that_is_killed_on_s3(
     first.process.kill()
     assert "the training begins: 1 workers" in first.end()[2]
     assert orphans
-    assert not wait_until_gone(orphans, seconds=60)
+    assert not wait_until_gone(orphans, seconds=DEADLINE_S)
     assert not store.exists(f"{url}/model/model.json")
 
     assert RESUMED in start(url, f"{url}/model").finish()
@@ -154,7 +154,7 @@ def test_a_node_is_killed(start: Callable[..., Training], data: Path, tmp_path: 
     assert "Error: stopped by SIGTERM" in err
     assert "Traceback" not in err
     assert workers
-    assert not wait_until_gone(workers, seconds=60)
+    assert not wait_until_gone(workers, seconds=DEADLINE_S)
 
 
 def training_workers(pid: int) -> dict[int, str]:

@@ -96,7 +96,7 @@ def test_a_signal_amid_source_text_has_its_exit_code(tmp_path):
     """As dataclasses run it at their import. After a plain KeyboardInterrupt `python -m` would end by SIGINT."""
     (tmp_path / "amid.py").write_text(AMID_EXEC)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), str(tmp_path)])}
-    ended = subprocess.run([sys.executable, "-m", "amid"], env=environment, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-m", "amid"], env=environment, capture_output=True, text=True, timeout=240)
     assert (ended.returncode, ended.stderr) == (143, "")
 
 
@@ -120,5 +120,5 @@ except StoppedError as error:
 def test_a_signal_in_a_destructor_is_not_lost():
     """Python prints what a destructor raises, and goes on."""
     command = [sys.executable, "-c", IN_A_DESTRUCTOR]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert (ended.returncode, ended.stderr) == (143, "")

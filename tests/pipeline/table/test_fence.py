@@ -49,7 +49,7 @@ class Run:
 
     def believed(self) -> list[str]:
         """All that is left of its output, at its end."""
-        out, _ = self.process.communicate(timeout=60)
+        out, _ = self.process.communicate(timeout=240)
         return [line for line in out.split() if "-" in line]
 
 

@@ -204,7 +204,7 @@ def race(url: str, seed: int) -> None:
         os.kill(asleep.pid, signal.SIGCONT)
         assert [care.stdout.readline() for care in cares] == ["done\n"] * 2
     for care in cares:
-        care.communicate(timeout=60)
+        care.communicate(timeout=240)
     assert [process.returncode for process in (run, *cares)] == [0, 0, 0]
     found = uris(ResultTable(url))
     assert len(found) == len(set(found)) == NUM_BLOCKS * BLOCK_ROWS
