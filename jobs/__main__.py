@@ -9,7 +9,7 @@ from typing import Any, get_args
 import click
 import cloup
 
-from jobs.commands import bench, cluster, data, demo, infer, models, monitoring, spec, table, train
+from jobs.commands import bench, cluster, data, demo, explore, infer, models, monitoring, spec, table, train
 from pipeline.errors import SsdBatchError
 from pipeline.logs import LogFormat, set_up, use
 from pipeline.signals import stoppable
@@ -46,9 +46,10 @@ class StoppableGroup(cloup.Group):
         help_option_names=["-h", "--help"], max_content_width=120, show_default=False
     ),
     sections=[
+        cloup.Section("Detect", [demo.demo, infer.infer, bench.bench]),
         cloup.Section(
-            "Detect and query",
-            [demo.demo, infer.infer, table.query, table.export, table.runs, table.maintain, bench.bench],
+            "Look at results",
+            [table.query, table.report, explore.explore, table.export, table.runs, table.maintain],
         ),
         cloup.Section("Train and publish models", [data.data, train.train, train.evaluate, models.model, infer.canary]),
         cloup.Section(

@@ -1,6 +1,7 @@
 """The commands that detect: `infer` and `canary`."""
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +10,13 @@ import click
 
 from jobs.commands.options import command, json_option
 from jobs.specs.load import load_settings, spec_options
-from pipeline.errors import TargetMissedError
+from pipeline.errors import SsdBatchError, TargetMissedError
 from pipeline.inference.settings import CanarySettings, InferSettings
 
 if TYPE_CHECKING:
     from pipeline.inference.summary import Summary
+
+logger = logging.getLogger(__name__)
 
 
 @command(
@@ -27,12 +30,16 @@ def infer(spec: Path | None, as_json: bool, **flags: Any) -> None:
     from pipeline.stages.server import start_early
 
     settings = load_settings(InferSettings, spec, flags)
+    if settings.report:
+        check_report(settings.report)
     if not settings.dry_run:
         start_early(settings)
     from pipeline.inference.backfill import backfill
     from pipeline.inference.run import infer as run
 
     def show(summary: Any) -> None:
+        if settings.report and not settings.dry_run:
+            write_reports(settings.table, settings.report, summary)
         click.echo(json.dumps(asdict(summary)) if as_json else describe(summary))
 
     try:
@@ -41,6 +48,29 @@ def infer(spec: Path | None, as_json: bool, **flags: Any) -> None:
         if error.summary:
             show(error.summary)
         raise
+
+
+def check_report(out: str) -> None:
+    """Check that a report can be written, before the run."""
+    from jobs.pages.document import page_at
+    from jobs.pages.report_page import page_url
+
+    page_at(page_url(out, "run"), "report")
+
+
+def write_reports(table: str, out: str, summary: "Summary") -> None:
+    """Write the report on a run, or on each day of a backfill. A failure is only logged, because the run is done."""
+    from jobs.pages.document import write_page
+    from jobs.pages.report_page import page_url, render
+    from pipeline.report.report import report
+    from pipeline.report.settings import ReportSettings
+
+    for run_id in (of_day.run_id for of_day in getattr(summary, "days", {"": summary}).values()):
+        try:
+            found = report(ReportSettings(table=table, run=run_id, out=out))
+            write_page(page_url(out, run_id), render(found), "report")
+        except SsdBatchError as error:
+            logger.error("the run is done, but not its report: %s", error)
 
 
 def describe(summary: "Summary") -> str:

@@ -1,4 +1,4 @@
-"""The commands for a table of results: `query`, `export`, `runs` and `maintain`."""
+"""The commands for a table of results: `query`, `report`, `export`, `runs` and `maintain`."""
 
 import json
 import sys
@@ -12,6 +12,7 @@ import cloup
 from jobs.commands.options import command, examples, json_option, table_option
 from jobs.specs.load import check_settings, given, load_settings, setting_options, spec_options
 from pipeline.exports.settings import ExportSettings
+from pipeline.report.settings import ReportSettings
 from pipeline.table.settings import MaintainSettings
 
 if TYPE_CHECKING:
@@ -111,6 +112,35 @@ def show_run(run_id: str, table: str, as_json: bool) -> None:
     found = bottleneck(record)
     report = {"run": plain(record), "bottleneck": asdict(found) if found else None}
     click.echo(json.dumps(report) if as_json else describe_run(record))
+
+
+@command(
+    "report --table tables/photos",
+    "report --table tables/photos --run 20261125T02 --out reports/",
+)
+@setting_options(ReportSettings)
+@json_option
+def report(as_json: bool, **flags: Any) -> None:
+    """Write a page on one run: counts, what changed since earlier runs, failures by cause, pictures with boxes."""
+    from jobs.pages.document import page_at, write_page
+    from jobs.pages.report_page import page_url, render
+    from jobs.text.report import describe_shift
+    from pipeline.report.report import report as collect
+
+    settings = check_settings(ReportSettings, given(flags))
+    is_printed = settings.out == "-"
+    if is_printed and as_json:
+        raise click.UsageError("--json and --out - both need standard output; give one of them")
+    page_at(None if is_printed else page_url(settings.out, "run"), "out")
+    found = collect(settings)
+    if is_printed:
+        click.echo(render(found))
+        return
+    url = page_url(settings.out, found.counts.run_id)
+    write_page(url, render(found), "out")
+    changes = [describe_shift(shift) for shift in found.shifts]
+    answer = {"out": url, "run_id": found.counts.run_id, "changes": changes}
+    click.echo(json.dumps(answer) if as_json else "\n".join([*changes, f"report written to {url}"]))
 
 
 @command(

@@ -1,20 +1,33 @@
-"""Line charts as SVG: axes with ticks, a legend, nothing else."""
+"""Charts as SVG, drawn by matplotlib: lines, bars, histograms, and a row of values per run."""
 
-import math
+import io
+import itertools
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING, Any
 
 from jobs.pages.draw import COLOURS
 
-WIDTH_PX, HEIGHT_PX = 560, 240
-RIGHT_PX, TOP_PX, BOTTOM_PX = 20, 10, 40
-"""The margins around the lines, for ticks and labels, in pixels."""
-TITLE_PX = 30
-"""The space on the left for the axis' title and the gaps between it, its numbers and the frame, in pixels."""
-NUM_TICKS = 5
-LEGEND_LINE_PX = 17
-CHARACTER_PX = 6.5
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH_IN, HEIGHT_IN = 7.0, 2.6
+"""The size of a chart in inches, of which matplotlib makes 72 points each."""
+BAR_IN, PANEL_IN = 0.22, 1.2
+"""The height of a bar, and of a panel with one value per run, in inches."""
+MAX_NAME = 40
+"""The length of a name next to a bar, in characters. Longer ones are cut."""
+MAIN = "#4363d8"
+STYLE: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "ssd-batch", "text.parse_math": False, "font.size": 9, "font.family": "sans-serif",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y", "grid.color": "#e4e4e4",
+    "axes.axisbelow": True, "axes.edgecolor": "#999999", "xtick.color": "#555555", "ytick.color": "#555555",
+    "axes.labelcolor": "#555555", "legend.frameon": False, "lines.linewidth": 1.5,
+}  # fmt: skip
+"""The look of all charts. Text stays text, and "$" in the name of a class is a dollar."""
 
 Point = tuple[float, float]
 
@@ -27,129 +40,121 @@ class Line:
     points: Sequence[Point]
 
 
-@dataclass(frozen=True)
-class Axis:
-    """An axis along a side: its label, and its lowest and highest number."""
-
-    label: str
-    low: float
-    high: float
-
-    def share(self, value: float) -> float:
-        """Return the position of a value along the side, 0 to 1."""
-        return (value - self.low) / (self.high - self.low)
-
-    def ticks(self) -> list[float]:
-        """Return about `NUM_TICKS` round numbers."""
-        step = _round_step((self.high - self.low) / NUM_TICKS)
-        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [number * step for number in range(first, last + 1)]
-
-
-class LogAxis(Axis):
-    """A logarithmic axis, which begins above 0: for values that begin large and end small."""
-
-    def share(self, value: float) -> float:
-        """Return the position of a value along the side, 0 to 1. A value that is not above 0 is before its start."""
-        return math.log(value / self.low) / math.log(self.high / self.low) if value > 0 else -math.inf
-
-    def ticks(self) -> list[float]:
-        """Return 1, 2 and 5 times powers of ten."""
-        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        ticks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-        return [tick for tick in ticks if self.low * (1 - 1e-9) <= tick <= self.high * (1 + 1e-9)]
-
-
-def line_chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
-    """Return an SVG of lines; points outside an axis are not drawn.
+def line_chart(
+    title: str,
+    lines: Sequence[Line],
+    x_label: str,
+    y_label: str,
+    y_limits: tuple[float, float | None] = (0, None),
+    is_log: bool = False,
+) -> str:
+    """Return an SVG of lines.
 
     Args:
         title: the text for people who can't see the chart.
-        lines: the lines, each in its own colour; a line of one point is a dot.
-        x, y: the axes of the lower and the left side.
+        lines: the lines, each in its own colour; a line of one point is a dot. Several lines get a legend.
+        x_label, y_label: the titles of the axes.
+        y_limits: the ends of the left axis. None means the highest point.
+        is_log: make the left axis logarithmic, for values that begin large and end small.
     """
-    legend, width = _legend(lines)
-    frame = f'<path d="M{_left_px(y):.1f},{TOP_PX}V{HEIGHT_PX - BOTTOM_PX}H{WIDTH_PX - RIGHT_PX}" fill="none" stroke="#999"/>'
-    drawn = "".join(_draw(line, colour(number), x, y) for number, line in enumerate(lines))
-    height = max(HEIGHT_PX, TOP_PX + LEGEND_LINE_PX * len(lines))
-    return (
-        f'<svg viewBox="0 0 {WIDTH_PX + width:.0f} {height}" width="{WIDTH_PX + width:.0f}" role="img" '
-        f'aria-label="{escape(title)}">{_grid(x, y)}{frame}{drawn}{legend}</svg>'
-    )
+
+    def draw(figure: "Figure") -> None:
+        axes: Axes = figure.subplots()
+        for number, line in enumerate(lines):
+            x, y = zip(*line.points, strict=True) if line.points else ((), ())
+            marker = "o" if len(line.points) == 1 else ""
+            axes.plot(x, y, color=COLOURS[number % len(COLOURS)], label=line.name, marker=marker)
+        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.set_yscale("log" if is_log else "linear")
+        axes.set_ylim(*y_limits)
+        if len(lines) > 1:
+            axes.legend(loc="upper left", bbox_to_anchor=(1, 1), handlelength=1)
+
+    return _svg(title, HEIGHT_IN, draw)
 
 
-def colour(number: int) -> str:
-    """Return the colour of the line at an index; a chart of more lines than colours repeats the colours."""
-    return COLOURS[number % len(COLOURS)]
+def bar_chart(title: str, bars: Sequence[tuple[str, float]], label: str) -> str:
+    """Return an SVG of bars from left to right, one below the other, each with its name and its value."""
+
+    def draw(figure: "Figure") -> None:
+        axes: Axes = figure.subplots()
+        names = [name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…" for name, _ in bars]
+        drawn = axes.barh(range(len(bars)), [value for _, value in bars], color=MAIN, height=0.7)
+        axes.bar_label(drawn, labels=[f"{value:,}" for _, value in bars], padding=3, color="#555555")
+        axes.set_yticks(range(len(bars)), names)
+        axes.invert_yaxis()
+        axes.set(xlabel=label)
+        axes.margins(x=0.12)
+        axes.grid(visible=False)
+
+    return _svg(title, 0.6 + BAR_IN * len(bars), draw)
 
 
-def top_of(values: Sequence[float]) -> float:
-    """Return a round number for the end of an axis that begins at 0 and shows all values."""
-    highest = max((value for value in values if math.isfinite(value)), default=0.0)
-    if highest <= 0:
-        return 1.0
-    step = _round_step(highest / NUM_TICKS)
-    return math.ceil(highest / step - 1e-9) * step
+def histogram(
+    title: str,
+    counts: Sequence[int],
+    edges: Sequence[float],
+    x_label: str,
+    y_label: str,
+    red_below: float | None = None,
+) -> str:
+    """Return an SVG of a histogram.
 
-
-def _round_step(rough: float) -> float:
-    """Return 1, 2 or 5 times a power of ten, at least as large as `rough`."""
-    power: float = 10.0 ** math.floor(math.log10(rough))
-    return next((factor * power for factor in (1, 2, 5) if factor * power >= rough * (1 - 1e-9)), 10 * power)
-
-
-def _left_px(y: Axis) -> float:
-    """Return the left edge of the frame in pixels: the longest number of the left side has room next to the title."""
-    return TITLE_PX + CHARACTER_PX * max((len(f"{tick:g}") for tick in y.ticks()), default=0)
-
-
-def _place(point: Point, x: Axis, y: Axis) -> Point:
-    """Return the place of a point, in pixels of the SVG."""
-    left = _left_px(y)
-    width, height = WIDTH_PX - left - RIGHT_PX, HEIGHT_PX - TOP_PX - BOTTOM_PX
-    return left + width * x.share(point[0]), TOP_PX + height * (1 - y.share(point[1]))
-
-
-def _draw(line: Line, stroke: str, x: Axis, y: Axis) -> str:
-    inside = [(a, b) for a, b in line.points if 0 <= x.share(a) <= 1 and 0 <= y.share(b) <= 1]
-    places = [_place(point, x, y) for point in inside]
-    if len(places) == 1:
-        return f'<circle cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3" fill="{stroke}"/>'
-    path = " ".join(f"{left:.1f},{top:.1f}" for left, top in places)
-    return f'<polyline points="{path}" fill="none" stroke="{stroke}" stroke-width="1.5" stroke-linejoin="round"/>'
-
-
-def _grid(x: Axis, y: Axis) -> str:
-    """Return thin lines at the ticks of the left side, numbers at the ticks of both sides, and the labels."""
-    start = _left_px(y)
-    bottom, middle = HEIGHT_PX - BOTTOM_PX, (TOP_PX + HEIGHT_PX - BOTTOM_PX) / 2
-    parts = []
-    for tick in y.ticks():
-        _, top = _place((x.low, tick), x, y)
-        parts.append(f'<path d="M{start:.1f},{top:.1f}H{WIDTH_PX - RIGHT_PX}" stroke="#e4e4e4"/>')
-        parts.append(f'<text x="{start - 6:.1f}" y="{top + 4:.1f}" text-anchor="end">{tick:g}</text>')
-    for tick in x.ticks():
-        left, _ = _place((tick, y.low), x, y)
-        parts.append(f'<path d="M{left:.1f},{bottom}v4" stroke="#999"/>')
-        parts.append(f'<text x="{left:.1f}" y="{bottom + 16}" text-anchor="middle">{tick:,g}</text>')
-    centre = (start + WIDTH_PX - RIGHT_PX) / 2
-    parts.append(f'<text x="{centre:.0f}" y="{HEIGHT_PX - 6}" text-anchor="middle">{escape(x.label)}</text>')
-    parts.append(
-        f'<text transform="translate(12 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(y.label)}</text>'
-    )
-    return "".join(parts)
-
-
-def _legend(lines: Sequence[Line]) -> tuple[str, float]:
-    """Return the names next to their colours, on the right of the chart, and the width of this legend.
-
-    A single line needs no legend: its axis has the label.
+    Args:
+        title: the text for people who can't see the chart.
+        counts: the number of values in each bin, N.
+        edges: the borders of the bins, N + 1.
+        x_label, y_label: the titles of the axes.
+        red_below: the value below which bins are red.
     """
-    if len(lines) < 2:
-        return "", 0.0
-    parts = []
-    for number, line in enumerate(lines):
-        top = TOP_PX + 6 + LEGEND_LINE_PX * number
-        parts.append(f'<path d="M{WIDTH_PX},{top}h16" stroke="{colour(number)}" stroke-width="3"/>')
-        parts.append(f'<text x="{WIDTH_PX + 21}" y="{top + 4}">{escape(line.name)}</text>')
-    return "".join(parts), 26 + CHARACTER_PX * max(len(line.name) for line in lines)
+
+    def draw(figure: "Figure") -> None:
+        axes: Axes = figure.subplots()
+        colours = [COLOURS[0] if red_below is not None and edge < red_below else MAIN for edge in edges[:-1]]
+        widths = [after - before for before, after in itertools.pairwise(edges)]
+        axes.bar(edges[:-1], counts, widths, align="edge", color=colours, edgecolor="white", linewidth=0.5)
+        axes.set(xlabel=x_label, ylabel=y_label, xlim=(edges[0], edges[-1]))
+
+    return _svg(title, HEIGHT_IN, draw)
+
+
+def run_chart(title: str, runs: Sequence[str], panels: Sequence[tuple[str, Sequence[float | None]]]) -> str:
+    """Return an SVG with a panel for each quantity, one below the other, over the same runs.
+
+    Args:
+        title: the text for people who can't see the chart.
+        runs: the names of the runs, from the oldest on.
+        panels: the title of each quantity, and its value in each run; None where a run has none.
+    """
+
+    def draw(figure: "Figure") -> None:
+        rows = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+        for axes, (name, values) in zip(rows, panels, strict=True):
+            axes.plot(
+                range(len(runs)),
+                [float("nan") if value is None else value for value in values],
+                color=MAIN,
+                marker="o",
+                markersize=3,
+            )
+            axes.set_ylim(bottom=0)
+            axes.set_title(name, loc="left", fontsize=9, color="#555555")
+        rows[-1].set_xticks(range(len(runs)), runs, rotation=30, ha="right")
+
+    return _svg(title, 0.5 + PANEL_IN * len(panels), draw)
+
+
+def _svg(title: str, height_in: float, draw: Any) -> str:
+    """Return the drawing of a figure as an element of HTML."""
+    import matplotlib  # takes half a second, which commands without a page need not wait for
+    from matplotlib.figure import Figure
+
+    content = io.StringIO()
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # which the font of the reader's browser has
+        warnings.filterwarnings("ignore", "Data has no positive values")
+        figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+        draw(figure)
+        figure.savefig(content, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    drawing = content.getvalue()
+    return f'<div role="img" aria-label="{escape(title)}">{drawing[drawing.index("<svg") :]}</div>'

@@ -6,6 +6,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.pages.chart import histogram
 from jobs.pages.document import document, picture, table
 from model.config import Architecture
 from pipeline.labelled.box_sizes import MATCH_IOU, QUANTILES
@@ -95,15 +96,8 @@ def _sizes(splits: dict[str, SplitReport], architecture: Architecture) -> str:
 
 
 def _histogram(overlaps: NDArray[np.float64]) -> str:
-    """Return bars from 0 to 1; those below half are red."""
-    counts, _ = np.histogram(overlaps, bins=NUM_BINS, range=(0, 1))
-    bars = []
-    for number, height in enumerate(counts / counts.max() * 60):
-        colour = "#b3261e" if number < NUM_BINS * MATCH_IOU else "#4363d8"
-        bars.append(f'<rect x="{20 * number}" y="{60 - height:.1f}" width="18" height="{height:.1f}" fill="{colour}"/>')
-    ticks = "".join(
-        f'<text x="{x}" y="75" font-size="11">{text}</text>' for x, text in ((0, "0"), (195, "0.5"), (390, "1"))
-    )
-    return (
-        f'<svg width="400" height="80" role="img" aria-label="histogram of best overlaps">{"".join(bars)}{ticks}</svg>'
+    """Return a histogram from 0 to 1 whose bins below half are red."""
+    counts, edges = np.histogram(overlaps, bins=NUM_BINS, range=(0, 1))
+    return histogram(
+        "Best overlaps", counts.tolist(), edges.tolist(), "overlap (IoU)", "objects", red_below=MATCH_IOU - 1e-9
     )

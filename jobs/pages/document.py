@@ -28,9 +28,12 @@ table { border-collapse: collapse; margin: .6rem 0 } th, td { padding: .15rem .9
 td { overflow-wrap: anywhere; vertical-align: top }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
 .error { color: #b3261e } .note { color: #666 } .sound { color: #1b7a3d }
+.gone { background: #ddd; color: #555; height: 180px; display: grid; place-items: center; padding: .6rem; box-sizing: border-box;
+  font-size: 12px; text-align: center; overflow: hidden; overflow-wrap: anywhere }
+.tiles { display: flex; flex-wrap: wrap; gap: .4rem 2rem; margin: 1rem 0 } .tiles b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums }
+@media (max-width: 700px) { table { display: block; overflow-x: auto } }
 .sheet { display: flex; flex-wrap: wrap; gap: .8rem } figure { margin: 0; width: 280px } img { display: block; max-width: 100% }
-figcaption, details { font-size: 12px; color: #555; overflow-wrap: anywhere } svg { display: block; margin: .4rem 0 }
-svg text { font: 11px system-ui, sans-serif; fill: #555 }
+figcaption, details { font-size: 12px; color: #555; overflow-wrap: anywhere } svg { display: block; margin: .4rem 0; max-width: 100%; height: auto }
 """
 
 
@@ -124,13 +127,31 @@ def picture(
     For the boxes, texts and colours, see `thumbnail`.
     """
     try:
-        pixels = decode(store.read(uri))
+        content = store.read(uri)
+        return figure(drawn_picture(content, boxes_xyxy, texts, colours), caption)
     except (OSError, DecodeError):
         return None
-    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
+def drawn_picture(
+    content: bytes, boxes_xyxy: NDArray[np.float64], texts: Sequence[str], colours: Sequence[str] | None = None
+) -> str:
+    """Return an element with a small picture of an image and its boxes, see `thumbnail`.
+
+    Args:
+        content: the image's file.
+        boxes_xyxy, texts, colours: see `thumbnail`.
+
+    Raises:
+        DecodeError: the file is no image that can be decoded.
+    """
+    image = Image.fromarray(decode(content).permute(1, 2, 0).contiguous().numpy())
     encoded = io.BytesIO()
     thumbnail(image, boxes_xyxy, texts, SIDE_PX, colours).save(encoded, "JPEG", quality=75)
     source = base64.b64encode(encoded.getvalue()).decode()
-    return (
-        f'<figure><img src="data:image/jpeg;base64,{source}" alt=""><figcaption>{escape(caption)}</figcaption></figure>'
-    )
+    return f'<img src="data:image/jpeg;base64,{source}" alt="">'
+
+
+def figure(content: str, caption: str) -> str:
+    """Return an element of HTML, with a caption of plain text below it."""
+    return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>"

@@ -1,5 +1,6 @@
 """The page on a model's quality and origin, as one HTML file: figures, curves, and the worst mistakes as pictures."""
 
+import math
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any, get_args
@@ -7,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from jobs.pages.chart import Axis, Line, LogAxis, line_chart, top_of
+from jobs.pages.chart import Line, line_chart
 from jobs.pages.document import document, picture, table
 from model.boxes import pairwise_iou
 from model.metrics import Metrics
@@ -74,32 +75,29 @@ def _number(value: float | None) -> str:
 def _training(history: TrainingHistory) -> Iterator[str]:
     """Yield the charts of the losses, the learning rate, and the measurements during training."""
     points = history.stepped
-    x = Axis("step", 0, points[-1].step)
     losses = [
         Line("localization", [(point.step, point.localization) for point in points]),
         Line("classification", [(point.step, point.classification) for point in points]),
     ]
     yield "<h2>Training</h2>"
-    yield _chart("Loss", losses, x, _loss_axis([b for line in losses for _, b in line.points]))
-    rates = [(point.step, point.learning_rate) for point in points]
-    yield _chart("Learning rate", [Line("", rates)], x, Axis("learning rate", 0, top_of([rate for _, rate in rates])))
+    limits = _loss_limits([loss for line in losses for _, loss in line.points])
+    yield "<h3>Loss</h3>" + line_chart("Loss", losses, "step", "loss", limits, is_log=True)
+    rates = Line("", [(point.step, point.learning_rate) for point in points])
+    yield "<h3>Learning rate</h3>" + line_chart("Learning rate", [rates], "step", "learning rate")
     if history.measured:
         lines = [
             Line("mAP, IoU 0.5", [(point.step, point.map50) for point in history.measured]),
             Line("mAP, IoU 0.5 to 0.95", [(point.step, point.map) for point in history.measured]),
         ]
-        yield _chart("On the held-out images", lines, x, Axis("mAP", 0, 1))
+        title = "On the held-out images"
+        yield f"<h3>{title}</h3>" + line_chart(title, lines, "step", "mAP", (0, 1))
 
 
-def _chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
-    return f"<h3>{title}</h3>" + line_chart(title, lines, x, y)
-
-
-def _loss_axis(values: Sequence[float]) -> LogAxis:
-    """Return an axis that begins at the least value, but spans one to three powers of ten."""
-    high = top_of(values)
-    least = min((value for value in values if value > 0), default=high)
-    return LogAxis("loss", max(min(least, high / 10), high / 1000), high)
+def _loss_limits(values: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of a logarithmic axis that begins at the least value, but spans one to three powers of ten."""
+    above_0 = [value for value in values if 0 < value < math.inf] or [1.0]
+    high = max(above_0)
+    return max(min(above_0), high / 1000) if min(above_0) < high / 10 else high / 10, high * 1.1
 
 
 def _precision_recall(metrics: Metrics) -> str:
@@ -115,7 +113,7 @@ def _precision_recall(metrics: Metrics) -> str:
         rows.append((escape(name), f"{voc.num_objects:,}", _number(voc.all_points), coco, _number(score), *there))
     if not lines:
         return "<p>These images have no objects.</p>"
-    chart = line_chart("Precision over recall", lines, Axis("recall", 0, 1), Axis("precision", 0, 1))
+    chart = line_chart("Precision over recall", lines, "recall", "precision", (0, 1.02))
     header = ("class", "objects", "AP50", "AP50–95", "best score", "precision", "recall")
     explained = "AP50 is Pascal VOC's over all points, AP50–95 COCO's. From the best score on, F1 is highest: precision and recall there."
     return (

@@ -123,8 +123,8 @@ def _story(record: Record) -> Iterator[str]:
         f"{record['num_detectors']} detectors on {record['num_nodes']} nodes, busy for {number(record['detector_busy_share'], '.0%')} "
         f"of the time; {record['bytes_read']:,} bytes read, {record['num_retries']:,} requests repeated"
     )
-    if record["peak_images_per_s"] and record["detect_s"]:
-        of_peak = record["ok"] / record["detect_s"] / record["peak_images_per_s"]
+    of_peak = share_of_peak(record)
+    if of_peak is not None:
         yield (
             f"speed: a detector at {of_peak:.0%} of its processor's peak with {record['engine']}, all images at "
             f"{number(record['detector_busy_share'], '.0%')} of the detectors"
@@ -132,6 +132,13 @@ def _story(record: Record) -> Iterator[str]:
     yield f"cost: {number(record['cost'], '.2f')}, {number(record['cost_per_thousand'], '.4f')} per thousand images"
     yield f"bottleneck: {found.stage}: {found.why}"
     yield f"to change it: {found.change}"
+
+
+def share_of_peak(record: Record) -> float | None:
+    """Return the speed of a run's detectors as a share of what their processors multiply at most; None where it was not measured."""
+    if not record["peak_images_per_s"] or not record["detect_s"]:
+        return None
+    return float(record["ok"] / record["detect_s"] / record["peak_images_per_s"])
 
 
 def describe_dry_run(summary: DryRunSummary) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +12,7 @@ from pipeline.exports.settings import SelectionSettings
 from pipeline.sql import literal
 from pipeline.table.delta import ResultTable
 from pipeline.table.find_runs import find_run
-from pipeline.table.query import query
+from pipeline.table.query import query, rows_of
 
 BATCH_ROWS = 8192
 NAMED_MODELS = 5
@@ -77,7 +76,9 @@ class Selection:
         Raises:
             SettingError: there are several models, or no images.
         """
-        found = self._rows(f"SELECT DISTINCT model_name, model_digest FROM images WHERE {self._of_images} ORDER BY ALL")
+        found = rows_of(
+            self.table, f"SELECT DISTINCT model_name, model_digest FROM images WHERE {self._of_images} ORDER BY ALL"
+        )
         if not found:
             raise SettingError(f"table {self.table.url!r} has no images that are selected; see where and run")
         if len(found) > 1:
@@ -91,12 +92,12 @@ class Selection:
     def class_names(self) -> dict[int, str]:
         """Return the names of the classes that the selected images have detections of, by `label_id`."""
         boxes = f"SELECT unnest(detections, recursive := true) FROM images WHERE {self._of_images}"
-        rows = self._rows(f"SELECT DISTINCT label_id, label FROM ({boxes}) ORDER BY ALL")
+        rows = rows_of(self.table, f"SELECT DISTINCT label_id, label FROM ({boxes}) ORDER BY ALL")
         return {row["label_id"]: row["label"] for row in rows}
 
     def common_folder(self) -> str:
         """Return the folder that all the images are below, with a slash at its end, or "" if they have none in common."""
-        (row,) = self._rows(f"SELECT min(uri) AS first, max(uri) AS last FROM images WHERE {self._of_images}")
+        (row,) = rows_of(self.table, f"SELECT min(uri) AS first, max(uri) AS last FROM images WHERE {self._of_images}")
         first, last = row["first"], row["last"]
         num_alike = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
         return str(first[: first.rfind("/", 0, num_alike) + 1])
@@ -108,11 +109,6 @@ class Selection:
         with query(self.table, f"SELECT {columns} FROM images WHERE {self._of_images} ORDER BY uri") as relation:
             for batch in relation.to_arrow_reader(BATCH_ROWS):
                 yield from _images(batch)
-
-    def _rows(self, sql: str) -> list[dict[str, Any]]:
-        with query(self.table, sql) as relation:
-            rows: list[dict[str, Any]] = relation.to_arrow_table().to_pylist()
-            return rows
 
 
 def _images(batch: pa.RecordBatch) -> Iterator[SelectedImage]:

@@ -113,6 +113,8 @@ class InferSettings(InputSettings, LimitSettings, FailureSettings, SelectionSett
     not commit for three intervals is treated as dead."""
     take_over: bool = False
     """Take the table from another run at once, even if that run is alive; it then stops."""
+    report: Place | None = None
+    """HTML report to write when the run has ended, by path or URL. In a folder, which ends with a slash, its name is the run's ID."""
 
     @model_validator(mode="after")
     def _stage_of_a_retry(self) -> "InferSettings":

@@ -5,7 +5,7 @@ from typing import Any
 from pipeline.errors import SettingError
 from pipeline.sql import literal
 from pipeline.table.delta import ResultTable
-from pipeline.table.query import query
+from pipeline.table.query import rows_of
 
 Record = dict[str, Any]
 """A row of the view `runs`."""
@@ -13,7 +13,7 @@ Record = dict[str, Any]
 
 def list_runs(table: ResultTable, limit: int) -> list[Record]:
     """Return the records of the last runs, the newest first; raises as `pipeline.table.query.query`."""
-    return _records(table, f"FROM runs ORDER BY started_at DESC LIMIT {limit}")
+    return rows_of(table, f"FROM runs ORDER BY started_at DESC LIMIT {limit}")
 
 
 def find_run(table: ResultTable, beginning: str) -> Record:
@@ -26,7 +26,7 @@ def find_run(table: ResultTable, beginning: str) -> Record:
     Raises:
         SettingError: no run has this beginning, or several have.
     """
-    found = _records(
+    found = rows_of(
         table, f"FROM runs WHERE starts_with(run_id, {literal(beginning)}) ORDER BY started_at DESC LIMIT 5"
     )
     if not found:
@@ -35,9 +35,3 @@ def find_run(table: ResultTable, beginning: str) -> Record:
         names = ", ".join(record["run_id"] for record in found)
         raise SettingError(f"run {beginning!r} is the beginning of several, such as {names}; give more of it")
     return found[0]
-
-
-def _records(table: ResultTable, sql: str) -> list[Record]:
-    with query(table, sql) as relation:
-        records: list[Record] = relation.to_arrow_table().to_pylist()
-        return records

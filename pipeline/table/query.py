@@ -2,8 +2,10 @@
 
 import json
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import duckdb
 
@@ -70,10 +72,15 @@ SQL_FROM_TEXT = {"query", "json_execute_serialized_sql"}
 
 
 @contextmanager
-def query(table: ResultTable, sql: str) -> Iterator[duckdb.DuckDBPyRelation]:
+def query(table: ResultTable, sql: str, limit_s: float | None = None) -> Iterator[duckdb.DuckDBPyRelation]:
     """Answer one SELECT over the views of `VIEWS`.
 
     No statement can write, or read anything but the table's own files.
+
+    Args:
+        table: the table.
+        sql: the statement.
+        limit_s: the seconds after which the query is interrupted.
 
     Raises:
         SettingError: there is no table, the SQL is wrong, or it is not one SELECT.
@@ -92,9 +99,30 @@ def query(table: ResultTable, sql: str) -> Iterator[duckdb.DuckDBPyRelation]:
         db.execute("SET enable_external_access = false")
         db.execute("SET lock_configuration = true")
         try:
-            yield db.sql(_one_select(db, sql))
+            with _interrupted_after(db, limit_s):
+                yield db.sql(_one_select(db, sql))
         except duckdb.Error as error:
             raise SettingError(f"query: {error}") from error
+
+
+@contextmanager
+def _interrupted_after(db: duckdb.DuckDBPyConnection, limit_s: float | None) -> Iterator[None]:
+    if limit_s is None:
+        yield
+        return
+    timer = threading.Timer(limit_s, db.interrupt)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def rows_of(table: ResultTable, sql: str) -> list[dict[str, Any]]:
+    """Return the answer to a SELECT that has few rows, each as its values by column; raises as `query`."""
+    with query(table, sql) as relation:
+        rows: list[dict[str, Any]] = relation.to_arrow_table().to_pylist()
+        return rows
 
 
 def _add_runs(db: duckdb.DuckDBPyConnection, table: ResultTable, records: Sequence[str]) -> None:

@@ -1,66 +1,67 @@
-import re
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
-from jobs.pages.chart import Axis, Line, LogAxis, line_chart, top_of
-
-UNIT = Axis("x", 0, 1)
+from jobs.pages.chart import Line, bar_chart, histogram, line_chart, run_chart
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
-        (0, 1500, [0, 500, 1000, 1500]),
-        (0, 0.02, [0, 0.005, 0.01, 0.015, 0.02]),
-        (3, 7, [3, 4, 5, 6, 7]),
-    ],
-)
-def test_ticks_are_round_numbers(low: float, high: float, expected: list[float]) -> None:
-    assert Axis("", low, high).ticks() == pytest.approx(expected)
+def texts(drawing: str) -> list[str]:
+    """The texts of a chart, which is well-formed."""
+    root = ElementTree.fromstring(drawing)
+    return ["".join(element.itertext()).strip() for element in root.iter() if element.tag.endswith("}text")]
 
 
-@pytest.mark.parametrize(
-    ("values", "top"), [([0.93], 1), ([12.3, 7], 15), ([0.02], 0.02), ([], 1), ([0.0], 1), ([float("nan"), 4], 4)]
-)
-def test_the_top_holds_all_values(values: list[float], top: float) -> None:
-    assert top_of(values) == pytest.approx(top)
+def paths(drawing: str) -> list[str]:
+    root = ElementTree.fromstring(drawing)
+    lines = [
+        element for element in root.iter() if element.tag.endswith("}g") and element.get("id", "").startswith("line2d")
+    ]
+    return [
+        path.get("d", "")
+        for line in lines
+        for path in line
+        if path.get("style", "").startswith("fill: none; stroke: #e6194b")
+    ]
 
 
-def test_on_a_log_axis_the_same_factor_is_the_same_way() -> None:
-    axis = LogAxis("", 0.1, 10)
-    assert [axis.share(value) for value in (0.1, 1, 10)] == pytest.approx([0, 0.5, 1])
-    assert axis.ticks() == pytest.approx([0.1, 0.2, 0.5, 1, 2, 5, 10])
-    assert not any(0 <= axis.share(value) <= 1 for value in (0, -1, float("nan"), float("inf"), 0.09))
+def test_it_is_for_those_who_cannot_see_it_too():
+    drawing = line_chart('a & "b"', [Line("", [(0, 0), (1, 1)])], "step", "loss")
+    assert drawing.startswith('<div role="img" aria-label="a &amp; &quot;b&quot;"><svg')
+    assert {"step", "loss"} <= set(texts(drawing))
 
 
-def test_points_are_where_they_are() -> None:
-    """The frame is 490.5 by 190 pixels: on its left the longest number, 0.2, has room beside the title."""
-    svg = line_chart("chart", [Line("a", [(0, 0), (0.5, 1), (1, 0.5)])], UNIT, UNIT)
-    assert re.findall(r'polyline points="([^"]+)"', svg) == ["49.5,200.0 294.8,10.0 540.0,105.0"]
+def test_lines_are_where_their_points_are():
+    (path,) = paths(line_chart("", [Line("", [(0, 0), (0.5, 1), (1, 0.5)])], "x", "y", (0, 1)))
+    numbers = np.array([float(word) for word in path.split() if word not in "ML"]).reshape(-1, 2)
+    (left, bottom), (middle, top), (right, half) = numbers
+    assert middle == pytest.approx((left + right) / 2)
+    assert half == pytest.approx((top + bottom) / 2)
 
 
-@pytest.mark.parametrize("high", [1e-5, 0.00025, 1, 12_000, 3.5e9])
-def test_numbers_have_room_beside_the_title(high: float) -> None:
-    svg = line_chart("", [Line("a", [(0, 0), (1, high)])], UNIT, Axis("a long title", 0, top_of([high])))
-    numbers = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="end">([^<]+)</text>', svg)
-    title_px = 12 + 6  # its middle, and half of a letter's height
-    assert numbers
-    assert min(float(end) - 6.5 * len(text) for end, text in numbers) > title_px
+def test_several_lines_have_a_legend_and_odd_names_are_text():
+    lines = [Line("<cat>", [(0, 0), (1, 1)]), Line("$\\frac$", [(0.5, 0.5)]), Line("猫 🐈", [])]
+    assert {"<cat>", "$\\frac$", "猫 🐈"} <= set(texts(line_chart("", lines, "x", "y")))
+    assert "cat" not in texts(line_chart("", [Line("cat", [(0, 0), (1, 1)])], "x", "y"))
 
 
-def test_it_is_well_formed_and_names_its_lines() -> None:
-    svg = line_chart(
-        "a & b", [Line("<cat>", [(0, 0), (1, 1)]), Line("dog", [(0.5, 0.5)]), Line("none", [])], UNIT, UNIT
-    )
-    root = ElementTree.fromstring(svg)
-    assert root.attrib["aria-label"] == "a & b"
-    texts = [element.text for element in root.iter() if element.tag == "text"]
-    assert [text for text in texts if text in ("<cat>", "dog", "none")] == ["<cat>", "dog", "none"]
-    assert svg.count("<circle") == 1
+def test_a_logarithmic_axis_leaves_out_what_it_cannot_show():
+    points = [(0, 100.0), (1, 10.0), (2, 0.0), (3, float("nan")), (4, 1.0)]
+    assert paths(line_chart("", [Line("", points)], "x", "y", (1, 100), is_log=True))
 
 
-def test_what_is_outside_is_not_drawn() -> None:
-    svg = line_chart("", [Line("a", [(0, 0), (0.5, 9), (0.75, float("nan")), (1, 1)])], UNIT, UNIT)
-    assert re.findall(r'polyline points="([^"]+)"', svg) == ["49.5,200.0 540.0,10.0"]
+def test_bars_have_names_and_values():
+    found = texts(bar_chart("", [("cat", 1234567), ("x" * 60, 2)], "boxes"))
+    assert {"cat", "1,234,567", "x" * 39 + "…", "2", "boxes"} <= set(found)
+
+
+def test_bins_below_a_value_are_red():
+    drawing = histogram("", [1, 2, 3, 4], [0, 0.25, 0.5, 0.75, 1], "x", "y", red_below=0.5)
+    assert (drawing.count("fill: #e6194b"), drawing.count("fill: #4363d8")) == (2, 2)
+
+
+def test_a_panel_for_each_quantity():
+    panels = [("images", [1, 2, 3]), ("share", [0.5, None, 0.1])]
+    found = texts(run_chart("", ["20 Nov", "21 Nov", "22 Nov"], panels))
+    assert {"images", "share", "20 Nov", "22 Nov"} <= set(found)
+    assert texts(run_chart("", ["20 Nov"], [("images", [0])]))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jobs.pages.document import write_page
-from jobs.pages.model_page import render
+from jobs.pages.model_page import _loss_limits, render
 from model.config import Architecture
 from model.metrics import measure
 from model.package import ModelPackage
@@ -85,16 +85,21 @@ def test_curves_of_a_training(examples: LabelledExamples) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "last", "expected"),
-    [(2.0, 2.0, [0.2, 0.5, 1, 2]), (40.0, 0.0, [5, 10, 20]), (0.0, 0.0, [0.1, 0.2, 0.5, 1])],
+    ("losses", "limits"),
+    [
+        ([2.0, 2.0], (0.2, 2.2)),
+        ([40.0, 0.0], (4, 44)),
+        ([0.0, 0.0], (0.1, 1.1)),
+        ([5.0, 0.02], (0.02, 5.5)),
+        ([5.0, 1e-9, float("nan"), float("inf")], (0.005, 5.5)),
+    ],
 )
 def test_losses_of_any_size_have_a_log_axis(
-    examples: LabelledExamples, first: float, last: float, expected: list[float]
+    examples: LabelledExamples, losses: list[float], limits: tuple[float, float]
 ) -> None:
-    stepped = [StepDone(1, first, first, 0.1), StepDone(2, last, last, 0.1)]
-    html = page(examples, [found(), found()], TrainingHistory(1, [], stepped, []))
-    loss = html[html.index('aria-label="Loss"') : html.index('aria-label="Learning rate"')]
-    assert [float(tick) for tick in re.findall(r'text-anchor="end">([^<]+)<', loss)] == expected
+    assert _loss_limits(losses) == pytest.approx(limits)
+    stepped = [StepDone(step, loss, loss, 0.1) for step, loss in enumerate(losses, start=1)]
+    assert 'aria-label="Loss"' in page(examples, [found(), found()], TrainingHistory(1, [], stepped, []))
 
 
 def test_images_that_can_not_be_read_are_left_out(examples: LabelledExamples) -> None:

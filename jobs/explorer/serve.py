@@ -1,0 +1,59 @@
+"""Serve the explorer until it is stopped."""
+
+import ipaddress
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+
+from jobs.explorer.app import explorer_app
+from pipeline.errors import SettingError, reason
+from pipeline.explore.cache import Cache, cache_folder
+from pipeline.explore.settings import ExploreSettings
+from pipeline.table.delta import ResultTable
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+def serve(settings: ExploreSettings, on_ready: Callable[[str], None]) -> None:
+    """Copy the table if that is not done, and answer until the process is stopped.
+
+    Args:
+        settings: the table, and where to listen.
+        on_ready: called with the address to open, when it can be opened.
+
+    Raises:
+        SettingError: there is no table, or nothing can listen there.
+    """
+    listening = _listen(settings.host, settings.port)
+    with listening:
+        token = None if _is_loopback(settings.host) else secrets.token_urlsafe(24)
+        cache = Cache(ResultTable(settings.table), Path(settings.cache) if settings.cache else cache_folder())
+        app = explorer_app(
+            ResultTable(settings.table).url, cache, LOOPBACK_NAMES if token is None else frozenset(), token
+        )
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        query = f"?token={token}" if token else ""
+        cache.start()
+        on_ready(f"http://{host}:{listening.getsockname()[1]}/{query}")
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise SettingError(
+            f"host {host!r}, port {port}: can't listen there: {reason(error)}; choose another port"
+        ) from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,115 @@
+"""The flat copies of tables in the user's cache, which follow the tables' logs."""
+
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import duckdb
+
+from pipeline.errors import SettingError, SsdBatchError, reason
+from pipeline.explore import build
+from pipeline.table.delta import ResultTable
+from pipeline.table.read_only import name_below
+
+logger = logging.getLogger(__name__)
+
+MEMORY_LIMIT = "160MB"
+"""The memory of the DuckDB that answers. The process then has less than 300 MB."""
+LOOK_EVERY_S = 5.0
+"""The seconds between two looks at the table's log."""
+BUILD_SHARE = 0.2
+"""The share of the time that goes into new copies, while a run keeps committing."""
+
+
+def cache_folder() -> Path:
+    """Return the folder for copies in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ssd-batch", "explore")
+
+
+class Cache:
+    """The copy of one table.
+
+    Args:
+        table: the table.
+        folder: the folder for copies.
+
+    Raises:
+        SettingError: there is no table, or the folder can't be made.
+    """
+
+    def __init__(self, table: ResultTable, folder: Path) -> None:
+        if not table.exists:
+            raise SettingError(f"table {table.url!r}: no table is there; make one with `ssd-batch infer`")
+        self._url, self._folder = table.url, folder
+        self._name = hashlib.sha256(table.url.encode()).hexdigest()[:16]
+        self._ended = threading.Event()
+        self._follower = threading.Thread(target=self._follow, daemon=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingError(f"cache {str(folder)!r} can't be made: {reason(error)}") from error
+        self._path = self._built()
+        self._db = self._open(self._path)
+
+    def start(self) -> None:
+        """Begin to follow the table's log."""
+        self._follower.start()
+
+    def close(self) -> None:
+        """Stop following."""
+        self._ended.set()
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return a connection to the current copy, for one thread."""
+        return self._db.cursor()
+
+    @property
+    def version(self) -> str:
+        """Return the name of the current copy, which differs with the table's content."""
+        return self._path.stem
+
+    def _built(self) -> Path:
+        """Return the path of the copy of the table's current version, after building it if there is none."""
+        table = ResultTable(self._url)
+        names = sorted(name_below(table.url, file) for file in table.data_files())
+        contents = "\n".join([*build.STEPS, *map(str, table.schema), *names])
+        version = hashlib.sha256(contents.encode()).hexdigest()[:16]
+        path = self._folder / f"{self._name}-{version}.duckdb"
+        if not path.exists():
+            self._build(path)
+        for old in self._folder.glob(f"{self._name}-*.duckdb"):
+            if old != path:
+                old.unlink(missing_ok=True)  # Whoever has it open keeps reading it.
+        return path
+
+    def _build(self, path: Path) -> None:
+        command = [sys.executable, "-m", "pipeline.explore.build", self._url, str(path)]
+        logger.info("copying table %r into %s", self._url, path)
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603 our own program
+        if done.returncode:
+            last_line = (done.stderr.strip().splitlines() or ["it was killed"])[-1]
+            raise SsdBatchError(f"table {self._url!r} can't be copied: {last_line}")
+
+    def _open(self, path: Path) -> duckdb.DuckDBPyConnection:
+        db = duckdb.connect(str(path), read_only=True)
+        db.execute("SET TimeZone = 'UTC'")
+        db.execute("SET memory_limit = ?", [MEMORY_LIMIT])
+        return db
+
+    def _follow(self) -> None:
+        """Replace the copy when the table has changed. An error is logged, and the old copy stays."""
+        wait_s = LOOK_EVERY_S
+        while not self._ended.wait(wait_s):
+            begun_s = time.monotonic()
+            try:
+                path = self._built()
+                if path != self._path:
+                    self._db, self._path = self._open(path), path
+            except Exception as error:
+                logger.warning("the explorer shows what was there before: %s", reason(error))
+            wait_s = max(LOOK_EVERY_S, (time.monotonic() - begun_s) / BUILD_SHARE)

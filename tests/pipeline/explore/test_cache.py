@@ -1,0 +1,96 @@
+import os
+import time
+
+import duckdb
+import pytest
+
+from pipeline.errors import SettingError, SsdBatchError
+from pipeline.explore import cache as cache_module
+from pipeline.explore import queries
+from pipeline.explore.cache import Cache, cache_folder
+from pipeline.explore.filters import Filter
+from pipeline.table.delta import ResultTable
+
+UNTIL_S = 240
+
+
+def num_images(cache: Cache) -> int:
+    with cache.cursor() as db:
+        return queries.counts(db, Filter())["images"]
+
+
+def test_it_follows_the_log(tmp_path, new_table, rows, monkeypatch):
+    monkeypatch.setattr(cache_module, "LOOK_EVERY_S", 0.1)
+    table = new_table(tmp_path / "table", rows.ok("a"))
+    cache = Cache(table, tmp_path / "cache")
+    assert num_images(cache) == 1
+    first, old = cache.version, cache.cursor()
+    cache.start()
+    try:
+        table.append(rows.table(rows.ok("b")))
+        end_s = time.monotonic() + UNTIL_S
+        while cache.version == first and time.monotonic() < end_s:
+            time.sleep(0.05)
+        assert num_images(cache) == 2
+        assert queries.counts(old, Filter())["images"] == 1  # who still reads the old copy can do so
+    finally:
+        cache.close()
+    assert len(os.listdir(tmp_path / "cache")) == 1
+
+
+def test_a_copy_is_built_once(tmp_path, new_table, rows, monkeypatch):
+    table = new_table(tmp_path / "table", rows.ok("a"))
+    first = Cache(table, tmp_path / "cache")
+    monkeypatch.setattr(Cache, "_build", lambda *_: pytest.fail("it is there already"))
+    again = Cache(ResultTable(table.url), tmp_path / "cache")
+    assert (again.version, num_images(again)) == (first.version, 1)
+    assert os.stat(tmp_path / "cache").st_mode & 0o077 == 0
+
+
+def test_tables_have_copies_of_their_own(tmp_path, new_table, rows):
+    caches = [Cache(new_table(tmp_path / name, rows.ok(name)), tmp_path / "cache") for name in ("one", "two")]
+    assert [num_images(cache) for cache in caches] == [1, 1]
+    assert len(os.listdir(tmp_path / "cache")) == 2
+
+
+def test_an_empty_table_can_be_looked_at(tmp_path, new_table):
+    cache = Cache(new_table(tmp_path / "table"), tmp_path / "cache")
+    with cache.cursor() as db:
+        assert queries.page(db, Filter(), 0) == []
+        assert queries.counts(db, Filter(label=("cat",)))["images"] == 0
+        assert queries.facts(db).classes == []
+        assert queries.failures(db) == []
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path, new_table, rows):
+    table = new_table(tmp_path / "table", rows.ok("a"))
+    for file in table.data_files():
+        os.unlink(file)
+    with pytest.raises(SsdBatchError, match="can't be copied"):
+        Cache(ResultTable(table.url), tmp_path / "cache")
+    assert os.listdir(tmp_path / "cache") == []
+
+
+def test_nothing_can_be_written(tmp_path, new_table, rows):
+    cache = Cache(new_table(tmp_path / "table", rows.ok("a")), tmp_path / "cache")
+    with cache.cursor() as db, pytest.raises(duckdb.Error, match="read-only"):
+        db.execute("DELETE FROM images")
+
+
+def test_wrong_settings(tmp_path, new_table):
+    with pytest.raises(SettingError, match="no table is there"):
+        Cache(ResultTable(str(tmp_path / "none")), tmp_path / "cache")
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingError, match="can't be made"):
+        Cache(new_table(tmp_path / "table"), tmp_path / "file/cache")
+
+
+def test_the_folder_is_that_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "ssd-batch/explore"
+
+
+@pytest.mark.s3
+def test_tables_of_s3(s3, tmp_path, new_table, rows):
+    table = new_table(f"s3://{s3.bucket()}/table", rows.ok("a"), rows.failed("b", "fetch"))
+    assert num_images(Cache(table, tmp_path / "cache")) == 2
