@@ -1,7 +1,7 @@
 """Build the flat copy of a table: `python -m pipeline.explore.build TABLE FILE`, in a process whose memory ends with it.
 
-The copy is a DuckDB file with three tables. `images` has one row per row of the table, with its columns but `detections`, and
-`is_latest` for those of the view `images`, and `key`, which names a row as long as it exists. `boxes` has one row per box. `about` says which version of the table it is.
+The copy is a DuckDB file with four tables. `images` has one row per row of the table, with its columns but `detections`, and
+`is_latest` for those of the view `images`, and `key`, which names a row as long as it exists. `boxes` has one row per box, `versions` says whether all rows are the latest, and `about` when the copy was made.
 """
 
 import os
@@ -26,6 +26,7 @@ STEPS = (
     """CREATE TYPE copy.class AS ENUM (
         SELECT DISTINCT label FROM (SELECT unnest(detections, recursive := true) FROM everything) WHERE label IS NOT NULL ORDER BY label
     )""",
+    "CREATE TABLE copy.versions AS SELECT bool_and(is_latest) AS are_latest FROM everything",
     f"""CREATE TABLE copy.images AS
         SELECT * EXCLUDE (detections, num_detections, max_score), coalesce(len({COUNTED}), 0)::INTEGER AS num_boxes,
             list_max(list_transform({COUNTED}, lambda box: box.score)) AS best_score

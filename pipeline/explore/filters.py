@@ -16,6 +16,8 @@ ORDERS: dict[Sort, str] = {
     "least_certain": "best NULLS LAST, image_id", "most_boxes": "found DESC, image_id", "fewest_boxes": "found, image_id",
 }  # fmt: skip
 """The SQL of each order."""
+ALL = "true"
+"""The SQL of no condition."""
 COLUMN = "column."
 """The beginning of a filter's name that goes on with the name of a column from paths."""
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -94,10 +96,17 @@ class Conditions:
     image_values: list[Any]
     of_counts: str
     """The condition on the number of boxes, `found`."""
+    limits_counts: bool
+    """Is the number of boxes limited, beyond one where boxes are filtered by?"""
 
 
-def conditions(chosen: Filter) -> Conditions:
-    """Return the SQL of a filter."""
+def conditions(chosen: Filter, are_latest: bool) -> Conditions:
+    """Return the SQL of a filter.
+
+    Args:
+        chosen: the filter.
+        are_latest: all rows of the table are the latest of their images.
+    """
     boxes: list[tuple[str, list[Any]]] = [("score >= ?::FLOAT", [chosen.min_score])]
     if chosen.max_score < 1:
         boxes.append(("score < ?::FLOAT", [chosen.max_score]))
@@ -107,7 +116,11 @@ def conditions(chosen: Filter) -> Conditions:
         boxes.append(("size < ?::FLOAT", [chosen.max_size]))
     if chosen.label:
         boxes.append((f"label IN ({', '.join(['try_cast(? AS class)'] * len(chosen.label))})", list(chosen.label)))
-    images: list[tuple[str, list[Any]]] = [("run_id = ?", [chosen.run]) if chosen.run else ("is_latest", [])]
+    images: list[tuple[str, list[Any]]] = []
+    if chosen.run:
+        images.append(("run_id = ?", [chosen.run]))
+    elif not are_latest:
+        images.append(("is_latest", []))
     if chosen.model:
         images.append(("model_digest = ?", [chosen.model]))
     if chosen.status:
@@ -130,6 +143,7 @@ def conditions(chosen: Filter) -> Conditions:
         counts.append(f"found <= {chosen.max_boxes}")
 
     def joined(parts: list[tuple[str, list[Any]]]) -> tuple[str, list[Any]]:
-        return " AND ".join(sql for sql, _ in parts), [value for _, values in parts for value in values]
+        return " AND ".join(sql for sql, _ in parts) or ALL, [value for _, values in parts for value in values]
 
-    return Conditions(*joined(boxes), *joined(images), " AND ".join(counts) or "true")
+    limits_counts = chosen.min_boxes is not None or chosen.max_boxes is not None
+    return Conditions(*joined(boxes), *joined(images), " AND ".join(counts) or ALL, limits_counts)

@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 
 from pipeline.explore.build import DEFAULT_SCORE
-from pipeline.explore.filters import ORDERS, Conditions, Filter, conditions
+from pipeline.explore.filters import ALL, ORDERS, Conditions, Filter, conditions
 from pipeline.table.schema import SCHEMA
 
 PAGE = 60
@@ -66,6 +66,11 @@ def rows(db: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] = ()) ->
     return found
 
 
+def _conditions(db: duckdb.DuckDBPyConnection, chosen: Filter) -> Conditions:
+    (row,) = rows(db, "FROM versions")
+    return conditions(chosen, row["are_latest"] is not False)
+
+
 def _matched(chosen: Filter, found: Conditions) -> tuple[str, list[Any]]:
     """Return the SQL of the images that a filter shows, with `found` and `best` of their boxes, and its values."""
     if not chosen.is_about_boxes and chosen.min_score == DEFAULT_SCORE:
@@ -74,21 +79,26 @@ def _matched(chosen: Filter, found: Conditions) -> tuple[str, list[Any]]:
     boxes = (
         f"SELECT image_id, count(*) AS found, max(score) AS best FROM boxes WHERE {found.of_boxes} GROUP BY image_id"
     )
-    counted = f"SELECT images.*, coalesce(found, 0) AS found, best FROM images LEFT JOIN ({boxes}) USING (image_id)"
+    join = "JOIN" if found.of_counts == "found > 0" else "LEFT JOIN"
+    counted = f"SELECT images.*, coalesce(found, 0) AS found, best FROM images {join} ({boxes}) USING (image_id)"
     values = [*found.box_values, *found.image_values]
     return f"SELECT * FROM ({counted}) WHERE {found.of_images} AND {found.of_counts}", values
 
 
 def page(db: duckdb.DuckDBPyConnection, chosen: Filter, offset: int) -> list[Row]:
     """Return a page of images with their boxes that the filter is about."""
-    found = conditions(chosen)
-    matched, values = _matched(chosen, found)
+    matched, values = _matched(chosen, _conditions(db, chosen))
     images = rows(
         db,
-        f"SELECT {IMAGE_COLUMNS}, found FROM ({matched}) ORDER BY {ORDERS[chosen.sort]} LIMIT {PAGE} OFFSET ?",
+        f"SELECT image_id, found FROM ({matched}) ORDER BY {ORDERS[chosen.sort]} LIMIT {PAGE} OFFSET ?",
         [*values, offset],
     )
-    return with_boxes(db, images, chosen.min_score)
+    by_id = {row["image_id"]: row for row in _rows_of_ids(db, [image["image_id"] for image in images])}
+    return with_boxes(db, [by_id[image["image_id"]] | image for image in images], chosen.min_score)
+
+
+def _rows_of_ids(db: duckdb.DuckDBPyConnection, ids: Sequence[int]) -> list[Row]:
+    return rows(db, f"SELECT {IMAGE_COLUMNS} FROM images WHERE image_id IN ({', '.join(map(str, ids)) or 'NULL'})")
 
 
 def with_boxes(db: duckdb.DuckDBPyConnection, images: list[Row], min_score: float) -> list[Row]:
@@ -105,10 +115,9 @@ def with_boxes(db: duckdb.DuckDBPyConnection, images: list[Row], min_score: floa
 def counts(db: duckdb.DuckDBPyConnection, chosen: Filter) -> Row:
     """Return the number of images and boxes that a filter shows, and their histograms.
 
-    The histogram of classes is that without the filter's own classes, so that others can be chosen.
+    The histogram of classes is that without the filter's own classes and numbers of boxes, so that others can be chosen.
     """
-    found = conditions(chosen)
-    matched, values = _matched(chosen, found)
+    matched, values = _matched(chosen, _conditions(db, chosen))
     by_images = rows(
         db,
         f"""SELECT count(*) AS images, sum(found)::BIGINT AS boxes, run_date, least(found, {MAX_BOXES_BAR}) AS num_boxes
@@ -119,7 +128,8 @@ def counts(db: duckdb.DuckDBPyConnection, chosen: Filter) -> Row:
     dates = sorted((row["run_date"], row["images"]) for row in by_images if row["run_date"] is not None)
     numbers = sorted((row["num_boxes"], row["images"]) for row in by_images if row["num_boxes"] is not None)
     scores = _of_boxes(db, chosen, f"least(floor(score * {NUM_SCORE_BINS}), {NUM_SCORE_BINS - 1})::INTEGER")
-    labels = _of_boxes(db, chosen.model_copy(update={"label": ()}), "label::VARCHAR")
+    others = chosen.model_copy(update={"label": (), "min_boxes": None, "max_boxes": None})
+    labels = _of_boxes(db, others, "label")
     return {
         "images": whole["images"], "boxes": whole["boxes"] or 0, "dates": dates, "num_boxes": numbers,
         "scores": scores, "labels": sorted(labels, key=lambda pair: -pair[1]),
@@ -128,14 +138,18 @@ def counts(db: duckdb.DuckDBPyConnection, chosen: Filter) -> Row:
 
 def _of_boxes(db: duckdb.DuckDBPyConnection, chosen: Filter, group: str) -> list[tuple[Any, int]]:
     """Return the number of boxes per group, of the images that a filter shows."""
-    found = conditions(chosen)
-    matched, values = _matched(chosen, found)
-    grouped = db.execute(
-        f"""SELECT {group} AS place, count(*) FROM boxes SEMI JOIN ({matched}) USING (image_id)
-            WHERE {found.of_boxes} GROUP BY ALL ORDER BY ALL""",
+    found = _conditions(db, chosen)
+    images, values = f"SELECT image_id FROM images WHERE {found.of_images}", found.image_values
+    if found.limits_counts:
+        images, values = _matched(chosen, found)
+    is_everything = found.of_images == ALL and not found.limits_counts
+    joined = "" if is_everything else f"SEMI JOIN ({images}) USING (image_id)"
+    grouped = rows(
+        db,
+        f"SELECT {group} AS place, count(*) AS boxes FROM boxes {joined} WHERE {found.of_boxes} GROUP BY ALL ORDER BY ALL",
         [*values, *found.box_values],
     )
-    return [(place, number) for place, number in grouped.fetchall()]
+    return [(row["place"], row["boxes"]) for row in grouped]
 
 
 def image(db: duckdb.DuckDBPyConnection, key: str) -> Row | None:
@@ -154,7 +168,7 @@ def versions(db: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> list[Row]:
 
 def all_versions(db: duckdb.DuckDBPyConnection, chosen: Filter) -> list[Row]:
     """Return the version of each image that a filter shows, `MAX_LISTED` at most."""
-    matched, values = _matched(chosen, conditions(chosen))
+    matched, values = _matched(chosen, _conditions(db, chosen))
     return rows(
         db, f"SELECT uri, etag, size_bytes, last_modified FROM ({matched}) ORDER BY uri LIMIT {MAX_LISTED}", values
     )
@@ -215,8 +229,7 @@ def compare(db: duckdb.DuckDBPyConnection, a: Side, b: Side, min_score: float, o
         f"WITH {sides} SELECT * FROM by_image ORDER BY difference DESC, a_id LIMIT {PAGE // 2} OFFSET ?",
         [*values, offset],
     )
-    ids = ", ".join(str(pair[side]) for pair in pairs for side in ("a_id", "b_id"))
-    shown = rows(db, f"SELECT {IMAGE_COLUMNS} FROM images WHERE image_id IN ({ids})") if pairs else []
+    shown = _rows_of_ids(db, [pair[side] for pair in pairs for side in ("a_id", "b_id")])
     by_id = {found["image_id"]: found for found in with_boxes(db, shown, min_score)}
     return total | {
         "page": [
