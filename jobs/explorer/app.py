@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from jobs.explorer.guard import Guard
 from jobs.text.values import plain
-from pipeline.errors import SettingError, reason
+from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.explore import queries
 from pipeline.explore.cache import Cache
 from pipeline.explore.filters import Filter, parse_filter
@@ -54,18 +54,15 @@ class Explorer:
 
     def table(self, request: Request) -> Response:
         """Return what can be chosen in filters."""
-        found = queries.facts(self._cache.cursor())
-        return _json({"table": self._url, "version": self._cache.version, **asdict(found)})
+        return _json({"table": self._url, **asdict(queries.facts(self._cache.copy))})
 
     def images(self, request: Request) -> Response:
         """Return a page of images with boxes."""
-        with self._cache.cursor() as db:
-            return _json(queries.page(db, self._filter(request), _number(request, "offset")))
+        return _json(queries.page(self._cache.copy, self._filter(request), _number(request, "offset")))
 
     def counts(self, request: Request) -> Response:
         """Return counts and histograms."""
-        with self._cache.cursor() as db:
-            return _json({"version": self._cache.version, **queries.counts(db, self._filter(request))})
+        return _json(self._cache.copy.search.count(self._filter(request)))
 
     def image(self, request: Request) -> Response:
         """Return one row with all boxes."""
@@ -73,8 +70,7 @@ class Explorer:
 
     def failures(self, request: Request) -> Response:
         """Return the causes of failures."""
-        with self._cache.cursor() as db:
-            return _json(queries.failures(db))
+        return _json(queries.failures(self._cache.copy))
 
     def compare(self, request: Request) -> Response:
         """Return images that two models or runs see differently."""
@@ -83,23 +79,20 @@ class Explorer:
         if not all(side.model or side.run for side in (a, b)):
             raise SettingError("compare: give a model or a run for each side")
         min_score = parse_filter({"min_score": [given.get("min_score", "0.5")]}, []).min_score
-        with self._cache.cursor() as db:
-            return _json(queries.compare(db, a, b, min_score, _number(request, "offset")))
+        return _json(queries.compare(self._cache.copy, a, b, min_score, _number(request, "offset")))
 
     def list(self, request: Request) -> Response:
         """Return a list that `infer --input` takes: of the named images, or of all that a filter shows."""
-        with self._cache.cursor() as db:
-            if keys := request.query_params.getlist("key"):
-                found = queries.versions(db, [_checked_key(key) for key in keys])
-            else:
-                found = queries.all_versions(db, self._filter(request))
+        if keys := request.query_params.getlist("key"):
+            found = queries.versions(self._cache.copy, [_checked_key(key) for key in keys])
+        else:
+            found = queries.all_versions(self._cache.copy, self._filter(request))
         text = io.StringIO()
         writer = csv.DictWriter(text, ("uri", "etag", "size_bytes", "last_modified"), lineterminator="\n")
         writer.writeheader()
         writer.writerows(plain(row) for row in found)
-        return Response(
-            text.getvalue(), media_type="text/csv", headers={"Content-Disposition": "attachment; filename=images.csv"}
-        )
+        headers = {"Content-Disposition": "attachment; filename=images.csv"}
+        return Response(text.getvalue(), media_type="text/csv", headers=headers)
 
     def thumbnail(self, request: Request) -> Response:
         """Return a small picture, or why there is none."""
@@ -121,12 +114,10 @@ class Explorer:
 
     def _filter(self, request: Request) -> Filter:
         parameters = {name: request.query_params.getlist(name) for name in request.query_params if name != "offset"}
-        with self._cache.cursor() as db:
-            return parse_filter(parameters, queries.path_columns(db))
+        return parse_filter(parameters, queries.path_columns(self._cache.copy))
 
     def _row(self, request: Request) -> dict[str, Any]:
-        with self._cache.cursor() as db:
-            row = queries.image(db, _checked_key(request.path_params["key"]))
+        row = queries.image(self._cache.copy, _checked_key(request.path_params["key"]))
         if row is None:
             raise LookupError("the table has no such image")
         return row
@@ -167,7 +158,7 @@ def _explained(answer: Answer) -> Answer:
             return _json({"error": str(error)}, 400)
         except LookupError as error:
             return _json({"error": str(error.args[0])}, 404)
-        except duckdb.Error as error:
+        except (SsdBatchError, duckdb.Error) as error:
             return _json({"error": reason(error)}, 500)
 
     return explained

@@ -3,15 +3,18 @@
 import ipaddress
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
 
 from jobs.explorer.app import explorer_app
+from model.memory import keep_freed_memory
 from pipeline.errors import SettingError, reason
 from pipeline.explore.cache import Cache, cache_folder
 from pipeline.explore.settings import ExploreSettings
+from pipeline.signals import on_stop
 from pipeline.table.delta import ResultTable
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -36,10 +39,28 @@ def serve(settings: ExploreSettings, on_ready: Callable[[str], None]) -> None:
         )
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         query = f"?token={token}" if token else ""
+        server = Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+        keep_freed_memory()  # each search takes and frees some tens of megabytes
         cache.start()
-        on_ready(f"http://{host}:{listening.getsockname()[1]}/{query}")
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
-        uvicorn.Server(config).run(sockets=[listening])
+        try:
+            with suppress(KeyboardInterrupt), on_stop(server.stop):
+                on_ready(f"http://{host}:{listening.getsockname()[1]}/{query}")
+                server.run(sockets=[listening])
+        finally:
+            cache.close()
+
+
+class Server(uvicorn.Server):
+    """A server that a signal ends, as it ends any other of our commands."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to `pipeline.signals`."""
+        yield
+
+    def stop(self) -> None:
+        """End soon, after the answers that are being sent."""
+        self.should_exit = True
 
 
 def _listen(host: str, port: int) -> socket.socket:

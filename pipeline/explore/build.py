@@ -1,21 +1,35 @@
-"""Build the flat copy of a table: `python -m pipeline.explore.build TABLE FILE`, in a process whose memory ends with it.
+"""Build the flat copy of a table: `python -m pipeline.explore.build TABLE FOLDER`, in a process whose memory ends with it.
 
-The copy is a DuckDB file with four tables. `images` has one row per row of the table, with its columns but `detections`, and
-`is_latest` for those of the view `images`, and `key`, which names a row as long as it exists. `boxes` has one row per box, `versions` says whether all rows are the latest, and `about` when the copy was made.
+The copy is a folder. `rows.duckdb` has the rows: `images` has the columns of the table but `detections`, and `key`, which names a row
+as long as it exists; `boxes` has one row per box. Next to it are the columns that filters search, as arrays of numpy: `images-NAME.npy`
+has a value per row of `images`, `boxes-NAME.npy` one per row of `boxes`, both in the order of `image_id`. `values.json` has the
+values that the numbers in them stand for.
 """
 
 import os
+import shutil
 import sys
-import time
 from pathlib import Path
+
+import duckdb
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline.sql import literal
 from pipeline.table.delta import ResultTable
 from pipeline.table.results import connect
+from pipeline.table.schema import SCHEMA
 from pipeline.table.versions import FOUND, note_url, noted_versions
 
+ROWS, VALUES = "rows.duckdb", "values.json"
 DEFAULT_SCORE = 0.5
 """The score from which boxes count, unless a filter says otherwise. Their number per image is stored."""
+NUM_SCORE_BINS = 20
+MAX_VALUES = 10_000
+"""The most values of a column from paths. A column with more can't be filtered by."""
 COUNTED = f"list_filter(detections, lambda box: box.score >= {DEFAULT_SCORE}::FLOAT)"
 STEPS = (
     """CREATE TEMP TABLE everything AS
@@ -26,39 +40,84 @@ STEPS = (
     """CREATE TYPE copy.class AS ENUM (
         SELECT DISTINCT label FROM (SELECT unnest(detections, recursive := true) FROM everything) WHERE label IS NOT NULL ORDER BY label
     )""",
-    "CREATE TABLE copy.versions AS SELECT bool_and(is_latest) AS are_latest FROM everything",
     f"""CREATE TABLE copy.images AS
         SELECT * EXCLUDE (detections, num_detections, max_score), coalesce(len({COUNTED}), 0)::INTEGER AS num_boxes,
             list_max(list_transform({COUNTED}, lambda box: box.score)) AS best_score
-        FROM everything""",
+        FROM everything ORDER BY image_id""",
     """CREATE TABLE copy.boxes AS
         SELECT image_id, label::copy.class AS label, score,
             sqrt(greatest((xmax - xmin) * (ymax - ymin), 0) / (width_px * height_px))::FLOAT AS size, xmin, ymin, xmax, ymax
-        FROM (SELECT image_id, width_px, height_px, unnest(detections, recursive := true) FROM everything)""",
+        FROM (SELECT image_id, width_px, height_px, unnest(detections, recursive := true) FROM everything) ORDER BY image_id""",
 )
 """The SQL that makes the tables, in order. The size of a box is the square root of its share of the image."""
+OWN_COLUMNS = {*SCHEMA.names, "image_id", "key", "is_latest", "num_boxes", "best_score"}
+"""The columns of `images` that don't come from paths."""
 
 
-def build(url: str, path: Path) -> None:
-    """Write the copy of a table's current version. It appears whole, or not at all."""
-    begun_s, table = time.perf_counter(), ResultTable(url)
+def build(url: str, folder: Path) -> None:
+    """Write the copy of a table's current version. The folder appears whole, or not at all."""
+    table = ResultTable(url)
     files = table.data_files()
     note = note_url(table, files)
-    partial = path.with_suffix(f".{os.getpid()}")
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+    partial.mkdir(mode=0o700)
     try:
         with connect(table, [note], files) as db:
             db.execute(f"CREATE VIEW versions AS {noted_versions(db, table, note, FOUND)}")
-            db.execute(f"ATTACH {literal(str(partial))} AS copy")
+            db.execute(f"ATTACH {literal(str(partial / ROWS))} AS copy")
             for step in STEPS:
                 db.execute(step)
-            db.execute(
-                "CREATE TABLE copy.about AS SELECT ?::VARCHAR AS table_url, ?::DOUBLE AS build_s, now() AS built_at",
-                [table.url, time.perf_counter() - begun_s],
-            )
+            db.execute("DROP TABLE everything")
+            save_columns(db, partial)
             db.execute("DETACH copy")
-        os.replace(partial, path)
+        try:
+            os.replace(partial, folder)
+        except OSError:
+            if not folder.exists():  # else another explorer was faster
+                raise
     finally:
-        partial.unlink(missing_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def save_columns(db: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Write the arrays, and the values that their numbers stand for."""
+    names = [name for name, *_ in db.execute("DESCRIBE copy.images").fetchall() if name not in OWN_COLUMNS]
+    values: dict[str, list[str]] = {}
+    for name in ("run_id", "model_digest", *names):
+        if (found := _codes(_column(db, "images", f"coalesce(\"{name}\"::VARCHAR, '')"))) is None:
+            continue
+        values[name], codes = found
+        np.save(folder / f"images-{name}.npy", codes)
+    plain = {
+        "is_latest": "is_latest", "is_failed": "status = 'failed'", "run_date": "run_date - DATE '1970-01-01'",
+        "num_boxes": "num_boxes", "best_score": "coalesce(best_score, 'NaN'::FLOAT)",
+        "name_order": "(row_number() OVER (ORDER BY uri, image_id) - 1)::INTEGER",
+    }  # fmt: skip
+    for name, sql in plain.items():
+        array = _column(db, "images", sql).to_numpy()
+        np.save(folder / f"images-{name}.npy", array.astype(np.int32) if name == "run_date" else array)
+    values["label"] = [
+        name for (name,) in db.execute("SELECT unnest(enum_range(NULL::copy.class))::VARCHAR").fetchall()
+    ]
+    label = f"enum_code(label)::{'UTINYINT' if len(values['label']) <= 256 else 'USMALLINT'}"
+    for name, sql in {"label": label, "score": "score", "size": "coalesce(size, 0)", "image_id": "image_id"}.items():
+        np.save(folder / f"boxes-{name}.npy", _column(db, "boxes", sql).to_numpy())
+    scores: NDArray[np.float32] = np.load(folder / "boxes-score.npy", mmap_mode="r")
+    np.save(folder / "boxes-score_bin.npy", np.minimum(scores * NUM_SCORE_BINS, NUM_SCORE_BINS - 1).astype(np.uint8))
+    (folder / VALUES).write_bytes(msgspec.json.encode(values))
+
+
+def _column(db: duckdb.DuckDBPyConnection, table: str, sql: str) -> pa.ChunkedArray:
+    return db.sql(f"SELECT {sql} AS value FROM copy.{table} ORDER BY image_id").to_arrow_table()["value"]
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.uint16]] | None:
+    """Return the distinct values in order, and the number of each row's value; None if there are too many."""
+    values = pc.unique(column).sort()
+    if len(values) > MAX_VALUES:
+        return None
+    codes = pc.index_in(column, values).to_numpy()
+    return values.to_pylist(), codes.astype(np.uint16)
 
 
 if __name__ == "__main__":

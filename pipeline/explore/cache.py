@@ -3,23 +3,29 @@
 import hashlib
 import logging
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import duckdb
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.explore import build
+from pipeline.explore.search import Search
 from pipeline.table.delta import ResultTable
 from pipeline.table.read_only import name_below
 
 logger = logging.getLogger(__name__)
 
-MEMORY_LIMIT = "160MB"
-"""The memory of the DuckDB that answers. The process then has less than 300 MB."""
+MEMORY_LIMIT = "100MB"
+"""The memory of the DuckDB that answers."""
 LOOK_EVERY_S = 5.0
 """The seconds between two looks at the table's log."""
 BUILD_SHARE = 0.2
@@ -31,6 +37,38 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ssd-batch", "explore")
 
 
+class Copy:
+    """A copy of a table's version, open for reading.
+
+    Args:
+        folder: its folder, see `pipeline.explore.build`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.version = folder.name
+        self._db = duckdb.connect(str(folder / build.ROWS), read_only=True)
+        self._db.execute("SET TimeZone = 'UTC'")
+        self._db.execute("SET memory_limit = ?", [MEMORY_LIMIT])
+        # Not in the copy's folder, which others may delete.
+        spilled = tempfile.mkdtemp(prefix="ssd-batch-duckdb-")
+        weakref.finalize(self, shutil.rmtree, spilled, ignore_errors=True)
+        self._db.execute("SET temp_directory = ?", [spilled])
+        self.search = Search(folder, self._find_text)
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return a connection to the rows, for one thread."""
+        return self._db.cursor()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._db.close()
+
+    def _find_text(self, text: str) -> NDArray[np.int32]:
+        with self.cursor() as db:
+            found = db.sql("SELECT image_id FROM images WHERE contains(uri, ?)", params=[text]).to_arrow_table()
+        return np.asarray(found["image_id"].to_numpy(), np.int32)
+
+
 class Cache:
     """The copy of one table.
 
@@ -40,6 +78,7 @@ class Cache:
 
     Raises:
         SettingError: there is no table, or the folder can't be made.
+        SsdBatchError: the table can't be copied.
     """
 
     def __init__(self, table: ResultTable, folder: Path) -> None:
@@ -48,43 +87,36 @@ class Cache:
         self._url, self._folder = table.url, folder
         self._name = hashlib.sha256(table.url.encode()).hexdigest()[:16]
         self._ended = threading.Event()
-        self._follower = threading.Thread(target=self._follow, daemon=True)
+        self._follower = threading.Thread(target=self._follow)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise SettingError(f"cache {str(folder)!r} can't be made: {reason(error)}") from error
-        self._path = self._built()
-        self._db = self._open(self._path)
+        self.copy = Copy(self._built())
 
     def start(self) -> None:
         """Begin to follow the table's log."""
         self._follower.start()
 
     def close(self) -> None:
-        """Stop following."""
+        """Stop following, and close the copy."""
         self._ended.set()
-
-    def cursor(self) -> duckdb.DuckDBPyConnection:
-        """Return a connection to the current copy, for one thread."""
-        return self._db.cursor()
-
-    @property
-    def version(self) -> str:
-        """Return the name of the current copy, which differs with the table's content."""
-        return self._path.stem
+        if self._follower.is_alive():
+            self._follower.join()
+        self.copy.close()
 
     def _built(self) -> Path:
-        """Return the path of the copy of the table's current version, after building it if there is none."""
+        """Return the folder of the copy of the table's current version, after building it if there is none."""
         table = ResultTable(self._url)
         names = sorted(name_below(table.url, file) for file in table.data_files())
-        contents = "\n".join([*build.STEPS, *map(str, table.schema), *names])
+        contents = "\n".join([Path(build.__file__).read_text(), *map(str, table.schema), *names])
         version = hashlib.sha256(contents.encode()).hexdigest()[:16]
-        path = self._folder / f"{self._name}-{version}.duckdb"
+        path = self._folder / f"{self._name}-{version}"
         if not path.exists():
             self._build(path)
-        for old in self._folder.glob(f"{self._name}-*.duckdb"):
+        for old in self._folder.glob(f"{self._name}-*"):
             if old != path:
-                old.unlink(missing_ok=True)  # Whoever has it open keeps reading it.
+                shutil.rmtree(old, ignore_errors=True)  # Whoever has it open keeps reading it.
         return path
 
     def _build(self, path: Path) -> None:
@@ -95,12 +127,6 @@ class Cache:
             last_line = (done.stderr.strip().splitlines() or ["it was killed"])[-1]
             raise SsdBatchError(f"table {self._url!r} can't be copied: {last_line}")
 
-    def _open(self, path: Path) -> duckdb.DuckDBPyConnection:
-        db = duckdb.connect(str(path), read_only=True)
-        db.execute("SET TimeZone = 'UTC'")
-        db.execute("SET memory_limit = ?", [MEMORY_LIMIT])
-        return db
-
     def _follow(self) -> None:
         """Replace the copy when the table has changed. An error is logged, and the old copy stays."""
         wait_s = LOOK_EVERY_S
@@ -108,8 +134,8 @@ class Cache:
             begun_s = time.monotonic()
             try:
                 path = self._built()
-                if path != self._path:
-                    self._db, self._path = self._open(path), path
+                if path.name != self.copy.version:
+                    self.copy = Copy(path)  # who still answers from the one before keeps it open
             except Exception as error:
                 logger.warning("the explorer shows what was there before: %s", reason(error))
             wait_s = max(LOOK_EVERY_S, (time.monotonic() - begun_s) / BUILD_SHARE)

@@ -33,7 +33,7 @@ class Copies:
 
     def __init__(self, folder: NewFolder, images_folder: str, common_folder: str, copies_images: bool) -> None:
         self._folder, self._images_folder = folder, images_folder
-        self._common_folder, self._copies_images = common_folder, copies_images
+        self._common_folder, self.are_copied = common_folder, copies_images
         self._names = ImageNames(common_folder)
         self.num_images, self.num_not_copied = 0, 0
 
@@ -52,7 +52,7 @@ class Copies:
 
     def file_name(self, name: str, uri: str) -> str:
         """Return the name of the copy or, where nothing is copied, the image's path below the folder of all images."""
-        return name if self._copies_images else uri.removeprefix(self._common_folder)
+        return name if self.are_copied else uri.removeprefix(self._common_folder)
 
     def _copied(self, images: Iterator[SelectedImage]) -> Iterator[tuple[str, SelectedImage, str]]:
         """Yield each image with its name and, if it can't be copied, why not."""
@@ -60,7 +60,7 @@ class Copies:
         with ThreadPoolExecutor(NUM_READ_THREADS) as threads:
             for image in images:
                 name = self._names.name(image.uri)
-                if not self._copies_images:
+                if not self.are_copied:
                     yield name, image, ""
                     continue
                 reading.append((name, image, threads.submit(_read, image)))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.errors import SettingError
-from pipeline.exports import coco, fiftyone, voc, yolo
+from pipeline.exports import coco, cvat, fiftyone, label_studio, voc, yolo
 from pipeline.exports.copies import Copies
 from pipeline.exports.flat import write_flat
 from pipeline.exports.folder import NewFolder
@@ -18,6 +18,8 @@ DATA_SETS: dict[str, tuple[Writer, str]] = {
     "yolo": (yolo.write_yolo, yolo.IMAGES),
     "voc": (voc.write_voc, voc.IMAGES),
     "fiftyone": (fiftyone.write_fiftyone, fiftyone.IMAGES),
+    "label-studio": (label_studio.write_label_studio, label_studio.IMAGES),
+    "cvat": (cvat.write_cvat, cvat.IMAGES),
 }
 """The function that writes a data set, and the folder of its images."""
 

@@ -52,6 +52,7 @@ class Selection:
 
     def __init__(self, table: ResultTable, settings: SelectionSettings) -> None:
         self.table = table
+        self.model_name = ""
         conditions = ["status = 'ok'"]
         if settings.run:
             conditions.append(f"run_id = {literal(str(find_run(table, settings.run)['run_id']))}")
@@ -71,7 +72,7 @@ class Selection:
         return f"SELECT box.* FROM detections AS box {chosen} WHERE {self._of_boxes}"
 
     def check_one_model(self) -> None:
-        """Check that all images were detected in by one model, so that an image is taken once.
+        """Check that all images were detected in by one model, so that an image is taken once, and keep its name.
 
         Raises:
             SettingError: there are several models, or no images.
@@ -88,6 +89,7 @@ class Selection:
                 f"where: the images have results of {len(found)} models ({named}), and a data set has those of one; "
                 f'choose one, as by --where "{condition}"'
             )
+        self.model_name = f"{found[0]['model_name']} {found[0]['model_digest'][:8]}"
 
     def class_names(self) -> dict[int, str]:
         """Return the names of the classes that the selected images have detections of, by `label_id`."""

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from model.config import Frozen
 from pipeline.settings import Metavar, Name, Place, Url
 
-ExportFormat = Literal["parquet", "csv", "jsonl", "coco", "yolo", "voc", "fiftyone"]
+ExportFormat = Literal["parquet", "csv", "jsonl", "coco", "yolo", "voc", "fiftyone", "label-studio", "cvat"]
 
 
 class SelectionSettings(Frozen):

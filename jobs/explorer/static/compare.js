@@ -22,7 +22,7 @@ function unmatched(boxes, others) {
 }
 
 export async function showCompare(facts, signal) {
-  const sides = [...facts.models.map((model) => ({ value: `model:${model.model_digest}`, text: `model ${model.model_name} ${model.model_digest.slice(0, 8)}` })), ...facts.runs.map((run) => ({ value: `run:${run.run_id}`, text: `run ${run.run_id}` }))];
+  const sides = [...facts.models.map((model) => ({ value: `model:${model.model_digest}`, text: `model ${model.model_name} ${model.model_digest.slice(0, 8)}` })), ...facts.runs.map((run) => ({ value: `run:${run}`, text: `run ${run}` }))];
   const given = state(), a = given.get("a") ?? sides[0]?.value, b = given.get("b") ?? sides[1]?.value;
   const choose = (name, chosen) => h("select", { "aria-label": `side ${name}`, onchange: (event) => go({ [name]: event.target.value }) }, sides.map((side) => h("option", { value: side.value, selected: side.value === chosen }, side.text)));
   const status = h("span", { class: "grow", role: "status" }, sides.length > 1 ? "…" : "there is one model and one run only: nothing to compare");

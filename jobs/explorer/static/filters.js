@@ -35,7 +35,7 @@ export function showFilters() {
     range("Date of the run", "first_date", "last_date", { type: "date" }),
     h("fieldset", {}, h("div", { class: "columns", id: "dates" }), h("div", { class: "ends", id: "date-ends" })),
     list("Status", "status", ["ok", "failed"]),
-    list("Run", "run", facts.runs.map((run) => run.run_id)),
+    list("Run", "run", facts.runs),
     list("Model", "model", facts.models.map((model) => model.model_digest), facts.models.map((model) => `${model.model_name} ${model.model_digest.slice(0, 8)}`)),
     ...Object.entries(facts.columns).map(([name, values]) => list(name, `column.${name}`, values)),
     h("button", { type: "button", onclick: () => { history.pushState(null, "", location.pathname); dispatchEvent(new PopStateEvent("popstate")); } }, "Clear all"),

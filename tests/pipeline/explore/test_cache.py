@@ -7,6 +7,7 @@ import pytest
 from pipeline.errors import SettingError, SsdBatchError
 from pipeline.explore import cache as cache_module
 from pipeline.explore import queries
+from pipeline.explore.build import build
 from pipeline.explore.cache import Cache, cache_folder
 from pipeline.explore.filters import Filter
 from pipeline.table.delta import ResultTable
@@ -15,8 +16,7 @@ UNTIL_S = 240
 
 
 def num_images(cache: Cache) -> int:
-    with cache.cursor() as db:
-        return queries.counts(db, Filter())["images"]
+    return cache.copy.search.count(Filter())["images"]
 
 
 def test_it_follows_the_log(tmp_path, new_table, rows, monkeypatch):
@@ -24,15 +24,15 @@ def test_it_follows_the_log(tmp_path, new_table, rows, monkeypatch):
     table = new_table(tmp_path / "table", rows.ok("a"))
     cache = Cache(table, tmp_path / "cache")
     assert num_images(cache) == 1
-    first, old = cache.version, cache.cursor()
+    first = cache.copy
     cache.start()
     try:
         table.append(rows.table(rows.ok("b")))
         end_s = time.monotonic() + UNTIL_S
-        while cache.version == first and time.monotonic() < end_s:
+        while cache.copy is first and time.monotonic() < end_s:
             time.sleep(0.05)
         assert num_images(cache) == 2
-        assert queries.counts(old, Filter())["images"] == 1  # who still reads the old copy can do so
+        assert len(queries.page(first, Filter(), 0)) == 1  # who still reads the old copy can do so
     finally:
         cache.close()
     assert len(os.listdir(tmp_path / "cache")) == 1
@@ -43,8 +43,15 @@ def test_a_copy_is_built_once(tmp_path, new_table, rows, monkeypatch):
     first = Cache(table, tmp_path / "cache")
     monkeypatch.setattr(Cache, "_build", lambda *_: pytest.fail("it is there already"))
     again = Cache(ResultTable(table.url), tmp_path / "cache")
-    assert (again.version, num_images(again)) == (first.version, 1)
+    assert (again.copy.version, num_images(again)) == (first.copy.version, 1)
     assert os.stat(tmp_path / "cache").st_mode & 0o077 == 0
+
+
+def test_two_that_build_at_once_agree(tmp_path, new_table, rows):
+    table = new_table(tmp_path / "table", rows.ok("a"))
+    build(table.url, tmp_path / "copy")
+    build(table.url, tmp_path / "copy")
+    assert sorted(os.listdir(tmp_path)) == ["copy", "table"]
 
 
 def test_tables_have_copies_of_their_own(tmp_path, new_table, rows):
@@ -55,11 +62,10 @@ def test_tables_have_copies_of_their_own(tmp_path, new_table, rows):
 
 def test_an_empty_table_can_be_looked_at(tmp_path, new_table):
     cache = Cache(new_table(tmp_path / "table"), tmp_path / "cache")
-    with cache.cursor() as db:
-        assert queries.page(db, Filter(), 0) == []
-        assert queries.counts(db, Filter(label=("cat",)))["images"] == 0
-        assert queries.facts(db).classes == []
-        assert queries.failures(db) == []
+    assert queries.page(cache.copy, Filter(sort="best", min_score=0.1), 0) == []
+    assert cache.copy.search.count(Filter(label=("cat",)))["images"] == 0
+    assert queries.facts(cache.copy).classes == []
+    assert queries.failures(cache.copy) == []
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path, new_table, rows):
@@ -73,7 +79,7 @@ def test_a_build_that_fails_leaves_nothing(tmp_path, new_table, rows):
 
 def test_nothing_can_be_written(tmp_path, new_table, rows):
     cache = Cache(new_table(tmp_path / "table", rows.ok("a")), tmp_path / "cache")
-    with cache.cursor() as db, pytest.raises(duckdb.Error, match="read-only"):
+    with cache.copy.cursor() as db, pytest.raises(duckdb.Error, match="read-only"):
         db.execute("DELETE FROM images")
 
 

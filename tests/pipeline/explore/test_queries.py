@@ -1,18 +1,19 @@
+from contextlib import closing
 from datetime import date
 
-import duckdb
 import pytest
 
 from pipeline.errors import SettingError
 from pipeline.explore import queries
 from pipeline.explore.build import build
+from pipeline.explore.cache import Copy
 from pipeline.explore.filters import Filter, parse_filter
 
 CAT, DOG = (1, "cat"), (2, "dog")
 
 
 @pytest.fixture
-def db(tmp_path, new_table, rows):
+def copy(tmp_path, new_table, rows):
     """Of a.jpg two versions; b.jpg has boxes of two models; one image is empty, one failed."""
     table = new_table(tmp_path / "table")
     table.append(
@@ -32,16 +33,16 @@ def db(tmp_path, new_table, rows):
             rows.ok("/x/b.jpg", model_digest="m2", **later, **rows.boxes((*CAT, 0.8, 0, 0, 20, 15))),
         )
     )
-    build(table.url, tmp_path / "copy.duckdb")
-    with duckdb.connect(str(tmp_path / "copy.duckdb"), read_only=True) as opened:
-        yield opened
+    build(table.url, tmp_path / "copy")
+    with closing(Copy(tmp_path / "copy")) as copy:
+        yield copy
 
 
-def shown(db, **chosen):
+def shown(copy, **chosen):
     """The images that a filter shows, by version, with their number of boxes; the page and the counts agree."""
     chosen = Filter(**chosen)
-    found = queries.page(db, chosen, 0)
-    counted = queries.counts(db, chosen)
+    found = queries.page(copy, chosen, 0)
+    counted = copy.search.count(chosen)
     assert counted["images"] == len(found)
     assert counted["boxes"] == sum(image["found"] for image in found)
     if not chosen.is_about_boxes:
@@ -81,29 +82,29 @@ EMPTY, BROKEN = ("/x/empty.jpg", "v1", "m1", 0), ("/y/broken.jpg", "v1", "m1", 0
         ({"min_boxes": 1, "max_boxes": 1}, [B_OF_M2]),
     ],
 )
-def test_filters(db, chosen, expected):
-    assert shown(db, **chosen) == sorted(expected)
+def test_filters(copy, chosen, expected):
+    assert shown(copy, **chosen) == sorted(expected)
 
 
 @pytest.mark.parametrize(
     ("sort", "first"),
     [("name", "/x/a.jpg"), ("best", "/x/b.jpg"), ("least_certain", "/x/a.jpg"), ("fewest_boxes", "/x/empty.jpg")],
 )
-def test_orders(db, sort, first):
-    assert queries.page(db, Filter(sort=sort), 0)[0]["uri"] == first
-    assert queries.page(db, Filter(sort=sort, min_score=0.4), 0)[0]["uri"] == first
+def test_orders(copy, sort, first):
+    assert queries.page(copy, Filter(sort=sort), 0)[0]["uri"] == first
+    assert queries.page(copy, Filter(sort=sort, min_score=0.4), 0)[0]["uri"] == first
 
 
-def test_histograms_leave_the_choice_of_other_classes(db):
-    found = queries.counts(db, Filter(label=("dog",), model="m1"))
+def test_histograms_leave_the_choice_of_other_classes(copy):
+    found = copy.search.count(Filter(label=("dog",), model="m1"))
     assert found["labels"] == [("cat", 3), ("dog", 1)]
     assert found["scores"] == [(19, 1)]
-    assert queries.counts(db, Filter(min_score=0.0))["scores"] == [(2, 1), (11, 1), (12, 1), (14, 1), (16, 1), (19, 1)]
+    assert copy.search.count(Filter(min_score=0.0))["scores"] == [(2, 1), (11, 1), (12, 1), (14, 1), (16, 1), (19, 1)]
 
 
-def test_pages_follow_each_other(db, monkeypatch):
+def test_pages_follow_each_other(copy, monkeypatch):
     monkeypatch.setattr(queries, "PAGE", 2)
-    pages = [queries.page(db, Filter(sort="name"), offset) for offset in (0, 2, 4, 6)]
+    pages = [queries.page(copy, Filter(sort="name"), offset) for offset in (0, 2, 4, 6)]
     assert [[image["uri"][-5:] for image in found] for found in pages] == [
         ["a.jpg", "b.jpg"],
         ["b.jpg", "y.jpg"],
@@ -112,11 +113,11 @@ def test_pages_follow_each_other(db, monkeypatch):
     ]
 
 
-def test_what_can_be_chosen(db):
-    found = queries.facts(db)
+def test_what_can_be_chosen(copy):
+    found = queries.facts(copy)
     assert found.classes == ["cat", "dog"]
-    assert [(model["model_digest"], model["num_images"]) for model in found.models] == [("m1", 5), ("m2", 1)]
-    assert [run["run_id"] for run in found.runs] == ["r2", "r1"]
+    assert [(model["model_digest"], model["model_name"]) for model in found.models] == [("m1", "tiny"), ("m2", "tiny")]
+    assert found.runs == ["r2", "r1"]
     assert found.columns == {}
 
 
@@ -126,38 +127,38 @@ def test_columns_from_paths(tmp_path, new_table, rows):
     table = new_table(tmp_path / "table")
     table.add_columns([pa.field("camera", pa.int64())], None)
     table.append(rows.table(rows.ok("a"), rows.ok("b")).append_column("camera", pa.array([7, None])))
-    build(table.url, tmp_path / "copy.duckdb")
-    with duckdb.connect(str(tmp_path / "copy.duckdb"), read_only=True) as db:
-        assert queries.facts(db).columns == {"camera": ["", "7"]}
+    build(table.url, tmp_path / "copy")
+    with closing(Copy(tmp_path / "copy")) as copy:
+        assert queries.facts(copy).columns == {"camera": ["", "7"]}
         chosen = parse_filter({"column.camera": ["7"]}, ["camera"])
-        assert [image["uri"] for image in queries.page(db, chosen, 0)] == ["a"]
+        assert [image["uri"] for image in queries.page(copy, chosen, 0)] == ["a"]
 
 
-def test_a_row_by_its_name(db):
-    (found,) = (image for image in queries.page(db, Filter(model="m1", text="b.jpg"), 0))
-    row = queries.image(db, found["key"])
+def test_a_row_by_its_name(copy):
+    (found,) = (image for image in queries.page(copy, Filter(model="m1", text="b.jpg"), 0))
+    row = queries.image(copy, found["key"])
     assert (row["uri"], row["etag"], len(row["boxes"]), row["key"]) == ("/x/b.jpg", "v1", 3, found["key"])
-    assert queries.image(db, "0" * 16) is None
-    assert [version["uri"] for version in queries.versions(db, [found["key"], "f" * 16])] == ["/x/b.jpg"]
-    assert queries.versions(db, []) == []
-    assert [version["uri"] for version in queries.all_versions(db, Filter(label=("dog",)))] == ["/x/b.jpg"]
+    assert queries.image(copy, "0" * 16) is None
+    assert [version["uri"] for version in queries.versions(copy, [found["key"], "f" * 16])] == ["/x/b.jpg"]
+    assert queries.versions(copy, []) == []
+    assert [version["uri"] for version in queries.all_versions(copy, Filter(label=("dog",)))] == ["/x/b.jpg"]
 
 
-def test_failures_by_cause(db):
-    (cause,) = queries.failures(db)
+def test_failures_by_cause(copy):
+    (cause,) = queries.failures(copy)
     assert (cause["message"], cause["num_images"], len(cause["keys"])) == ("line … of … is cut", 1, 1)
-    assert queries.image(db, cause["keys"][0])["uri"] == "/y/broken.jpg"
+    assert queries.image(copy, cause["keys"][0])["uri"] == "/y/broken.jpg"
 
 
-def test_two_models_and_two_runs_are_compared(db):
-    models = queries.compare(db, queries.Side(model="m1"), queries.Side(model="m2"), 0.5, 0)
+def test_two_models_and_two_runs_are_compared(copy):
+    models = queries.compare(copy, queries.Side(model="m1"), queries.Side(model="m2"), 0.5, 0)
     assert (models["images"], models["differing"]) == (1, 1)
     (pair,) = models["page"]
     assert (pair["difference"], len(pair["a"]["boxes"]), len(pair["b"]["boxes"])) == (1, 2, 1)
-    runs = queries.compare(db, queries.Side(run="r1"), queries.Side(run="r2"), 0.5, 0)
+    runs = queries.compare(copy, queries.Side(run="r1"), queries.Side(run="r2"), 0.5, 0)
     assert (runs["images"], runs["differing"]) == (2, 2)
     assert [pair["a"]["uri"] for pair in runs["page"]] == ["/x/a.jpg", "/x/b.jpg"]
-    assert queries.compare(db, queries.Side(model="m1"), queries.Side(model="m3"), 0.5, 0)["page"] == []
+    assert queries.compare(copy, queries.Side(model="m1"), queries.Side(model="m3"), 0.5, 0)["page"] == []
 
 
 @pytest.mark.parametrize(

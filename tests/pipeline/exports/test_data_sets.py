@@ -1,6 +1,7 @@
 """The formats of data sets, as they are read by the libraries that define them, and by our own training."""
 
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -184,3 +185,47 @@ def test_fiftyone_itself_reads_it(exported, tmp_path):
 )
 def test_voc_has_every_pixel_that_a_box_touches(box, expected):
     assert _whole_pixels(box) == expected
+
+
+def test_label_studio(exported, tmp_path, folder):
+    """A task has what Label Studio's documentation of predictions describes."""
+    exported("label-studio", copy_images=True, min_score=0.3)
+    tasks = {task["data"]["uri"]: task for task in json.loads((tmp_path / "out/tasks.json").read_text())}
+    assert len(tasks) == 4
+    task = tasks[str(folder / "a.png")]
+    assert task["data"]["image"] == "/data/local-files/?d=images/a-2.png"
+    (prediction,) = task["predictions"]
+    assert (prediction["model_version"], prediction["score"]) == ("tiny m1", 0.5)
+    (box,) = prediction["result"]
+    value = box["value"]
+    assert (box["from_name"], box["to_name"], box["type"], value["rectanglelabels"]) == (
+        "label",
+        "image",
+        "rectanglelabels",
+        ["cat"],
+    )
+    assert [value[side] for side in ("x", "y", "width", "height")] == pytest.approx([2.5, 200 / 30, 72.5, 60])
+    assert (box["original_width"], box["original_height"]) == (40, 30)
+    interface = ElementTree.parse(tmp_path / "out/interface.xml")
+    assert [label.get("value") for label in interface.iter("Label")] == ["cat", "dog"]
+    assert interface.find("Image").get("value") == "$image"
+
+
+def test_label_studio_without_copies_names_the_images_themselves(exported, tmp_path, folder):
+    exported("label-studio")
+    images = {task["data"]["image"] for task in json.loads((tmp_path / "out/tasks.json").read_text())}
+    assert images == {str(folder / name) for name in ("a.png", "a.jpg", "deep/b.png", "empty.png")}
+
+
+def test_cvat(exported, tmp_path):
+    exported("cvat", copy_images=True)
+    root = ElementTree.parse(tmp_path / "out/annotations.xml").getroot()
+    assert (root.tag, root.findtext("version")) == ("annotations", "1.1")
+    images = {image.get("name"): image for image in root.iter("image")}
+    assert sorted(images) == ["a-2.png", "a.jpg", "deep__b.png", "empty.png"]
+    assert [(image.get("width"), image.get("height")) for image in images.values()] == [("40", "30")] * 4
+    boxes = {
+        box.get("label"): [float(box.get(side)) for side in ("xtl", "ytl", "xbr", "ybr")] for box in images["a-2.png"]
+    }
+    assert boxes == {"cat": [1, 2, 30, 20], "dog": [0, 0, 40, 30]}
+    assert len(images["empty.png"]) == 0

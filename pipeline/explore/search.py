@@ -1,0 +1,197 @@
+"""The search for the images and boxes that a filter shows, over arrays: a few passes, whatever is asked."""
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.explore.build import NUM_SCORE_BINS, VALUES
+from pipeline.explore.filters import Filter, Sort
+
+Mask = NDArray[np.bool_]
+EPOCH = date(1970, 1, 1)
+MAX_BOXES_BAR = 20
+"""The last bar of the histogram of boxes per image, which also has those with more."""
+FindText = Callable[[str], NDArray[np.int32]]
+"""A function that returns the IDs of the images whose URI has a text in it."""
+
+
+class Found:
+    """The images that a filter shows.
+
+    Args:
+        images: (N,) bool, over all images.
+        num_boxes: (N,) int32, the boxes that the filter is about.
+        best: returns the best score of these in each image, (N,) float32, NaN where there is none.
+        boxes: returns the boxes that the filter is about, also of other images, (M,) by their numbers in order.
+    """
+
+    def __init__(
+        self,
+        images: Mask,
+        num_boxes: NDArray[np.int32],
+        best: Callable[[], NDArray[np.float32]],
+        boxes: Callable[[], NDArray[np.intp]],
+    ) -> None:
+        self.images, self.num_boxes, self.best, self.boxes = images, num_boxes, best, boxes
+
+
+class Search:
+    """The arrays of a copy, mapped into memory.
+
+    Args:
+        folder: the folder of the copy.
+        find_text: searches the URIs.
+    """
+
+    def __init__(self, folder: Path, find_text: FindText) -> None:
+        self._images, self._boxes = (
+            {path.stem.partition("-")[2]: np.load(path, mmap_mode="r") for path in folder.glob(f"{kind}-*.npy")}
+            for kind in ("images", "boxes")
+        )
+        self.values: dict[str, list[str]] = msgspec.json.decode((folder / VALUES).read_bytes())
+        self._find_text = find_text
+
+    def find(self, chosen: Filter) -> Found:
+        """Return what a filter shows."""
+        images = self._of_images(chosen)
+        if chosen.is_default:
+            num_boxes: NDArray[np.int32] = self._images["num_boxes"]
+            found = Found(images, num_boxes, lambda: self._images["best_score"], lambda: self._of_boxes(chosen))
+        else:
+            boxes = self._of_boxes(chosen)
+            num_boxes = self._per_image(boxes)
+            found = Found(images, num_boxes, lambda: self._best(boxes), lambda: boxes)
+        least = chosen.min_boxes
+        if least is None and chosen.is_about_boxes and chosen.max_boxes is None:
+            least = 1
+        if least is not None:
+            images &= num_boxes >= least
+        if chosen.max_boxes is not None:
+            images &= num_boxes <= chosen.max_boxes
+        return found
+
+    def _of_images(self, chosen: Filter) -> Mask:
+        """Return the images that meet the conditions on images."""
+        images = self._images
+        mask: Mask = self._is(chosen.run, "run_id") if chosen.run else np.array(images["is_latest"])
+        if chosen.model:
+            mask &= self._is(chosen.model, "model_digest")
+        if chosen.status:
+            mask &= images["is_failed"] == (chosen.status == "failed")
+        if chosen.first_date:
+            mask &= images["run_date"] >= (chosen.first_date - EPOCH).days
+        if chosen.last_date:
+            mask &= images["run_date"] <= (chosen.last_date - EPOCH).days
+        for name, value in chosen.columns.items():
+            mask &= self._is(value, name)
+        if chosen.text:
+            has_text = np.zeros(len(mask), np.bool_)
+            has_text[self._find_text(chosen.text)] = True
+            mask &= has_text
+        return mask
+
+    def _is(self, value: str, name: str) -> Mask:
+        """Return the images that have a value in a column of numbers that stand for values."""
+        values = self.values[name]
+        code = values.index(value) if value in values else -1
+        return np.asarray(self._images[name] == code)
+
+    def _of_boxes(self, chosen: Filter) -> NDArray[np.intp]:
+        """Return the numbers of the boxes that meet the conditions on boxes."""
+        mask: Mask = np.asarray(self._boxes["score"] >= np.float32(chosen.min_score))
+        if chosen.max_score < 1:
+            mask &= self._boxes["score"] < np.float32(chosen.max_score)
+        if chosen.min_size > 0:
+            mask &= self._boxes["size"] >= np.float32(chosen.min_size)
+        if chosen.max_size < 1:
+            mask &= self._boxes["size"] < np.float32(chosen.max_size)
+        if chosen.label:
+            codes = [self.values["label"].index(name) for name in chosen.label if name in self.values["label"]]
+            mask &= (
+                np.isin(self._boxes["label"], codes) if len(codes) > 1 else self._boxes["label"] == (codes or [-1])[0]
+            )
+        return np.flatnonzero(mask)
+
+    def _per_image(self, boxes: NDArray[np.intp]) -> NDArray[np.int32]:
+        """Return the number of these boxes in each image."""
+        counts = np.bincount(self._boxes["image_id"][boxes], minlength=len(self._images["num_boxes"]))
+        return counts.astype(np.int32)
+
+    def _best(self, boxes: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Return the best score of these boxes in each image, NaN where there is none."""
+        best = np.full(len(self._images["num_boxes"]), np.nan, np.float32)
+        image_ids = self._boxes["image_id"][boxes]
+        firsts = np.flatnonzero(np.diff(image_ids, prepend=-1))
+        if len(firsts):
+            best[image_ids[firsts]] = np.maximum.reduceat(self._boxes["score"][boxes], firsts)
+        return best
+
+    def page(self, found: Found, sort: Sort, offset: int, num_images: int) -> list[int]:
+        """Return the IDs of the images of a page, in order."""
+        ids = np.flatnonzero(found.images)
+        order = self._order(found, sort, ids)
+        stop = min(offset + num_images, len(ids))
+        if stop <= offset:
+            return []
+        first = np.argpartition(order, stop - 1)[:stop] if stop < len(ids) else np.arange(len(ids))
+        chosen: list[int] = ids[first[np.argsort(order[first])][offset:]].tolist()
+        return chosen
+
+    def _order(self, found: Found, sort: Sort, ids: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Return a number per image by which they are ordered, different for each: equal ones by their ID."""
+        if sort == "name":
+            return np.asarray(self._images["name_order"][ids], np.int64)
+        if sort == "newest":
+            return np.asarray(-(self._images["run_date"][ids].astype(np.int64) * 2**32 + ids), np.int64)
+        if sort in ("most_boxes", "fewest_boxes"):
+            numbers = found.num_boxes[ids].astype(np.int64)
+            return np.asarray((-numbers if sort == "most_boxes" else numbers) * 2**32 + ids, np.int64)
+        best = found.best()[ids]
+        # The bits of numbers that are not negative have their order. Images without boxes come last.
+        bits = (
+            np.where(np.isnan(best), np.float32(0 if sort == "best" else 2), best)
+            .astype(np.float32)
+            .view(np.int32)
+            .astype(np.int64)
+        )
+        return (-bits if sort == "best" else bits) * 2**32 + ids
+
+    def count(self, chosen: Filter) -> dict[str, Any]:
+        """Return the number of images and boxes that a filter shows, and their histograms as pairs of value and number.
+
+        The histogram of classes is that without the filter's own classes and numbers of boxes, so that others can be chosen.
+        """
+        found = self.find(chosen)
+        dates = self._images["run_date"][found.images]
+        numbers = found.num_boxes[found.images]
+        of_any_class = chosen.model_copy(update={"label": (), "min_boxes": None, "max_boxes": None})
+        others = found if of_any_class == chosen else self.find(of_any_class)
+        by_label = self._histogram(others, "label", len(self.values["label"]))
+        first = int(dates.min()) if len(dates) else 0
+        return {
+            "images": len(dates),
+            "boxes": int(numbers.sum()),
+            "dates": [(EPOCH + timedelta(first + day), count) for day, count in _pairs(np.bincount(dates - first))],
+            "num_boxes": _pairs(np.bincount(np.minimum(numbers, MAX_BOXES_BAR))),
+            "scores": _pairs(self._histogram(found, "score_bin", NUM_SCORE_BINS)),
+            "labels": sorted(
+                ((self.values["label"][code], count) for code, count in _pairs(by_label)), key=lambda pair: -pair[1]
+            ),
+        }
+
+    def _histogram(self, found: Found, name: str, num_bins: int) -> NDArray[np.intp]:
+        """Return the number of boxes per value of a column, of the images that are shown."""
+        boxes = found.boxes()
+        if not found.images.all():
+            boxes = boxes[found.images[self._boxes["image_id"][boxes]]]
+        return np.bincount(self._boxes[name][boxes], minlength=num_bins)
+
+
+def _pairs(counts: NDArray[np.intp]) -> list[tuple[int, int]]:
+    """Return each value with its number, where there are any."""
+    return [(value, count) for value, count in enumerate(counts.tolist()) if count]

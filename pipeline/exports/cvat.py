@@ -1,0 +1,39 @@
+"""The format that CVAT calls "CVAT for images 1.1": one XML file with all boxes."""
+
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from pipeline.exports.copies import Copies
+from pipeline.exports.folder import NewFolder
+from pipeline.exports.selection import SelectedImage, Selection
+
+ANNOTATIONS, IMAGES = "annotations.xml", "images"
+CORNERS = ("xtl", "ytl", "xbr", "ybr")
+DIGITS = 2
+
+
+def write_cvat(selection: Selection, folder: NewFolder, copies: Copies) -> int:
+    """Write the file, and return the number of boxes. They are in pixels from the upper left corner."""
+    num_boxes = 0
+    with folder.file(ANNOTATIONS) as file:
+        file.write(b'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
+        for number, (name, image) in enumerate(copies.named(selection.images())):
+            file.write(_image(number, copies.file_name(name, image.uri), image))
+            num_boxes += len(image.scores)
+        file.write(b"</annotations>\n")
+    return num_boxes
+
+
+def _image(number: int, name: str, image: SelectedImage) -> bytes:
+    width_px, height_px = image.size_px
+    node = Element("image", id=str(number), name=_plain(name), width=str(width_px), height=str(height_px))
+    for label, box in zip(image.labels, image.boxes_xyxy.tolist(), strict=True):
+        corners = {corner: f"{side:.{DIGITS}f}" for corner, side in zip(CORNERS, box, strict=True)}
+        SubElement(node, "box", {"label": _plain(label), "source": "auto", "occluded": "0", "z_order": "0"} | corners)
+    indent(node)
+    content: bytes = tostring(node, encoding="utf-8")
+    return content + b"\n"
+
+
+def _plain(text: str) -> str:
+    """Return a text without control characters, which XML does not have."""
+    return "".join(letter for letter in text if letter >= " ")
