@@ -52,7 +52,7 @@ def whole_picture(uri: str, etag: str, size_bytes: int | None) -> tuple[bytes, s
 
 def _read(uri: str, etag: str, size_bytes: int | None) -> bytes:
     try:
-        return read_version(uri, etag, size_bytes).data
+        return read_version(uri, etag, size_bytes, is_patient=False).data
     except Exception as error:  # whatever the store raises
         raise NotShownError(f"can't be read: {error}") from error
 

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from pipeline.errors import SettingError, reason
-from pipeline.exports.copies import Copies
+from pipeline.exports.exported_images import ExportedImages
 from pipeline.exports.folder import NewFolder
 from pipeline.exports.json_list import JsonList
 from pipeline.exports.selection import SelectedImage, Selection
@@ -24,7 +24,7 @@ DIGITS_PX, DIGITS_SCORE = 2, 5
 Entry = dict[str, Any]
 
 
-def write_coco(selection: Selection, folder: NewFolder, copies: Copies) -> int:
+def write_coco(selection: Selection, folder: NewFolder, exported: ExportedImages) -> int:
     """Write a data set whose annotations have scores, and the same boxes as results. Return the number of boxes.
 
     Boxes are (x, y, width, height) in pixels from the upper left corner. A class's ID is its `label_id`.
@@ -37,8 +37,8 @@ def write_coco(selection: Selection, folder: NewFolder, copies: Copies) -> int:
     ):
         instances_file.write(b'{"annotations":')
         with JsonList(results_file) as results, JsonList(instances_file) as instances, JsonList(images_file) as images:
-            for name, image in copies.named(selection.images()):
-                images.add(_image(images.num_entries + 1, copies.file_name(name, image.uri), image))
+            for name, image in exported.named(selection.images()):
+                images.add(_image(images.num_entries + 1, exported.file_name(name, image.uri), image))
                 for box in _boxes(image):
                     entry = {"image_id": images.num_entries, "category_id": box.pop("label_id"), **box}
                     results.add(entry)

@@ -2,7 +2,7 @@
 
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from pipeline.exports.copies import Copies
+from pipeline.exports.exported_images import ExportedImages
 from pipeline.exports.folder import NewFolder
 from pipeline.exports.selection import SelectedImage, Selection
 
@@ -11,13 +11,13 @@ CORNERS = ("xtl", "ytl", "xbr", "ybr")
 DIGITS = 2
 
 
-def write_cvat(selection: Selection, folder: NewFolder, copies: Copies) -> int:
+def write_cvat(selection: Selection, folder: NewFolder, exported: ExportedImages) -> int:
     """Write the file, and return the number of boxes. They are in pixels from the upper left corner."""
     num_boxes = 0
     with folder.file(ANNOTATIONS) as file:
         file.write(b'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
-        for number, (name, image) in enumerate(copies.named(selection.images())):
-            file.write(_image(number, copies.file_name(name, image.uri), image))
+        for number, (name, image) in enumerate(exported.named(selection.images())):
+            file.write(_image(number, exported.file_name(name, image.uri), image))
             num_boxes += len(image.scores)
         file.write(b"</annotations>\n")
     return num_boxes

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from pipeline.errors import SettingError
 from pipeline.exports import coco, cvat, fiftyone, label_studio, voc, yolo
-from pipeline.exports.copies import Copies
+from pipeline.exports.exported_images import ExportedImages
 from pipeline.exports.flat import write_flat
 from pipeline.exports.folder import NewFolder
 from pipeline.exports.selection import Selection
 from pipeline.exports.settings import ExportSettings
 from pipeline.table.delta import ResultTable
 
-Writer = Callable[[Selection, NewFolder, Copies], int]
+Writer = Callable[[Selection, NewFolder, ExportedImages], int]
 DATA_SETS: dict[str, tuple[Writer, str]] = {
     "coco": (coco.write_coco, "images"),
     "yolo": (yolo.write_yolo, yolo.IMAGES),
@@ -55,5 +55,5 @@ def export(settings: ExportSettings) -> Exported:
             num_boxes, num_images = coco.write_results(selection, folder, settings.coco_ids)
             return Exported(folder.url, num_boxes, num_images, 0)
         write, images_folder = DATA_SETS[settings.format]
-        copies = Copies(folder, images_folder, selection.common_folder(), settings.copy_images)
-        return Exported(folder.url, write(selection, folder, copies), copies.num_images, copies.num_not_copied)
+        exported = ExportedImages(folder, images_folder, selection.common_folder(), settings.copy_images)
+        return Exported(folder.url, write(selection, folder, exported), exported.num_images, exported.num_not_copied)

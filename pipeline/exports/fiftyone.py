@@ -2,7 +2,7 @@
 
 import msgspec
 
-from pipeline.exports.copies import Copies
+from pipeline.exports.exported_images import ExportedImages
 from pipeline.exports.folder import NewFolder
 from pipeline.exports.json_list import JsonList
 from pipeline.exports.names import stem_of
@@ -11,7 +11,7 @@ from pipeline.exports.selection import SelectedImage, Selection
 IMAGES, LABELS, MANIFEST = "data", "labels.json", "data.json"
 
 
-def write_fiftyone(selection: Selection, folder: NewFolder, copies: Copies) -> int:
+def write_fiftyone(selection: Selection, folder: NewFolder, exported: ExportedImages) -> int:
     """Write the data set, and return the number of boxes.
 
     A box is (x, y, width, height) in shares of the sides. `data.json` has the URI of each image.
@@ -21,7 +21,7 @@ def write_fiftyone(selection: Selection, folder: NewFolder, copies: Copies) -> i
     with folder.file(LABELS) as labels_file, folder.file(MANIFEST) as manifest_file:
         labels_file.write(b'{"classes":' + msgspec.json.encode(names) + b',"labels":')
         with JsonList(labels_file, "{}") as labels, JsonList(manifest_file, "{}") as manifest:
-            for name, image in copies.named(selection.images()):
+            for name, image in exported.named(selection.images()):
                 labels.add_pair(stem_of(name), _boxes(image))
                 manifest.add_pair(stem_of(name), image.uri)
                 num_boxes += len(image.scores)

@@ -2,7 +2,7 @@
 
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from pipeline.exports.copies import Copies
+from pipeline.exports.exported_images import ExportedImages
 from pipeline.exports.folder import NewFolder
 from pipeline.exports.json_list import JsonList
 from pipeline.exports.names import stem_of
@@ -13,7 +13,7 @@ LOCAL_FILES = "/data/local-files/?d="
 """The address at which Label Studio serves the files of a folder that it was given."""
 
 
-def write_label_studio(selection: Selection, folder: NewFolder, copies: Copies) -> int:
+def write_label_studio(selection: Selection, folder: NewFolder, exported: ExportedImages) -> int:
     """Write the tasks, and return the number of boxes.
 
     A box is (x, y, width, height) in percent of the sides. The image of a task is its copy in a folder that Label Studio serves, or its
@@ -21,8 +21,8 @@ def write_label_studio(selection: Selection, folder: NewFolder, copies: Copies) 
     """
     num_boxes = 0
     with folder.file(TASKS) as file, JsonList(file) as tasks:
-        for name, image in copies.named(selection.images()):
-            source = f"{LOCAL_FILES}{IMAGES}/{name}" if copies.are_copied else image.uri
+        for name, image in exported.named(selection.images()):
+            source = f"{LOCAL_FILES}{IMAGES}/{name}" if exported.are_copied else image.uri
             prediction = {
                 "model_version": selection.model_name,
                 "score": float(image.scores.mean()) if len(image.scores) else 0.0,

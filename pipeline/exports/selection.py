@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import SettingError
-from pipeline.exports.settings import SelectionSettings
+from pipeline.exports.settings import ExportSelectionSettings
 from pipeline.sql import literal
 from pipeline.table.delta import ResultTable
 from pipeline.table.find_runs import find_run
@@ -50,7 +50,7 @@ class Selection:
         SettingError: no run, or several runs, have the ID.
     """
 
-    def __init__(self, table: ResultTable, settings: SelectionSettings) -> None:
+    def __init__(self, table: ResultTable, settings: ExportSelectionSettings) -> None:
         self.table = table
         self.model_name = ""
         conditions = ["status = 'ok'"]

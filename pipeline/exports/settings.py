@@ -10,7 +10,7 @@ from pipeline.settings import Metavar, Name, Place, Url
 ExportFormat = Literal["parquet", "csv", "jsonl", "coco", "yolo", "voc", "fiftyone", "label-studio", "cvat"]
 
 
-class SelectionSettings(Frozen):
+class ExportSelectionSettings(Frozen):
     """The settings of which images and which boxes are taken."""
 
     heading: ClassVar[str] = "Selection"
@@ -25,7 +25,7 @@ class SelectionSettings(Frozen):
     """Take only boxes of this class. May be given several times."""
 
 
-class ExportSettings(SelectionSettings):
+class ExportSettings(ExportSelectionSettings):
     """The settings of `export`."""
 
     heading: ClassVar[str] = "Export"

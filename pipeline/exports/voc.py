@@ -3,7 +3,7 @@
 import math
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from pipeline.exports.copies import Copies
+from pipeline.exports.exported_images import ExportedImages
 from pipeline.exports.folder import NewFolder
 from pipeline.exports.names import stem_of
 from pipeline.exports.selection import SIDES, SelectedImage, Selection
@@ -11,14 +11,14 @@ from pipeline.exports.selection import SIDES, SelectedImage, Selection
 IMAGES, SPLIT = "JPEGImages", "found"
 
 
-def write_voc(selection: Selection, folder: NewFolder, copies: Copies) -> int:
+def write_voc(selection: Selection, folder: NewFolder, exported: ExportedImages) -> int:
     """Write the data set, and return the number of boxes.
 
     Pixels count from 1, and the last one is in the box. `ImageSets/Main/found.txt` lists the images.
     """
     num_boxes = 0
     with folder.file(f"ImageSets/Main/{SPLIT}.txt") as listing:
-        for name, image in copies.named(selection.images()):
+        for name, image in exported.named(selection.images()):
             folder.write(f"Annotations/{stem_of(name)}.xml", _annotation(name, image))
             listing.write(f"{stem_of(name)}\n".encode())
             num_boxes += len(image.scores)

@@ -2,7 +2,7 @@
 
 import yaml
 
-from pipeline.exports.copies import Copies
+from pipeline.exports.exported_images import ExportedImages
 from pipeline.exports.folder import NewFolder
 from pipeline.exports.names import stem_of
 from pipeline.exports.selection import SelectedImage, Selection
@@ -11,13 +11,13 @@ IMAGES = "images"
 DIGITS = 6
 
 
-def write_yolo(selection: Selection, folder: NewFolder, copies: Copies) -> int:
+def write_yolo(selection: Selection, folder: NewFolder, exported: ExportedImages) -> int:
     """Write the data set, and return the number of boxes.
 
     A line is the class from 0, then the centre, width and height of the box. An image without boxes has an empty file.
     """
     num_boxes = 0
-    for name, image in copies.named(selection.images()):
+    for name, image in exported.named(selection.images()):
         folder.write(f"labels/{stem_of(name)}.txt", "".join(_lines(image)).encode())
         num_boxes += len(image.scores)
     folder.write("data.yaml", _data_yaml(selection.class_names()))

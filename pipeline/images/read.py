@@ -32,8 +32,14 @@ class Content(NamedTuple):
     num_retries: int = 0
 
 
-def read_version(uri: str, etag: str, size_bytes: int | None) -> Content:
-    """Return the content of exactly the version that was listed. An empty etag accepts any version.
+def read_version(uri: str, etag: str, size_bytes: int | None, is_patient: bool = True) -> Content:
+    """Return the content of exactly the version that was listed.
+
+    Args:
+        uri: the image.
+        etag: the version; an empty one accepts any.
+        size_bytes: the length that was listed, if any was.
+        is_patient: wait for a store that does not answer, for minutes; else a person waits.
 
     Raises:
         ChangedError: the object is another version now, or its length is not the one listed.
@@ -42,7 +48,7 @@ def read_version(uri: str, etag: str, size_bytes: int | None) -> Content:
     if is_local(uri):
         content = Content(_read_local(uri, etag))
     elif is_s3(uri):
-        content = _read_s3(uri, etag)
+        content = _read_s3(uri, etag, is_patient)
     else:
         fs, path = store.filesystem(uri)
         content = Content(bytes(fs.cat_file(path)))
@@ -62,18 +68,18 @@ def _read_local(path: str, etag: str) -> bytes:
         return data
 
 
-def _read_s3(uri: str, etag: str) -> Content:
+def _read_s3(uri: str, etag: str, is_patient: bool) -> Content:
     bucket, key = bucket_and_key(uri)
     if ODD_KEY.search(key):
         return Content(_read_odd_key(bucket, key, etag))
     try:
         with PACE.place():
-            return _get(bucket, key, etag)
+            return _get(bucket, key, etag, is_patient)
     except obstore.exceptions.PreconditionError as error:
         raise ChangedError("the object has changed since it was listed") from error
 
 
-def _get(bucket: str, key: str, etag: str) -> Content:
+def _get(bucket: str, key: str, etag: str, is_patient: bool) -> Content:
     """Request an object once in a way that shows whether the store is overloaded. If that fails, retry for as long as it takes."""
     from pipeline.storage import s3  # takes a quarter of a second to import, and local files do not need it
 
@@ -85,6 +91,8 @@ def _get(bucket: str, key: str, etag: str) -> Content:
     except obstore.exceptions.GenericError as error:
         if s3.is_slow_down(error):
             PACE.slow_down()
+        if not is_patient:
+            raise
         answer = obstore.get(s3.image_store(bucket), key, options=options)
         _check_version(etag, answer.meta["e_tag"])
         return Content(bytes(answer.bytes()), num_retries=1)

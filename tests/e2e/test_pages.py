@@ -23,6 +23,7 @@ pytestmark = [
 SIZES = {"screen": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
 NUM_PICTURES = 70
 """More than a page of the gallery has."""
+sync_api.expect.set_options(timeout=1000 * TIMEOUT_S)
 SCREENSHOTS = os.environ.get("SSD_BATCH_SCREENSHOTS")
 """A folder for pictures of the pages, to look at."""
 
@@ -68,6 +69,7 @@ def open_page(browser, request):
 
     def open_page(address: str, size: str = "screen"):
         context = browser.new_context(viewport=SIZES[size])
+        context.set_default_timeout(1000 * TIMEOUT_S)
         contexts.append(context)
         page = context.new_page()
         page.on(

@@ -88,6 +88,14 @@ def test_an_object_whose_body_breaks_off_is_not_continued_with_another(
     assert cut.conditions == [(condition, None), (condition, None), (condition, "bytes=500-999")]
 
 
+@pytest.mark.s3
+def test_who_is_not_patient_asks_once(cut: CutServer) -> None:
+    """A page that waits for its pictures, for example."""
+    with pytest.raises(Exception, match="error"):
+        read_version("s3://bucket/key", "v1", 1000, is_patient=False)
+    assert len(cut.conditions) == 1
+
+
 class CarelessServer(BaseHTTPRequestHandler):
     """Of a store that does not know If-Match."""
 

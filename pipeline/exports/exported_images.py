@@ -21,7 +21,7 @@ INDEX = "images.csv"
 """The file that says which image has which name."""
 
 
-class Copies:
+class ExportedImages:
     """The images of a data set in the order in which they are taken. Leaves an index of them in the folder.
 
     Args:
