@@ -24,6 +24,11 @@ SIZES = {"screen": {"width": 1280, "height": 800}, "phone": {"width": 390, "heig
 NUM_PICTURES = 70
 """More than a page of the gallery has."""
 sync_api.expect.set_options(timeout=1000 * TIMEOUT_S)
+IS_WHOLE = """frames => frames.filter(frame => {
+    const [of_frame, of_boxes] = [frame, frame.querySelector("svg")].map(element => element.getBoundingClientRect());
+    return Math.abs(of_frame.width - of_boxes.width) > 1 || Math.abs(of_frame.height - of_boxes.height) > 1;
+}).map(frame => frame.innerHTML)"""
+"""JavaScript that returns the frames in which a picture or its boxes are cut off."""
 SCREENSHOTS = os.environ.get("SSD_BATCH_SCREENSHOTS")
 """A folder for pictures of the pages, to look at."""
 
@@ -112,6 +117,7 @@ def test_the_gallery_has_pictures_with_boxes(url: str, size: str, open_page) -> 
     sync_api.expect(page.locator(".tile")).to_have_count(60)
     wait_until(lambda: are_loaded(page, ".tile:nth-child(-n+4) img"))
     assert page.locator(".tile svg rect").count() > 60
+    assert page.locator(".frame").evaluate_all(IS_WHOLE) == []
     assert fits(page)
 
 

@@ -59,7 +59,7 @@ let classes = [];
 export const setClasses = (names) => { classes = names; };
 export const colourOf = (label) => COLOURS[Math.max(0, classes.indexOf(label)) % COLOURS.length];
 
-/** A picture with its boxes, in the shape that its pixels have. */
+/** A picture with its boxes. Both are fitted into the frame in the same way, whatever its shape. */
 export function picture(image, { whole = false, marked = () => false } = {}) {
   const width = image.width_px || 4, height = image.height_px || 3;
   const boxes = (image.boxes || []).map((box) => {
@@ -69,10 +69,9 @@ export function picture(image, { whole = false, marked = () => false } = {}) {
       fill: marked(box) ? `${colour}55` : "none", stroke: colour, "stroke-width": line,
     }, h("title", {}, `${box.label} ${box.score.toFixed(2)}`));
   });
-  const shown = h("div", { class: "shown" });
-  shown.style.aspectRatio = `${width} / ${height}`;
-  shown.style[width * 3 >= height * 4 || whole ? "width" : "height"] = "100%";
-  const img = h("img", { src: `/${whole ? "picture" : "thumbnail"}/${image.key}`, loading: "lazy", alt: image.uri });
-  shown.append(img, h("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, boxes));
-  return h("div", { class: "frame" }, shown);
+  const frame = h("div", { class: "frame" },
+    h("img", { src: `/${whole ? "picture" : "thumbnail"}/${image.key}`, loading: "lazy", alt: image.uri }),
+    h("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, boxes));
+  frame.style.aspectRatio = `${width} / ${height}`;
+  return frame;
 }
