@@ -197,7 +197,9 @@ def _picture(image: ImageToShow) -> str:
     texts = [f"{box['label']} {box['score']:.2f}" for box in image.detections]
     colours = [COLOURS[box["label_id"] % len(COLOURS)] for box in image.detections]
     try:
-        content = drawn_picture(read_version(image.uri, image.etag, image.size_bytes, is_patient=False).data, boxes, texts, colours)
+        content = drawn_picture(
+            read_version(image.uri, image.etag, image.size_bytes, is_patient=False).data, boxes, texts, colours
+        )
     except DecodeError as error:
         content = f'<div class="gone">can\'t be shown: {escape(redacted(reason(error)))}</div>'
     except Exception as error:  # whatever the store raises
