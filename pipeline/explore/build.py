@@ -1,6 +1,6 @@
 """Build the flat copy of a table: `python -m pipeline.explore.build TABLE FOLDER`, in a process whose memory ends with it.
 
-The copy is a folder. `rows.duckdb` has the rows: `images` has the columns of the table but `detections`, and `key`, which names a row
+The copy is a folder. `rows.duckdb` has the rows: `images` has the columns of the table but `detections`, and `.key`, which names a row
 as long as it exists; `boxes` has one row per box. Next to it are the columns that filters search, as arrays of numpy: `images-NAME.npy`
 has a value per row of `images`, `boxes-NAME.npy` one per row of `boxes`, both in the order of `image_id`. `values.json` has the
 values that the numbers in them stand for.
@@ -28,30 +28,36 @@ ROWS, VALUES = "rows.duckdb", "values.json"
 DEFAULT_SCORE = 0.5
 """The score from which boxes count, unless a filter says otherwise. Their number per image is stored."""
 NUM_SCORE_BINS = 20
+COLUMN = "column."
+"""The beginning of the names of arrays and filters that go on with the name of a column from paths."""
 MAX_VALUES = 10_000
 """The most values of a column from paths. A column with more can't be filtered by."""
 COUNTED = f"list_filter(detections, lambda box: box.score >= {DEFAULT_SCORE}::FLOAT)"
 STEPS = (
     """CREATE TEMP TABLE everything AS
-        SELECT (row_number() OVER () - 1)::INTEGER AS image_id,
-            md5_number_lower(concat_ws(chr(0), results.uri, results.etag, results.model_digest)) AS key,
-            versions.latest IS NULL OR results.etag IN (versions.latest, versions.latest_ok) AS is_latest, results.*
+        SELECT (row_number() OVER () - 1)::INTEGER AS ".image_id",
+            md5_number_lower(concat_ws(chr(0), results.uri, results.etag, results.model_digest)) AS ".key",
+            versions.latest IS NULL OR results.etag IN (versions.latest, versions.latest_ok) AS ".is_latest", results.*
         FROM results LEFT JOIN versions ON results.uri = versions.uri AND results.model_digest = versions.model_digest""",
     """CREATE TYPE copy.class AS ENUM (
         SELECT DISTINCT label FROM (SELECT unnest(detections, recursive := true) FROM everything) WHERE label IS NOT NULL ORDER BY label
     )""",
     f"""CREATE TABLE copy.images AS
-        SELECT * EXCLUDE (detections, num_detections, max_score), coalesce(len({COUNTED}), 0)::INTEGER AS num_boxes,
-            list_max(list_transform({COUNTED}, lambda box: box.score)) AS best_score
-        FROM everything ORDER BY image_id""",
+        SELECT * EXCLUDE (detections, num_detections, max_score), coalesce(len({COUNTED}), 0)::INTEGER AS ".num_boxes",
+            list_max(list_transform({COUNTED}, lambda box: box.score)) AS ".best_score"
+        FROM everything ORDER BY ".image_id"
+    """,
     """CREATE TABLE copy.boxes AS
-        SELECT image_id, label::copy.class AS label, score,
+        SELECT ".image_id" AS image_id, label::copy.class AS label, score,
             sqrt(greatest((xmax - xmin) * (ymax - ymin), 0) / (width_px * height_px))::FLOAT AS size, xmin, ymin, xmax, ymax
-        FROM (SELECT image_id, width_px, height_px, unnest(detections, recursive := true) FROM everything) ORDER BY image_id""",
+        FROM (SELECT ".image_id", width_px, height_px, unnest(detections, recursive := true) FROM everything)
+        ORDER BY ".image_id"
+    """,
 )
-"""The SQL that makes the tables, in order. The size of a box is the square root of its share of the image."""
-OWN_COLUMNS = {*SCHEMA.names, "image_id", "key", "is_latest", "num_boxes", "best_score"}
-"""The columns of `images` that don't come from paths."""
+"""The SQL that makes the tables, in order. The size of a box is the square root of its share of the image.
+
+The columns of `images` that the table does not have begin with a dot, as no column from paths does.
+"""
 
 
 def build(url: str, folder: Path) -> None:
@@ -81,17 +87,18 @@ def build(url: str, folder: Path) -> None:
 
 def save_columns(db: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """Write the arrays, and the values that their numbers stand for."""
-    names = [name for name, *_ in db.execute("DESCRIBE copy.images").fetchall() if name not in OWN_COLUMNS]
+    described = [name for name, *_ in db.execute("DESCRIBE copy.images").fetchall()]
+    of_paths = {COLUMN + name: name for name in described if name not in SCHEMA.names and not name.startswith(".")}
     values: dict[str, list[str]] = {}
-    for name in ("run_id", "model_digest", *names):
-        if (found := _codes(_column(db, "images", f"coalesce(\"{name}\"::VARCHAR, '')"))) is None:
+    for name, column in {"run_id": "run_id", "model_digest": "model_digest", **of_paths}.items():
+        if (found := _codes(_column(db, "images", f"coalesce(\"{column}\"::VARCHAR, '')"))) is None:
             continue
         values[name], codes = found
         np.save(folder / f"images-{name}.npy", codes)
     plain = {
-        "is_latest": "is_latest", "is_failed": "status = 'failed'", "run_date": "run_date - DATE '1970-01-01'",
-        "num_boxes": "num_boxes", "best_score": "coalesce(best_score, 'NaN'::FLOAT)",
-        "name_order": "(row_number() OVER (ORDER BY uri, image_id) - 1)::INTEGER",
+        "is_latest": '".is_latest"', "is_failed": "status = 'failed'", "run_date": "run_date - DATE '1970-01-01'",
+        "num_boxes": '".num_boxes"', "best_score": "coalesce(\".best_score\", 'NaN'::FLOAT)",
+        "name_order": '(row_number() OVER (ORDER BY uri, ".image_id") - 1)::INTEGER',
     }  # fmt: skip
     for name, sql in plain.items():
         array = _column(db, "images", sql).to_numpy()
@@ -108,7 +115,8 @@ def save_columns(db: duckdb.DuckDBPyConnection, folder: Path) -> None:
 
 
 def _column(db: duckdb.DuckDBPyConnection, table: str, sql: str) -> pa.ChunkedArray:
-    return db.sql(f"SELECT {sql} AS value FROM copy.{table} ORDER BY image_id").to_arrow_table()["value"]
+    order = '".image_id"' if table == "images" else "image_id"
+    return db.sql(f'SELECT {sql} AS ".value" FROM copy.{table} ORDER BY {order}').to_arrow_table()[".value"]
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.uint16]] | None:

@@ -65,8 +65,8 @@ class Copy:
 
     def _find_text(self, text: str) -> NDArray[np.int32]:
         with self.cursor() as db:
-            found = db.sql("SELECT image_id FROM images WHERE contains(uri, ?)", params=[text]).to_arrow_table()
-        return np.asarray(found["image_id"].to_numpy(), np.int32)
+            found = db.sql('SELECT ".image_id" FROM images WHERE contains(uri, ?)', params=[text]).to_arrow_table()
+        return np.asarray(found[".image_id"].to_numpy(), np.int32)
 
 
 class Cache:

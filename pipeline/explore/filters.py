@@ -7,11 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import SettingError
-from pipeline.explore.build import DEFAULT_SCORE
+from pipeline.explore.build import COLUMN, DEFAULT_SCORE
 
 Sort = Literal["newest", "name", "best", "least_certain", "most_boxes", "fewest_boxes"]
-COLUMN = "column."
-"""The beginning of a filter's name that goes on with the name of a column from paths."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -45,7 +43,7 @@ class Filter(BaseModel):
 
     @property
     def is_default(self) -> bool:
-        """Are boxes filtered by the default score alone? Their number per image is stored."""
+        """Are boxes filtered by the default score alone, for which their number per image is stored?"""
         return not self.is_about_boxes and self.min_score == DEFAULT_SCORE
 
     @property

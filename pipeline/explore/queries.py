@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from pipeline.explore.build import COLUMN
 from pipeline.explore.cache import Copy
 from pipeline.explore.filters import Filter
 
@@ -16,9 +17,12 @@ MAX_LISTED = 100_000
 """The most images of a list to download."""
 MAX_CHOICES = 200
 """The most values of a column from paths that can be chosen from a list."""
-KEY = "lpad(lower(hex(key)), 16, '0')"
+KEY = "lpad(lower(hex(\".key\")), 16, '0')"
 """The SQL of a row's name, 16 hexadecimal digits."""
-IMAGE_COLUMNS = f"image_id, {KEY} AS key, uri, etag, status, run_id, run_date, model_name, model_digest, width_px, height_px, error_type"
+IMAGE_COLUMNS = (
+    f'".image_id" AS image_id, {KEY} AS key, uri, etag, size_bytes, status, run_id, run_date, model_name, model_digest, '
+    "width_px, height_px, error_type"
+)
 VERSION_COLUMNS = "uri, etag, size_bytes, last_modified"
 
 Row = dict[str, Any]
@@ -38,13 +42,14 @@ class Facts:
 
 def path_columns(copy: Copy) -> list[str]:
     """Return the names of the columns from paths that can be filtered by."""
-    return [name for name in copy.search.values if name not in ("run_id", "model_digest", "label")]
+    return [name.removeprefix(COLUMN) for name in copy.search.values if name.startswith(COLUMN)]
 
 
 def facts(copy: Copy) -> Facts:
     """Return what can be chosen in filters."""
     values = copy.search.values
-    columns = {name: values[name] if len(values[name]) <= MAX_CHOICES else [] for name in path_columns(copy)}
+    of_paths = {name: values[COLUMN + name] for name in path_columns(copy)}
+    columns = {name: choices if len(choices) <= MAX_CHOICES else [] for name, choices in of_paths.items()}
     with copy.cursor() as db:
         models = rows(db, "SELECT model_digest, any_value(model_name) AS model_name FROM images GROUP BY 1 ORDER BY 1")
     return Facts(values["label"], models, values["run_id"][::-1], columns)
@@ -67,7 +72,8 @@ def page(copy: Copy, chosen: Filter, offset: int) -> list[Row]:
 
 
 def _rows_of_ids(db: duckdb.DuckDBPyConnection, ids: Sequence[int]) -> list[Row]:
-    return rows(db, f"SELECT {IMAGE_COLUMNS} FROM images WHERE image_id IN ({', '.join(map(str, ids)) or 'NULL'})")
+    chosen = ", ".join(map(str, ids)) or "NULL"
+    return rows(db, f'SELECT {IMAGE_COLUMNS} FROM images WHERE ".image_id" IN ({chosen})')
 
 
 def with_boxes(db: duckdb.DuckDBPyConnection, images: list[Row], min_score: float) -> list[Row]:
@@ -82,26 +88,31 @@ def with_boxes(db: duckdb.DuckDBPyConnection, images: list[Row], min_score: floa
 
 
 def image(copy: Copy, key: str) -> Row | None:
-    """Return the row of a name with all its boxes; None if there is no such row."""
+    """Return the image of a name with all its boxes, and its `row` of the table; None if there is no such row."""
+    of_key, value = 'FROM images WHERE ".key" = ? LIMIT 1', [int(key, 16)]
     with copy.cursor() as db:
-        found = rows(db, f"SELECT * REPLACE ({KEY} AS key) FROM images WHERE key = ?", [int(key, 16)])
-        return with_boxes(db, found[:1], 0.0)[0] if found else None
+        found = rows(db, f"SELECT {IMAGE_COLUMNS} {of_key}", value)
+        if not found:
+            return None
+        (row,) = rows(db, f"SELECT * {of_key}", value)
+        (shown,) = with_boxes(db, found, 0.0)
+    return shown | {"row": {name: value for name, value in row.items() if not name.startswith(".")}}
 
 
 def versions(copy: Copy, keys: Sequence[str]) -> list[Row]:
     """Return the version of each named image, as a run takes it in a list."""
     chosen = ", ".join(str(int(key, 16)) for key in keys) or "NULL"
     with copy.cursor() as db:
-        return rows(db, f"SELECT {VERSION_COLUMNS} FROM images WHERE key IN ({chosen}) ORDER BY uri")
+        return rows(db, f'SELECT {VERSION_COLUMNS} FROM images WHERE ".key" IN ({chosen}) ORDER BY uri')
 
 
 def all_versions(copy: Copy, chosen: Filter) -> list[Row]:
     """Return the version of each image that a filter shows, by name, `MAX_LISTED` at most."""
     ids = copy.search.page(copy.search.find(chosen), "name", 0, MAX_LISTED)
     with copy.cursor() as db:
-        db.register("chosen", pa.table({"image_id": pa.array(ids, pa.int32())}))
+        db.register("chosen", pa.table({".image_id": pa.array(ids, pa.int32())}))
         return rows(
-            db, f"SELECT {VERSION_COLUMNS} FROM images SEMI JOIN chosen USING (image_id) ORDER BY uri, image_id"
+            db, f'SELECT {VERSION_COLUMNS} FROM images SEMI JOIN chosen USING (".image_id") ORDER BY uri, ".image_id"'
         )
 
 
@@ -113,7 +124,7 @@ def failures(copy: Copy) -> list[Row]:
             f"""SELECT error_stage, error_type,
                     regexp_replace(coalesce(error_message, ''), '''[^'']*''|\\"[^\\"]*\\"|[0-9]+', '…', 'g') AS message,
                     count(*) AS num_images, min(run_date) AS first_date, max(run_date) AS last_date, min({KEY}, 5) AS keys
-                FROM images WHERE status = 'failed' AND is_latest GROUP BY ALL
+                FROM images WHERE status = 'failed' AND ".is_latest" GROUP BY ALL
                 ORDER BY num_images DESC, error_stage, error_type, message LIMIT 200""",
         )
 
@@ -127,7 +138,7 @@ class Side:
 
     def condition(self) -> tuple[str, str | None]:
         """Return the SQL condition of its images, and its value."""
-        return ("run_id = ?", self.run) if self.run else ("is_latest AND model_digest = ?", self.model)
+        return ("run_id = ?", self.run) if self.run else ('".is_latest" AND model_digest = ?', self.model)
 
 
 def compare(copy: Copy, a: Side, b: Side, min_score: float, offset: int) -> Row:
@@ -138,7 +149,7 @@ def compare(copy: Copy, a: Side, b: Side, min_score: float, offset: int) -> Row:
     """
     (of_a, value_a), (of_b, value_b) = a.condition(), b.condition()
     sides = f"""sides AS (
-        SELECT first.image_id AS a_id, second.image_id AS b_id
+        SELECT first.".image_id" AS a_id, second.".image_id" AS b_id
         FROM (FROM images WHERE {of_a} AND status = 'ok') AS first JOIN (FROM images WHERE {of_b} AND status = 'ok') AS second USING (uri)
     ), differences AS (
         SELECT a_id, b_id, label, sum(sign) AS difference FROM (

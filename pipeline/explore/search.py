@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.explore.build import NUM_SCORE_BINS, VALUES
+from pipeline.explore.build import COLUMN, NUM_SCORE_BINS, VALUES
 from pipeline.explore.filters import Filter, Sort
 
 Mask = NDArray[np.bool_]
@@ -88,7 +88,7 @@ class Search:
         if chosen.last_date:
             mask &= images["run_date"] <= (chosen.last_date - EPOCH).days
         for name, value in chosen.columns.items():
-            mask &= self._is(value, name)
+            mask &= self._is(value, COLUMN + name)
         if chosen.text:
             has_text = np.zeros(len(mask), np.bool_)
             has_text[self._find_text(chosen.text)] = True

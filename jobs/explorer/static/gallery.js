@@ -66,7 +66,7 @@ export async function showDetail(key) {
   if (state().get("image") !== key) return;  // another one was asked for since
   const least = Number(state().get("min_score") ?? 0.5);
   const boxes = image.boxes.filter((box) => box.score >= least);
-  const facts = Object.entries(image).filter(([name, value]) => value !== null && !["boxes", "image_id", "key"].includes(name));
+  const facts = Object.entries(image.row).filter(([, value]) => value !== null);
   const neighbour = (by) => {  // of the image that the URL names by now, which may be further than what is drawn
     const index = shown.findIndex((each) => each.key === state().get("image"));
     return index < 0 ? undefined : shown[index + by];

@@ -125,11 +125,12 @@ def test_columns_from_paths(tmp_path, new_table, rows):
     import pyarrow as pa
 
     table = new_table(tmp_path / "table")
-    table.add_columns([pa.field("camera", pa.int64())], None)
+    names = ("camera", "key", "image_id", "is_latest", "num_boxes", "boxes", "row")  # most are words of our own, too
+    table.add_columns([pa.field(name, pa.int64()) for name in names], None)
     table.append(rows.table(rows.ok("a"), rows.ok("b")).append_column("camera", pa.array([7, None])))
     build(table.url, tmp_path / "copy")
     with closing(Copy(tmp_path / "copy")) as copy:
-        assert queries.facts(copy).columns == {"camera": ["", "7"]}
+        assert queries.facts(copy).columns == {"camera": ["", "7"]} | {name: [""] for name in names[1:]}
         chosen = parse_filter({"column.camera": ["7"]}, ["camera"])
         assert [image["uri"] for image in queries.page(copy, chosen, 0)] == ["a"]
 
