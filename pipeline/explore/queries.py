@@ -10,6 +10,7 @@ import pyarrow as pa
 from pipeline.explore.build import COLUMN
 from pipeline.explore.cache import Copy
 from pipeline.explore.filters import Filter
+from pipeline.table.query import MESSAGE_ALIKE
 
 PAGE = 60
 """The number of images of a page."""
@@ -121,8 +122,7 @@ def failures(copy: Copy) -> list[Row]:
     with copy.cursor() as db:
         return rows(
             db,
-            f"""SELECT error_stage, error_type,
-                    regexp_replace(coalesce(error_message, ''), '''[^'']*''|\\"[^\\"]*\\"|[0-9]+', '…', 'g') AS message,
+            f"""SELECT error_stage, error_type, {MESSAGE_ALIKE} AS message,
                     count(*) AS num_images, min(run_date) AS first_date, max(run_date) AS last_date, min({KEY}, 5) AS keys
                 FROM images WHERE status = 'failed' AND ".is_latest" GROUP BY ALL
                 ORDER BY num_images DESC, error_stage, error_type, message LIMIT 200""",

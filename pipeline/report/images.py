@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from pipeline.report.counts import RunCounts, boxes_from, of_run_ids
 from pipeline.sql import literal
 from pipeline.table.delta import ResultTable
-from pipeline.table.query import rows_of
+from pipeline.table.query import IS_PERMANENT, MESSAGE_ALIKE, rows_of
 
 Choice = Literal["best", "low", "odd", "random"]
 NUM_IMAGES = 6
@@ -93,10 +93,9 @@ class Cause:
 
 def find_causes(table: ResultTable, run_id: str, num_causes: int, num_uris: int) -> tuple[list[Cause], int]:
     """Return the most frequent causes of failures in a run, and the number of all causes."""
-    alike = r"regexp_replace(coalesce(error_message, ''), '''[^'']*''|\"[^\"]*\"|[0-9]+', '…', 'g')"
     rows = rows_of(
         table,
-        f"""SELECT error_stage, error_type, {alike} AS message, bool_and(error_stage = 'decode') AS is_permanent,
+        f"""SELECT error_stage, error_type, {MESSAGE_ALIKE} AS message, bool_and({IS_PERMANENT}) AS is_permanent,
                 count(*) AS num_images, min(uri, {num_uris}) AS uris
             FROM history WHERE {of_run_ids([run_id])} AND status = 'failed' GROUP BY ALL
             ORDER BY num_images DESC, error_stage, error_type, message""",

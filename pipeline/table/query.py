@@ -21,6 +21,9 @@ from pipeline.table.versions import NO_VERSIONS, note_url, noted_versions
 IS_PERMANENT = "error_stage = 'decode'"
 """The SQL condition of a failure that will not pass, because the bytes are at fault."""
 
+MESSAGE_ALIKE = """regexp_replace(coalesce(error_message, ''), '''[^'']*''|"[^"]*"|[0-9]+', '…', 'g')"""
+"""The SQL of a failure's message with an ellipsis for quoted names and numbers: failures of one cause have the same."""
+
 OWN_ERRORS = ("FileNotFoundError", "NotFoundError", "ChangedError", "TooLargeError", "ProcessKilled", "OutputError")
 """The types of failures that may pass, and that are the image's own: the image is tried `max_attempts` times.
 
