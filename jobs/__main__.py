@@ -9,7 +9,7 @@ from typing import Any, get_args
 import click
 import cloup
 
-from jobs.commands import bench, cluster, data, demo, explore, infer, models, monitoring, spec, table, train
+from jobs.commands import bench, cluster, data, demo, explore, infer, label, models, monitoring, spec, table, train
 from pipeline.errors import SsdBatchError
 from pipeline.logs import LogFormat, set_up, use
 from pipeline.signals import stoppable
@@ -51,7 +51,10 @@ class StoppableGroup(cloup.Group):
             "Look at results",
             [table.query, table.report, explore.explore, table.export, table.runs, table.maintain],
         ),
-        cloup.Section("Train and publish models", [data.data, train.train, train.evaluate, models.model, infer.canary]),
+        cloup.Section(
+            "Train and publish models",
+            [data.data, label.label, train.train, train.evaluate, models.model, infer.canary],
+        ),
         cloup.Section(
             "Jobs on a cluster",
             [cluster.submit, cluster.status, cluster.logs, cluster.stop, spec.spec, monitoring.exporter],

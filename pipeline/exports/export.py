@@ -54,6 +54,18 @@ def export(settings: ExportSettings) -> Exported:
         if settings.coco_ids:
             num_boxes, num_images = coco.write_results(selection, folder, settings.coco_ids)
             return Exported(folder.url, num_boxes, num_images, 0)
-        write, images_folder = DATA_SETS[settings.format]
-        exported = ExportedImages(folder, images_folder, selection.common_folder(), settings.copy_images)
-        return Exported(folder.url, write(selection, folder, exported), exported.num_images, exported.num_not_copied)
+        return write_data_set(selection, folder, settings.format, settings.copy_images)
+
+
+def write_data_set(selection: Selection, folder: NewFolder, format_name: str, copies_images: bool) -> Exported:
+    """Write a data set of one model's images into a folder.
+
+    Args:
+        selection: the images and boxes.
+        folder: the folder to write to.
+        format_name: a key of `DATA_SETS`.
+        copies_images: copy the images, or name them only.
+    """
+    write, images_folder = DATA_SETS[format_name]
+    exported = ExportedImages(folder, images_folder, selection.common_folder(), copies_images)
+    return Exported(folder.url, write(selection, folder, exported), exported.num_images, exported.num_not_copied)

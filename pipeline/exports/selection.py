@@ -52,7 +52,7 @@ class Selection:
 
     def __init__(self, table: ResultTable, settings: ExportSelectionSettings) -> None:
         self.table = table
-        self.model_name = ""
+        self.model_name = self.model_digest = ""
         conditions = ["status = 'ok'"]
         if settings.run:
             conditions.append(f"run_id = {literal(str(find_run(table, settings.run)['run_id']))}")
@@ -89,7 +89,8 @@ class Selection:
                 f"where: the images have results of {len(found)} models ({named}), and a data set has those of one; "
                 f'choose one, as by --where "{condition}"'
             )
-        self.model_name = f"{found[0]['model_name']} {found[0]['model_digest'][:8]}"
+        self.model_digest = str(found[0]["model_digest"])
+        self.model_name = f"{found[0]['model_name']} {self.model_digest[:8]}"
 
     def class_names(self) -> dict[int, str]:
         """Return the names of the classes that the selected images have detections of, by `label_id`."""
@@ -106,11 +107,15 @@ class Selection:
 
     def images(self) -> Iterator[SelectedImage]:
         """Yield the images, ordered by URI."""
+        for batch in self.batches():
+            yield from _images(batch)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the images, ordered by URI, with the columns uri, etag, size_bytes, width_px, height_px and detections."""
         boxes = f"list_filter(detections, lambda box: {self._of_boxes}) AS detections"
         columns = f"uri, etag, size_bytes, width_px, height_px, {boxes}"
         with query(self.table, f"SELECT {columns} FROM images WHERE {self._of_images} ORDER BY uri") as relation:
-            for batch in relation.to_arrow_reader(BATCH_ROWS):
-                yield from _images(batch)
+            yield from relation.to_arrow_reader(BATCH_ROWS)
 
 
 def _images(batch: pa.RecordBatch) -> Iterator[SelectedImage]:

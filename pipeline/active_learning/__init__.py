@@ -1,0 +1,1 @@
+"""The choice of the images that are worth labelling next, from a table alone."""
