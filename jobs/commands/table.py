@@ -1,6 +1,7 @@
 """The commands for a table of results: `query`, `report`, `export`, `runs` and `maintain`."""
 
 import json
+import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pipeline.exports.export import Exported
     from pipeline.table.maintain import Maintained
 
+logger = logging.getLogger(__name__)
+
 
 @command(
     'query --table tables/photos "SELECT * FROM runs"',
@@ -34,13 +37,22 @@ if TYPE_CHECKING:
     show_default=True,
     help="What to print.",
 )
-def query(sql: str, table: str, output: str) -> None:
+@cloup.option(
+    "--since-version",
+    type=click.IntRange(min=0),
+    help="Read only the rows that came after this version of the table. The version that was read is said on standard error.",
+)
+def query(sql: str, table: str, output: str, since_version: int | None) -> None:
     """Answer one SELECT over the views images, detections, failures, runs and history."""
     from jobs.text.values import write_csv, write_json
     from pipeline.table.delta import ResultTable
     from pipeline.table.query import query as run
 
-    with run(ResultTable(table), sql) as relation:
+    results = ResultTable(table)
+    with run(results, sql, since_version=since_version or 0) as relation:
+        if since_version is not None:
+            version = results.delta.version()
+            logger.info("read version %d of the table; the next time, give --since-version %d", version, version)
         if output == "table":
             relation.show(max_width=200, max_rows=1000)
         else:

@@ -20,6 +20,8 @@ from pipeline.table.schema import SCHEMA
 from pipeline.urls import absolute, is_local, is_s3
 
 KEY = ("uri", "etag", "model_digest")
+ROW = (*KEY, "run_id", "processed_at")
+"""The columns that tell a row from all others, also from the one that it replaced."""
 MARKS = (*KEY, PARTITION, "status")
 """The columns that every version of ours gives its tables. Other columns may have come later, or belong to a newer version."""
 REWRITES = "ssd-batch-rewrites"
@@ -185,7 +187,7 @@ class ResultTable:
         """Return the Parquet files of the current version, as the log names them. A glob would count too many."""
         if not self.exists:
             return []
-        return [unquote(uri) for uri in self.refreshed().file_uris()]  # delta-rs returns escaped URLs
+        return file_urls(self.refreshed())
 
     def refreshed(self) -> DeltaTable:
         """Return the table as it is now. It is opened anew if credentials were renewed."""
@@ -269,6 +271,11 @@ class ResultTable:
         following = Transaction(REWRITES, (self.delta.transaction_version(REWRITES) or 0) + 1)
         transactions = [*(properties.app_transactions or []), following]
         return CommitProperties(properties.custom_metadata, properties.max_commit_retries, transactions)
+
+
+def file_urls(delta: DeltaTable) -> list[str]:
+    """Return the data files of an opened table, as its log names them. delta-rs returns escaped URLs."""
+    return [unquote(uri) for uri in delta.file_uris()]
 
 
 def enclosing_table(url: str) -> str | None:

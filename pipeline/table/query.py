@@ -11,6 +11,7 @@ import duckdb
 
 from pipeline.errors import SettingError
 from pipeline.sql import literal, no_rows
+from pipeline.table.changes import changes_since
 from pipeline.table.delta import ResultTable
 from pipeline.table.read_only import name_below
 from pipeline.table.results import RESULTS, connect, names_of
@@ -75,18 +76,21 @@ SQL_FROM_TEXT = {"query", "json_execute_serialized_sql"}
 
 
 @contextmanager
-def query(table: ResultTable, sql: str, limit_s: float | None = None) -> Iterator[duckdb.DuckDBPyRelation]:
+def query(
+    table: ResultTable, sql: str, limit_s: float | None = None, since_version: int = 0
+) -> Iterator[duckdb.DuckDBPyRelation]:
     """Answer one SELECT over the views of `VIEWS`.
 
-    No statement can write, or read anything but the table's own files.
+    No statement can write, or read anything but the table's own files. The answer is of the version that `table.delta` then has.
 
     Args:
         table: the table.
         sql: the statement.
         limit_s: the seconds after which the query is interrupted.
+        since_version: the version of the table whose rows are left out. `runs` has all records.
 
     Raises:
-        SettingError: there is no table, the SQL is wrong, or it is not one SELECT.
+        SettingError: there is no table, the SQL is wrong, or it is not one SELECT; or the table no longer has that version.
     """
     if not table.exists:
         raise SettingError(f"table {table.url!r}: no table is there; make one with `ssd-batch infer`")
@@ -94,8 +98,10 @@ def query(table: ResultTable, sql: str, limit_s: float | None = None) -> Iterato
     named = set(WORD.findall(sql.lower())) & {*VIEWS, RESULTS}
     records = run_files(table) if "runs" in named else []
     files = table.data_files() if named - {"runs"} else []
+    changes = changes_since(table, since_version, files)
+    files = list(changes.files)
     note = note_url(table, files)
-    with connect(table, [*records, note], files) as db:
+    with connect(table, [*records, note], files, changes.old_files) as db:
         _add_runs(db, table, records)
         versions = noted_versions(db, table, note) if files and named & OF_LATEST else NO_VERSIONS
         _add_views(db, table, named if files else set(VIEWS), versions)
