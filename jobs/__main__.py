@@ -9,7 +9,21 @@ from typing import Any, get_args
 import click
 import cloup
 
-from jobs.commands import bench, cluster, data, demo, explore, infer, label, models, monitoring, spec, table, train
+from jobs.commands import (
+    bench,
+    cluster,
+    data,
+    demo,
+    explore,
+    iceberg,
+    infer,
+    label,
+    models,
+    monitoring,
+    spec,
+    table,
+    train,
+)
 from pipeline.errors import SsdBatchError
 from pipeline.logs import LogFormat, set_up, use
 from pipeline.signals import stoppable
@@ -49,7 +63,7 @@ class StoppableGroup(cloup.Group):
         cloup.Section("Detect", [demo.demo, infer.infer, bench.bench]),
         cloup.Section(
             "Look at results",
-            [table.query, table.report, explore.explore, table.export, table.runs, table.maintain],
+            [table.query, table.report, explore.explore, table.export, iceberg.iceberg, table.runs, table.maintain],
         ),
         cloup.Section(
             "Train and publish models",

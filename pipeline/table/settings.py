@@ -1,4 +1,4 @@
-"""The settings of `maintain`; flags, specs and the schema are made from this class."""
+"""The settings of `maintain` and of `iceberg register`; flags, specs and the schema are made from these classes."""
 
 from datetime import UTC, date, datetime
 from typing import Annotated, ClassVar
@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field, model_validator
 
 from model.config import Frozen
-from pipeline.settings import Place, Url
+from pipeline.settings import Metavar, Name, Place, Url
 
 
 def _not_after_today(day: date) -> date:
@@ -61,3 +61,16 @@ class MaintainSettings(DeletionSettings):
     def deletes(self) -> bool:
         """Is anything to be deleted?"""
         return bool(self.delete_uri or self.delete_uris or self.delete_before)
+
+
+class IcebergSettings(Frozen):
+    """The settings of `iceberg register`."""
+
+    heading: ClassVar[str] = "Iceberg"
+
+    table: Url
+    """Delta table of results, local or s3://."""
+    name: Annotated[str, Field(pattern=r"^[^.\s]+(\.[^.\s]+)+$"), Metavar("NAMESPACE.NAME")]
+    """Name of the table in the catalog: a namespace, a dot and a name, such as detections.photos."""
+    catalog: Name = "default"
+    """Name of the catalog in pyiceberg's configuration: ~/.pyiceberg.yaml, or variables PYICEBERG_CATALOG__NAME__URI."""
