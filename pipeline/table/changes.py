@@ -39,7 +39,7 @@ def changes_since(table: ResultTable, version: int, files: Iterable[str]) -> Cha
         return Changes(tuple(files))
     try:
         then = DeltaTable(table.url, version=version, storage_options=store.table_options(table.url))
-        old = dict.fromkeys(file_urls(then))
+        old = dict.fromkeys(file_urls(then, table.url))
     except (OSError, DeltaError) as error:
         raise SettingError(
             f"since_version: table {table.url!r} no longer knows version {version}; 0 gives all rows: {reason(error)}"

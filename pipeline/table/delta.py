@@ -187,7 +187,7 @@ class ResultTable:
         """Return the Parquet files of the current version, as the log names them. A glob would count too many."""
         if not self.exists:
             return []
-        return file_urls(self.refreshed())
+        return file_urls(self.refreshed(), self.url)
 
     def refreshed(self) -> DeltaTable:
         """Return the table as it is now. It is opened anew if credentials were renewed."""
@@ -273,9 +273,13 @@ class ResultTable:
         return CommitProperties(properties.custom_metadata, properties.max_commit_retries, transactions)
 
 
-def file_urls(delta: DeltaTable) -> list[str]:
-    """Return the data files of an opened table, as its log names them. delta-rs returns escaped URLs."""
-    return [unquote(uri) for uri in delta.file_uris()]
+def file_urls(delta: DeltaTable, url: str) -> list[str]:
+    """Return the data files of a table that was opened at a URL, below this URL.
+
+    delta-rs escapes its URLs, and follows symbolic links.
+    """
+    root = unquote(delta.table_uri).removeprefix("file://")
+    return [f"{url}/{unquote(uri).removeprefix(root)}" for uri in delta.file_uris()]
 
 
 def enclosing_table(url: str) -> str | None:

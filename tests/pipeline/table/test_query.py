@@ -349,3 +349,13 @@ def test_each_layer_refuses_by_itself(table):
     for mode in ("wb", "ab", "r+b", "xb"):
         with pytest.raises(PermissionError, match="can only be read"):
             ReadOnlyFiles(table.url).open("x.parquet", mode)
+
+
+def test_a_table_behind_a_symbolic_link(tmp_path, fill, rows):
+    """delta-rs names the files by the folder that the link leads to."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "my tables").symlink_to("disk")
+    table = fill(tmp_path / "my tables/found")
+    assert select(table, "SELECT count(*) FROM images") == [(5,)]
+    (tmp_path / "link").symlink_to("disk/found")
+    assert select(ResultTable(str(tmp_path / "link")), "SELECT count(*) FROM images") == [(5,)]
