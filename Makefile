@@ -6,7 +6,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 BENCHES := startup steady efficiency peers detector dataplane rows postprocess driver list plan views
 
-.PHONY: install demo test test-fast test-gpu bench $(BENCHES) test-s3 test-monitoring chaos check format clean
+.PHONY: install demo test test-fast test-gpu bench $(BENCHES) test-s3 test-monitoring chaos check site format clean
 
 install: .venv/.installed
 
@@ -57,15 +57,21 @@ check: install
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 	$(BIN)/mypy infra/kubernetes/check.py infra/kubernetes/components/cronjob/run_rayjob.py
+	$(BIN)/mypy infra/dev/site.py
 	$(BIN)/lint-imports
 	$(BIN)/python infra/dev/check_docstrings.py
 	$(BIN)/hadolint infra/docker/Dockerfile
 	$(BIN)/shellcheck infra/*/*.sh infra/docker/steps/*.sh
 	$(BIN)/python infra/kubernetes/check.py
+	$(BIN)/python infra/dev/site.py site
+
+# The documentation as a site, in the folder of that name.
+site: install
+	$(BIN)/python infra/dev/site.py site
 
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv demo-out
+	rm -rf .venv demo-out site
