@@ -16,11 +16,21 @@ def write_cvat(selection: Selection, folder: NewFolder, exported: ExportedImages
     num_boxes = 0
     with folder.file(ANNOTATIONS) as file:
         file.write(b'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
+        file.write(_meta(list(selection.class_names().values())))
         for number, (name, image) in enumerate(exported.named(selection.images())):
             file.write(_image(number, exported.file_name(name, image.uri), image))
             num_boxes += len(image.scores)
         file.write(b"</annotations>\n")
     return num_boxes
+
+
+def _meta(names: list[str]) -> bytes:
+    """Return the description of a task with these classes, which readers other than CVAT look for."""
+    meta = Element("meta")
+    labels = SubElement(SubElement(meta, "task"), "labels")
+    for name in names:
+        SubElement(SubElement(labels, "label"), "name").text = _plain(name)
+    return _text(meta)
 
 
 def _image(number: int, name: str, image: SelectedImage) -> bytes:
@@ -29,6 +39,10 @@ def _image(number: int, name: str, image: SelectedImage) -> bytes:
     for label, box in zip(image.labels, image.boxes_xyxy.tolist(), strict=True):
         corners = {corner: f"{side:.{DIGITS}f}" for corner, side in zip(CORNERS, box, strict=True)}
         SubElement(node, "box", {"label": _plain(label), "source": "auto", "occluded": "0", "z_order": "0"} | corners)
+    return _text(node)
+
+
+def _text(node: Element) -> bytes:
     indent(node)
     content: bytes = tostring(node, encoding="utf-8")
     return content + b"\n"

@@ -221,6 +221,7 @@ def test_cvat(exported, tmp_path):
     exported("cvat", copy_images=True)
     root = ElementTree.parse(tmp_path / "out/annotations.xml").getroot()
     assert (root.tag, root.findtext("version")) == ("annotations", "1.1")
+    assert [label.findtext("name") for label in root.iter("label")] == ["cat", "dog"]
     images = {image.get("name"): image for image in root.iter("image")}
     assert sorted(images) == ["a-2.png", "a.jpg", "deep__b.png", "empty.png"]
     assert [(image.get("width"), image.get("height")) for image in images.values()] == [("40", "30")] * 4
