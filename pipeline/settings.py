@@ -44,7 +44,11 @@ class DetectionSettings(ClusterSettings):
     """The settings of detection, in a run and in an evaluation."""
 
     num_detectors: Annotated[int, Field(ge=0)] = 0
-    """Number of detectors; the maximum if min_detectors is set. 0 means one per GPU, or one per core without GPUs."""
+    """Number of detectors; the maximum if min_detectors is set. 0 means detectors_per_gpu on each GPU, or one per core
+    without GPUs."""
+    detectors_per_gpu: Annotated[int, Field(ge=1, le=8)] = 1
+    """Number of detectors that share a GPU. While one prepares a batch, another computes. Each takes its own memory on
+    the GPU."""
     min_detectors: Annotated[int, Field(ge=1)] | None = None
     """Number of detectors to start with on Ray. More are added up to num_detectors while there is work, and an
     autoscaler is asked for their nodes. Without Ray, all detectors start at once."""

@@ -40,16 +40,19 @@ def cluster_cores() -> int:
     return int(_total("CPU"))
 
 
-def num_detectors_that_fit() -> int:
+def num_detectors_that_fit(settings: DetectionSettings) -> int:
     """Count the detectors that the nodes have room for.
 
-    Without GPUs, each core takes one detector with all its work. With GPUs, each detector takes one GPU. However the detectors are placed,
-    they leave a whole core of some node for reading and decoding.
+    Without GPUs, each core takes one detector with all its work. With GPUs, each GPU takes `detectors_per_gpu`. However the detectors are
+    placed, they leave a whole core of some node for reading and decoding.
     """
     cores = [node["Resources"].get("CPU", 0.0) for node in _nodes()]
     if not num_gpus():
         return sum(map(int, cores))
-    return min(num_gpus(), max(0, int((sum(cores) - sum(on_node > 0 for on_node in cores)) / DETECTOR_CPUS)))
+    return min(
+        num_gpus() * settings.detectors_per_gpu,
+        max(0, int((sum(cores) - sum(on_node > 0 for on_node in cores)) / DETECTOR_CPUS)),
+    )
 
 
 def wait_until_they_fit(settings: DetectionSettings) -> None:
@@ -59,9 +62,10 @@ def wait_until_they_fit(settings: DetectionSettings) -> None:
         SettingError: the cluster has no room after `node_wait_s`.
     """
     needed = settings.min_detectors or settings.num_detectors or 1
-    detector = {"CPU": DETECTOR_CPUS} | gpu(settings) if settings.require_gpu else {"CPU": 1.0}
+    share = 1 / settings.detectors_per_gpu
+    detector = {"CPU": DETECTOR_CPUS, "GPU": share} if settings.require_gpu else {"CPU": 1.0}
     reading = [{"CPU": 1.0}] if settings.require_gpu else []
-    wait_for_room(settings, lambda: _lacks_room(needed), [*reading, *[detector] * needed])
+    wait_for_room(settings, lambda: _lacks_room(settings, needed), [*reading, *[detector] * needed])
 
 
 def wait_for_room(settings: ClusterSettings, lacks_room: Callable[[], str | None], bundles: list[Bundle]) -> None:
@@ -101,7 +105,7 @@ def _asked_for(bundles: list[Bundle]) -> Iterator[None]:
 
 
 def gpu(settings: ClusterSettings) -> Bundle:
-    """Return the GPUs that a detector or a worker books, as far as the settings say."""
+    """Return the GPU that a worker of a training books, if the settings require one."""
     return {"GPU": 1} if settings.require_gpu else {}
 
 
@@ -114,8 +118,8 @@ def _lacks_gpu(settings: ClusterSettings) -> str | None:
     )
 
 
-def _lacks_room(needed: int) -> str | None:
-    if needed <= (fitting := num_detectors_that_fit()):
+def _lacks_room(settings: DetectionSettings, needed: int) -> str | None:
+    if needed <= (fitting := num_detectors_that_fit(settings)):
         return None
     return (
         f"num_detectors: of {needed} the cluster as it is takes {fitting}; take fewer, or give Ray more "

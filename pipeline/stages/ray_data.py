@@ -92,9 +92,10 @@ class RayCluster:
         return num_nodes()
 
     def spread(self, num_images: int) -> Spread:
-        """See `Runner`. The settings give the number of detectors; 0 means one per GPU, or one per core without GPUs."""
+        """See `Runner`. The settings give the number of detectors; 0 means as many as the GPUs take, or one per core without GPUs."""
         settings = self._settings
-        num_detectors = settings.num_detectors or min(num_gpus() or cluster_cores(), num_detectors_that_fit())
+        places = num_gpus() * settings.detectors_per_gpu or cluster_cores()
+        num_detectors = settings.num_detectors or min(places, num_detectors_that_fit(settings))
         max_block_rows = MAX_PIXEL_BYTES // self._image_bytes if num_gpus() else MAX_LARGE_BLOCK_ROWS
         return spread_over(num_detectors, settings.min_detectors, num_images, max_block_rows)
 
@@ -106,7 +107,7 @@ class RayCluster:
 
     def num_alone(self, spread: Spread) -> int:
         """See `Runner`. Nodes may have been lost since the pass began."""
-        return max(1, min(spread.min_detectors, num_detectors_that_fit()))
+        return max(1, min(spread.min_detectors, num_detectors_that_fit(self._settings)))
 
     def one_at_a_time(self) -> OneActor:
         """See `Runner`."""
@@ -114,7 +115,7 @@ class RayCluster:
 
     def run(self, blocks: "Sequence[Block]", spread: Spread) -> Iterator[pa.Table]:
         """See `Runner`. Nodes may have been lost since the last pass; without room for a detector, Ray would wait for ever."""
-        if not (num_fitting := num_detectors_that_fit()):
+        if not (num_fitting := num_detectors_that_fit(self._settings)):
             logger.error("the pass over all images stopped: of %s nodes none has room for a detector", num_nodes())
             return
         DataContext.get_current().max_errored_blocks = spread.max_lost
@@ -153,7 +154,7 @@ class RayCluster:
             # Both calls of map_batches pass one block per call. Here it needs a number: with GPUs, Ray refuses None.
             return images.map_batches(
                 DetectorActor, batch_size=spread.block_rows, compute=compute,
-                num_cpus=DETECTOR_CPUS, num_gpus=1, **options,
+                num_cpus=DETECTOR_CPUS, num_gpus=1 / self._settings.detectors_per_gpu, **options,
             )  # fmt: skip
 
 

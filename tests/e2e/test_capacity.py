@@ -40,7 +40,7 @@ def wait_for(told: str, run: "subprocess.Popen[str]") -> None:
 def test_as_many_detectors_as_fit_do_not_starve_and_a_gpu_is_waited_for(
     nodes: RayNodes, model: Path, tmp_path: Path
 ) -> None:
-    """First on cores alone. Afterwards a node has a GPU too: then detectors are as many as GPUs."""
+    """First on cores alone. Afterwards a node has a GPU too: then two detectors share it."""
     pictures, table = tmp_path / "pictures", tmp_path / "table"
     pictures.mkdir()
     for index in range(40):
@@ -54,7 +54,8 @@ def test_as_many_detectors_as_fit_do_not_starve_and_a_gpu_is_waited_for(
     for index in range(40):
         (pictures / f"{index}.jpg").write_bytes(jpeg(index + 40))
 
-    waiting = start(*arguments, "--require-gpu", "--node-wait-s", 300, environment=nodes.environment)
+    on_gpus = ("--require-gpu", "--detectors-per-gpu", 2, "--node-wait-s", 300)
+    waiting = start(*arguments, *on_gpus, environment=nodes.environment)
     try:
         wait_for("waiting up to 300 s for nodes", waiting)
         nodes.add(num_gpus=1)
@@ -72,4 +73,4 @@ def test_as_many_detectors_as_fit_do_not_starve_and_a_gpu_is_waited_for(
         {"ok": 40, "num_nodes": 5, "fits": True, "runner": "ray"},
     ]
     (last,) = ask(table, "SELECT num_detectors FROM runs ORDER BY started_at DESC LIMIT 1")
-    assert last == {"num_detectors": 1}
+    assert last == {"num_detectors": 2}

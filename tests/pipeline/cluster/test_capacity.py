@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationW
 def test_our_own_cluster_has_all_it_will_ever_have(local_cluster: None) -> None:
     """Nothing is waited for: this test would not end within its timeout."""
     assert (num_nodes(), cluster_cores(), num_gpus()) == (1, max(2, os.cpu_count() or 1), 0)
-    fitting, long = num_detectors_that_fit(), {"node_wait_s": 86_400}
+    fitting, long = num_detectors_that_fit(DetectionSettings()), {"node_wait_s": 86_400}
     assert fitting == cluster_cores()
     wait_until_they_fit(DetectionSettings())
     wait_until_they_fit(DetectionSettings(num_detectors=fitting, **long))
