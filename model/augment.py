@@ -5,6 +5,7 @@ from torch import Tensor
 
 from model.boxes import pairwise_iou
 from model.config import Preprocessing, TrainingSettings
+from model.loss import IGNORED
 
 MIN_IOUS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """The least overlaps (IoU) of a crop with an object, one of which is drawn; at 1 the crop is the whole image.
@@ -15,8 +16,6 @@ NUM_TRIALS = 40
 """The number of crops that are tried before another least overlap is drawn."""
 MAX_ASPECT = 2.0
 """The largest ratio of a crop's longer side to its shorter side."""
-MIN_SIDE_PX = 3
-"""The least width and height of an object in pixels; smaller ones are left out after the augmentation."""
 
 
 class Augmentation:
@@ -40,7 +39,7 @@ class Augmentation:
         Args:
             image: (3, H, W) uint8 RGB.
             boxes_xyxy: (N, 4) float pixels.
-            labels: (N,) int64.
+            labels: (N,) int64; regions with the label `IGNORED` are moved as objects are, but no crop is drawn around them.
 
         Returns:
             The image, boxes and labels in the same formats, with another size and another N. Random numbers come from
@@ -49,14 +48,14 @@ class Augmentation:
         boxes = boxes_xyxy.float()
         if self._zoom_out_max > 1 and torch.rand(()) < 0.5:
             image, boxes = self._zoomed_out(image, boxes)
-        if self._crop_min < 1 and (crop := draw_crop(boxes, size_of(image), self._crop_min)) is not None:
-            is_within = _centres_within(boxes, crop[None])[0]
+        if self._crop_min < 1 and (crop := draw_crop(boxes[labels > 0], size_of(image), self._crop_min)) is not None:
+            is_within = _centres_within(boxes, crop[None])[0] | ((labels == IGNORED) & _overlaps(boxes, crop))
             image, boxes, labels = *_cut(image, boxes[is_within], crop), labels[is_within]
         if torch.rand(()) < 0.5:
             image, boxes = image.flip(-1), _mirrored(boxes, image.shape[-1])
-        is_whole = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE_PX).all(dim=1)
         is_inside = (boxes >= 0).all(dim=1) & (boxes <= size_of(image).repeat(2)).all(dim=1)
-        return image, boxes[is_whole & is_inside], labels[is_whole & is_inside]
+        has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        return image, boxes[is_inside & has_area], labels[is_inside & has_area]
 
     def _zoomed_out(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Place the image at random on a larger canvas, and move its boxes with it."""
@@ -118,6 +117,12 @@ def _centres_within(boxes_xyxy: Tensor, crops: Tensor) -> Tensor:
     centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
     is_within: Tensor = ((centres > crops[:, None, :2]) & (centres < crops[:, None, 2:])).all(dim=2)
     return is_within
+
+
+def _overlaps(boxes_xyxy: Tensor, crop: Tensor) -> Tensor:
+    """Return (N,) bool: whether a crop shows a part of each of N boxes."""
+    is_shown: Tensor = ((boxes_xyxy[:, :2] < crop[2:]) & (boxes_xyxy[:, 2:] > crop[:2])).all(dim=1)
+    return is_shown
 
 
 def _cut(image: Tensor, boxes: Tensor, crop: Tensor) -> tuple[Tensor, Tensor]:

@@ -198,6 +198,9 @@ class TrainingSettings(Frozen):
     match_iou: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """IoU with an object from which on a default box learns that object. A slightly lower value gives small objects
     more default boxes to learn them."""
+    min_negatives: Annotated[int, Field(ge=0)] = 3
+    """Least number of background boxes per image that count in the loss. So images without objects teach, too. 0 is
+    the paper's rule: three per matched box, and none without."""
     class_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Factors of the loss by class name, such as Platelets=3; other classes have 1. Give rare classes more than 1."""
     vertical_flip: bool = False

@@ -12,6 +12,12 @@ NEGATIVES_A_POSITIVE = 3
 """The number of background boxes that count in the loss per matched box. Source: section 2.2, "Hard negative mining"."""
 
 
+IGNORED = -1
+"""The label of a crowd, or of an object that is too small to be seen."""
+MIN_COVERAGE = 0.5
+"""The share of a default box from which on it is ignored, if an ignored region covers it."""
+
+
 @dataclass(frozen=True)
 class Targets:
     """The objects of a batch, padded to the same count M."""
@@ -19,7 +25,7 @@ class Targets:
     boxes_xyxy: Tensor
     """(B, M, 4) float in [0, 1]."""
     labels: Tensor
-    """(B, M) int64, from 1; 0 is padding."""
+    """(B, M) int64, from 1; 0 is padding, and `IGNORED` marks what is neither an object to learn nor background."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +50,16 @@ def match(targets: Targets, default_boxes: Tensor, match_iou: float = 0.5) -> tu
     box of its own, whatever the overlap. The pair that overlaps best comes first, then the best pair among the remaining
     objects and default boxes, and so on.
 
+    A default box that learns no object is ignored if an ignored region covers half of it, overlaps it by `match_iou`, or overlaps no other
+    default box more.
+
     Args:
         targets: the objects of B images.
         default_boxes: (A, 4) float, cxcywh in [0, 1].
         match_iou: the least overlap; the paper's unless given.
 
     Returns:
-        boxes (B, A, 4) float xyxy (arbitrary where background) and labels (B, A) int64, 0 = background.
+        boxes (B, A, 4) float xyxy (arbitrary where no object is learned) and labels (B, A) int64, 0 = background, or `IGNORED`.
 
     Source: section 2.2, "Matching strategy". Where two objects share their best default box: the authors' Caffe code.
     """
@@ -58,16 +67,38 @@ def match(targets: Targets, default_boxes: Tensor, match_iou: float = 0.5) -> tu
     if targets.labels.shape[1] == 0:
         shape = (targets.labels.shape[0], len(default_boxes))
         return default_boxes.new_zeros(*shape, 4), targets.labels.new_zeros(shape)
-    iou = pairwise_iou(targets.boxes_xyxy, cxcywh_to_xyxy(default_boxes))  # (B, M, A)
-    iou = iou.masked_fill(~is_object[:, :, None], -1)
+    overlaps = pairwise_iou(targets.boxes_xyxy, cxcywh_to_xyxy(default_boxes))  # (B, M, A)
+    iou = overlaps.masked_fill(~is_object[:, :, None], -1)
     best_iou, best_object = iou.max(dim=1)
-    for image, objects in enumerate(is_object.sum(dim=1).tolist()):
-        forced = _own_boxes(iou[image, :objects])
-        best_object[image, forced] = torch.arange(objects, device=forced.device)
-        best_iou[image, forced] = 1
+    for image, objects in enumerate(is_object):
+        if objects.any():
+            forced = _own_boxes(iou[image, objects])
+            best_object[image, forced] = objects.nonzero()[:, 0]
+            best_iou[image, forced] = 1
     labels = targets.labels.gather(1, best_object) * (best_iou >= match_iou)
+    if (is_region := targets.labels == IGNORED).any():
+        is_ignored = _ignored(overlaps, is_region, targets.boxes_xyxy, default_boxes, match_iou)
+        labels = labels.masked_fill(is_ignored & (labels <= 0), IGNORED)
     boxes = targets.boxes_xyxy.gather(1, best_object[:, :, None].expand(-1, -1, 4))
     return boxes, labels
+
+
+def _ignored(iou: Tensor, is_region: Tensor, boxes_xyxy: Tensor, default_boxes: Tensor, match_iou: float) -> Tensor:
+    """Return (B, A) bool: the default boxes that belong to an ignored region.
+
+    Args:
+        iou: (B, M, A), the overlaps of objects and regions with default boxes.
+        is_region: (B, M) bool, which of these are ignored regions.
+        boxes_xyxy: (B, M, 4) float in [0, 1].
+        default_boxes: (A, 4) float, cxcywh in [0, 1].
+        match_iou: the overlap from which on a default box is ignored.
+    """
+    areas = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).prod(dim=-1)[:, :, None]
+    of_default_boxes = default_boxes[:, 2:].prod(dim=-1)
+    coverage = iou * (areas + of_default_boxes) / (1 + iou) / of_default_boxes  # the intersection by the default box
+    nearest = torch.zeros_like(iou, dtype=torch.bool).scatter_(2, iou.argmax(dim=2, keepdim=True), True)
+    near = (iou >= match_iou) | (coverage >= MIN_COVERAGE) | (nearest & (iou > 0))
+    return (near & is_region[:, :, None]).any(dim=1)
 
 
 def _own_boxes(iou: Tensor) -> Tensor:
@@ -86,20 +117,22 @@ def _own_boxes(iou: Tensor) -> Tensor:
     return best_box
 
 
-def hard_negatives(cross_entropy: Tensor, labels: Tensor) -> Tensor:
+def hard_negatives(cross_entropy: Tensor, labels: Tensor, min_negatives: int) -> Tensor:
     """Return the background boxes that are most confidently wrong, three per matched box of their image.
 
     Args:
         cross_entropy: (B, A) float, each default box's classification loss.
-        labels: (B, A) int64, 0 = background.
+        labels: (B, A) int64, 0 = background, or `IGNORED`.
+        min_negatives: the least number per image.
 
     Returns:
         (B, A) bool.
     """
-    is_positive = labels > 0
-    losses = cross_entropy.detach().masked_fill(is_positive, -1)
+    is_background = labels == 0
+    losses = cross_entropy.detach().masked_fill(~is_background, -1)
     rank = losses.argsort(dim=1, descending=True).argsort(dim=1)
-    return (rank < NEGATIVES_A_POSITIVE * is_positive.sum(dim=1, keepdim=True)) & ~is_positive
+    num_negatives = NEGATIVES_A_POSITIVE * (labels > 0).sum(dim=1, keepdim=True)
+    return (rank < num_negatives.clamp(min=min_negatives)) & is_background
 
 
 def multibox_loss(
@@ -109,8 +142,9 @@ def multibox_loss(
     default_boxes: Tensor,
     num_matched: Tensor,
     class_weights: Tensor,
+    min_negatives: int,
 ) -> Losses:
-    """Return SSD's loss over images; 0 when no image has an object.
+    """Return SSD's loss over images. Without `min_negatives` it is 0 when no image has an object.
 
     Args:
         offsets: (B, A, 4), from the localization heads.
@@ -120,20 +154,29 @@ def multibox_loss(
         num_matched: the divisor of the sums: the number of matched default boxes of the whole batch, of which these
             images may be a part.
         class_weights: (C,) float, the factors of a default box's losses, by the class that it learns.
+        min_negatives: the least number of background boxes per image that count.
 
     Source: Liu et al. 2016, section 2.2, equations 1 to 3.
     """
     boxes_xyxy, labels = matched
     is_positive = labels > 0
     wanted = encode_boxes(xyxy_to_cxcywh(boxes_xyxy), default_boxes)
-    weights = class_weights[labels]
+    weights = class_weights[labels.clamp(min=0)]
     distances = F.smooth_l1_loss(offsets[is_positive].float(), wanted[is_positive], reduction="none").sum(dim=1)
     localization = (weights[is_positive] * distances).sum()
-    cross_entropy = F.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
-    counted = is_positive | hard_negatives(cross_entropy, labels)
+    cross_entropy = F.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none", ignore_index=IGNORED)
+    counted = is_positive | hard_negatives(cross_entropy, labels, min_negatives)
     return Losses(localization / num_matched, (weights * cross_entropy)[counted].sum() / num_matched)
 
 
-def count_matched(labels: Tensor) -> Tensor:
-    """Return the number of matched default boxes among labels of `match`."""
-    return (labels > 0).sum()
+def count_matched(labels: Tensor, min_negatives: int) -> Tensor:
+    """Return the divisor of the losses: the number of matched default boxes.
+
+    An image whose negatives are more than three per matched box counts as having a third as many matched boxes as negatives, so that a
+    negative weighs the same everywhere.
+
+    Args:
+        labels: (B, A) int64, as `match` returns them.
+        min_negatives: see `hard_negatives`.
+    """
+    return (labels > 0).sum(dim=1).clamp(min=min_negatives / NEGATIVES_A_POSITIVE).sum()

@@ -9,7 +9,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from model.config import Architecture
 from model.package_files import RECORD_FILE, WEIGHTS_FILE, PackageError, PackageFiles, PackageRecord
 from model.ssd import SSD, network_of_shapes
 
@@ -59,20 +58,6 @@ class ModelPackage:
         }
         network.load_state_dict(values, assign=True)
         return network.eval()
-
-    def fitting(self, architecture: Architecture, class_names: tuple[str, ...]) -> dict[str, Tensor]:
-        """Return the tensors that another network can start from: those of the same name and shape.
-
-        Tensors of the classification heads are included only for the same classes.
-        """
-        wanted = network_of_shapes(architecture, len(class_names) + 1).state_dict()
-        return {
-            name: tensor
-            for name, tensor in self.weights.items()
-            if name in wanted
-            and tensor.shape == wanted[name].shape
-            and (class_names == self.record.class_names or not name.startswith("classification."))
-        }
 
     def to_files(self) -> dict[str, bytes]:
         """Return the content of the package's files by name; tensors are stored in the type that they have."""

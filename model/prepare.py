@@ -7,12 +7,15 @@ from model.augment import Augmentation, size_of, vertical_flip
 from model.colours import distort_colours
 from model.config import Preprocessing, TrainingSettings
 from model.example import Example
-from model.loss import Targets
+from model.loss import IGNORED, Targets
 from model.order import seed_at
 from model.preprocess import resize
 
 Ready = tuple[Tensor, Tensor, Tensor]
-"""An example for the step: image (3, S, S) uint8, boxes (N, 4) float xyxy in [0, 1], labels (N,) int64."""
+"""An example for the step: image (3, S, S) uint8, boxes (N, 4) float xyxy in [0, 1], labels (N,) int64, see `Targets`."""
+MIN_SIDE_PX = 3
+"""The least width and height of an object in the network's input, in pixels. Smaller ones are ignored: they can't be seen, and are no
+background either."""
 
 
 class Preparation:
@@ -31,14 +34,16 @@ class Preparation:
             return self._prepared(example)
 
     def _prepared(self, example: Example) -> Ready:
-        truth, is_one = example.truth, ~example.truth.is_crowd
+        truth = example.truth
         fraction = size_of(example.image) / torch.tensor(example.size_px)
-        boxes_xyxy = truth.boxes_xyxy[is_one] * fraction.repeat(2)
-        image, boxes, labels = self._augmentation(example.image, boxes_xyxy, truth.labels[is_one])
+        learned = truth.labels.masked_fill(truth.is_crowd, IGNORED)
+        image, boxes, labels = self._augmentation(example.image, truth.boxes_xyxy * fraction.repeat(2), learned)
         if self._settings.vertical_flip:
             image, boxes = vertical_flip(image, boxes)
         height_px, width_px = image.shape[-2:]
         boxes = boxes / torch.tensor([width_px, height_px, width_px, height_px])
+        is_seen = (self._image_size_px * (boxes[:, 2:] - boxes[:, :2]) >= MIN_SIDE_PX).all(dim=1)
+        labels = labels.masked_fill(~is_seen, IGNORED)
         return distort_colours(resize(image, self._image_size_px)), boxes, labels
 
 

@@ -75,7 +75,7 @@ class TrainingStep:
             group["lr"] = learning_rate(step, self._settings)
         targets = Targets(targets.boxes_xyxy.to(self.device), targets.labels.to(self.device))
         matched = match(targets, self._default_boxes, self._settings.match_iou)
-        num_matched = self._over_workers(count_matched(matched[1])).clamp(min=1)
+        num_matched = self._over_workers(count_matched(matched[1], self._settings.min_negatives)).clamp(min=1)
         self._optimizer.zero_grad(set_to_none=True)
         sums = self._over_workers(self._accumulate(images, matched, num_matched))
         if not sums.isfinite().all():
@@ -124,7 +124,15 @@ class TrainingStep:
         inputs = normalise(images.to(self.device), self._preprocessing, torch.float32)
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
             offsets, logits = self._forward(inputs)
-        return multibox_loss(offsets, logits, matched, self._default_boxes, num_matched, self._class_weights)
+        return multibox_loss(
+            offsets,
+            logits,
+            matched,
+            self._default_boxes,
+            num_matched,
+            self._class_weights,
+            self._settings.min_negatives,
+        )
 
     def _gathered_later(self) -> AbstractContextManager[None]:
         """Return a context for all parts but the last, in which gradients are not shared with other workers."""

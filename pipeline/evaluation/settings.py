@@ -15,7 +15,8 @@ class EvaluateSettings(DetectionSettings):
     model: Url
     """Model package to measure."""
     data: Annotated[tuple[Url, ...], Field(min_length=1)]
-    """Labelled images: a folder or URL in the layout of Pascal VOC or COCO, or a VOCdevkit. May be given several times."""
+    """Labelled images: a folder or URL in the layout of Pascal VOC, COCO, YOLO, LabelMe, CVAT or Open Images, or a file
+    such as data.yaml. May be given several times."""
     split: Name = "test"
     """Split to measure on: the name of a list in ImageSets/Main (VOC), or of annotations/instances_<split>.json (COCO)."""
     page: Place | None = None
@@ -32,7 +33,8 @@ class QuantizeSettings(DetectionSettings):
     output: Url
     """Folder or URL to write the quantized model package to."""
     data: Annotated[tuple[Url, ...], Field(min_length=1)]
-    """Labelled images: a folder or URL in the layout of Pascal VOC or COCO, or a VOCdevkit. May be given several times."""
+    """Labelled images: a folder or URL in the layout of Pascal VOC, COCO, YOLO, LabelMe, CVAT or Open Images, or a file
+    such as data.yaml. May be given several times."""
     calibration_split: Name = "train"
     """Split whose images show the ranges of the network's values."""
     num_calibration_images: Annotated[int, Field(ge=1)] = 300

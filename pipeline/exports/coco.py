@@ -13,7 +13,7 @@ from pipeline.exports.exported_images import ExportedImages
 from pipeline.exports.folder import NewFolder
 from pipeline.exports.json_list import JsonList
 from pipeline.exports.selection import SelectedImage, Selection
-from pipeline.labelled.coco import CocoFile
+from pipeline.labelled.layouts.coco import CocoFile
 from pipeline.storage import store
 from pipeline.urls import absolute
 

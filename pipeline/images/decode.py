@@ -84,6 +84,17 @@ class Stored(NamedTuple):
     """The width and height of the upright picture, also where the pixels are a fraction of it."""
 
 
+def read_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Return the width and height of a picture as a viewer shows it. The beginning of its file is enough, nearly always.
+
+    Raises:
+        DecodeError: the bytes are of no image format that is read, or too few.
+    """
+    picture = _probe(data, max_pixels)
+    width_px, height_px = picture.size
+    return (height_px, width_px) if _orientation(picture) >= 5 else (width_px, height_px)
+
+
 def decode_stored(data: bytes, max_pixels: int = MAX_PIXELS, min_side_px: int | None = None) -> Stored:
     """Decode a picture, and do not turn it; raises as `decode`.
 

@@ -1,12 +1,14 @@
 """The labelled data at paths or URLs: which layout each folder has, and which images a split holds."""
 
+import hashlib
 import logging
 import re
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from functools import partial
 
 from pipeline.errors import reason
-from pipeline.labelled import coco, voc
+from pipeline.labelled.layouts import coco, cvat, labelme, tables, voc, yolo
+from pipeline.labelled.layouts.source import OnBroken, Source
 from pipeline.labelled.record import DataError, Flaw, LabelledImage, clean
 from pipeline.storage import store
 from pipeline.urls import absolute
@@ -22,19 +24,20 @@ DEALT_WITH: dict[Flaw, str] = {
     "swapped": "with swapped corners mended",
     "clipped": "that reach over the border clipped",
 }
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A kind of data set, and the functions that read it."""
-
-    name: str
-    has_split: Callable[[str, str], bool]
-    read: Callable[[str, str, Callable[[DataError], None]], list[LabelledImage]]
-
-
-VOC = Layout("Pascal VOC", voc.has_split, voc.read_voc)
-COCO = Layout("COCO", coco.has_split, coco.read_coco)
+WITH_SPLITS = (voc.splits, coco.splits, yolo.splits, tables.splits)
+"""The functions that return the splits of a folder in a layout, by their names; none if it is in another layout."""
+WITHOUT_SPLITS = (coco.undivided, voc.undivided, labelme.undivided, yolo.undivided, cvat.undivided, tables.undivided)
+"""The functions that return all images of a folder in a layout; None if it is in another layout."""
+ALIASES = (("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing"))
+"""The names that stand for one split."""
+SPLIT_FOLDERS = {name for names in ALIASES for name in names}
+"""The folders that each hold a split in a layout without splits, as Roboflow writes them."""
+HELD_OUT_SHARE = 0.2
+"""The share of images without splits that become the split `val`."""
+AUGMENTED = re.compile(r"\.rf\.[0-9a-f]+")
+"""The part of a name by which Roboflow tells the copies of one picture apart."""
+LABEL_FILE = re.compile(r".*\.(ya?ml|json|xml|csv)", re.IGNORECASE)
+"""The files that may be given instead of their folder."""
 
 
 def raise_it(error: DataError) -> None:
@@ -42,32 +45,37 @@ def raise_it(error: DataError) -> None:
     raise error
 
 
-def read_labelled(
-    data: Sequence[str], split: str, on_broken: Callable[[DataError], None] = raise_it
-) -> list[LabelledImage]:
+def read_labelled(data: Sequence[str], split: str, on_broken: OnBroken = raise_it) -> list[LabelledImage]:
     """Return the images of a split of all data sets, one data set after the other, with their boxes as annotated.
 
     Args:
-        data: folders by path or URL, in Pascal VOC's or COCO's layout, or a VOCdevkit that holds several years. A folder without the split
-            is skipped, with a line in the log, as long as another folder has the split.
-        split: a file of `ImageSets/Main`, or `annotations/instances_<split>.json`.
+        data: folders by path or URL, in a layout of docs/data.md. A folder without the split is skipped, with a line in the log, as long as
+            another folder has the split.
+        split: the split's name. `val` also finds `valid` and `validation`. Data without splits is divided into `train` and `val`.
         on_broken: called with the error of each annotation that can't be read. By default, the error is raised.
 
     Raises:
-        DataError: a folder is in neither layout, or none has the split.
+        DataError: a folder is in no known layout, or none has the split.
     """
-    folders = [found for url in data for found in find_folders(url)]
-    having = [(folder, layout) for folder, layout in folders if layout.has_split(folder, split)]
+    folders = [found for url in data for found in find_splits(url)]
+    having = [(folder, source) for folder, sources in folders if (source := _of_split(sources, split))]
     if not having:
-        where = ", ".join(f"{folder} ({layout.name})" for folder, layout in folders)
-        raise DataError(
-            f"no data has the split {split!r}: looked for ImageSets/Main/{split}.txt or "
-            f"annotations/instances_{split}.json in {where}"
-        )
-    for folder, layout in folders:
-        if (folder, layout) not in having:
+        where = "; ".join(f"{folder} has {', '.join(sources) or 'none'}" for folder, sources in folders)
+        raise DataError(f"no data has the split {split!r}: {where}")
+    for folder, sources in folders:
+        if not _of_split(sources, split):
             logger.info("%s has no split %r: not part of it", folder, split)
-    return [image for folder, layout in having for image in layout.read(folder, split, on_broken)]
+    return [image for folder, source in having for image in _read(folder, source, split, on_broken)]
+
+
+def _of_split(sources: dict[str, Source], split: str) -> Source | None:
+    names = next((names for names in ALIASES if split in names), ())
+    return next((sources[name] for name in (split, *names) if name in sources), None)
+
+
+def _read(folder: str, source: Source, split: str, on_broken: OnBroken) -> list[LabelledImage]:
+    logger.info("%s: %s in the layout of %s", folder, split, source.layout)
+    return source.read(on_broken)
 
 
 def read_clean(data: Sequence[str], split: str) -> list[LabelledImage]:
@@ -83,56 +91,84 @@ def read_clean(data: Sequence[str], split: str) -> list[LabelledImage]:
     return images
 
 
-def find_folders(url: str) -> list[tuple[str, Layout]]:
-    """Return a data set's folder and its layout. A VOCdevkit has several folders.
+def find_splits(url: str) -> list[tuple[str, dict[str, Source]]]:
+    """Return a data set's folder, and its splits by their names. A VOCdevkit has several folders.
+
+    Args:
+        url: the folder, or a file that describes the data set, such as `data.yaml`.
 
     Raises:
-        DataError: nothing is there, or the folder is in neither layout.
+        DataError: nothing is there, or it is in no known layout.
     """
-    folder = absolute(url).rstrip("/")
-    names = _names(folder)
-    if "ImageSets" in names:
-        return [(folder, VOC)]
-    if "annotations" in names and any(name.startswith("instances_") for name in _names(f"{folder}/annotations")):
-        return [(folder, COCO)]
-    years = [f"{folder}/{name}" for name in sorted(names) if name.startswith("VOC")]
-    if years := [year for year in years if "ImageSets" in _names(year)]:
-        return [(year, VOC) for year in years]
+    place = absolute(url).rstrip("/")
+    above, _, name = place.rpartition("/")
+    folder, names = (above, {name}) if LABEL_FILE.fullmatch(name) else (place, _names(place))
+    if folder != place and not store.exists(place):
+        raise DataError(f"data {url!r} is not there")
+    try:
+        if found := _find(folder, names):
+            return [(folder, found)]
+        years = [f"{folder}/{name}" for name in sorted(names) if name.startswith("VOC")]
+        if devkit := [(year, found) for year in years if (found := voc.splits(year, _names(year)))]:
+            return devkit
+    except OSError as error:
+        raise DataError(f"data {url!r} can't be read: {reason(error)}") from error
     within = {name for split in SPLIT_FOLDERS & names for name in _names(f"{folder}/{split}")}
     raise DataError(
-        f"data {url!r} is no data set that can be read: {describe_folder(names | within)}; looked for ImageSets (Pascal VOC), "
-        "annotations/instances_….json (COCO) and VOC…/ImageSets (a VOCdevkit). docs/data.md shows each as a tree"
+        f"data {url!r} is no data set that can be read: {describe_folder(names | within)}. docs/data.md shows each layout as a tree"
     )
 
 
-SPLIT_FOLDERS = {"train", "valid", "val", "test"}
-"""The folders in which other layouts have a split's files. Their content shows which layout it is."""
+def _find(folder: str, names: set[str]) -> dict[str, Source]:
+    """Return the splits of a folder in any layout, or none."""
+    for splits in WITH_SPLITS:
+        if found := splits(folder, names):
+            return found
+    split_names = sorted(SPLIT_FOLDERS & names)
+    of_folders = {name: _undivided(f"{folder}/{name}", _names(f"{folder}/{name}")) for name in split_names}
+    if in_folders := {name: source for name, source in of_folders.items() if source}:
+        return in_folders
+    if found_source := _undivided(folder, names):
+        return divided(found_source)
+    return {}
+
+
+def _undivided(folder: str, names: set[str]) -> Source | None:
+    return next((found for undivided in WITHOUT_SPLITS if (found := undivided(folder, names))), None)
+
+
+def divided(source: Source) -> dict[str, Source]:
+    """Return the splits `train` and `val` of images without splits.
+
+    A hash of its name decides for each image, so that the division stays when images come or their folder moves. Copies of one picture, as
+    Roboflow makes them, are in one split.
+    """
+
+    def read(is_held_out: bool, on_broken: OnBroken) -> list[LabelledImage]:
+        images = source.read(on_broken)
+        pictures = sorted(
+            {_picture(image) for image in images}, key=lambda name: hashlib.sha256(name.encode()).digest()
+        )
+        held_out = set(pictures[: max(1, round(HELD_OUT_SHARE * len(pictures)))] if len(pictures) > 1 else ())
+        return [image for image in images if (_picture(image) in held_out) == is_held_out]
+
+    return {name: Source(source.layout, partial(read, name == "val")) for name in ("train", "val")}
+
+
+def _picture(image: LabelledImage) -> str:
+    """Return the name that all copies of a picture have."""
+    return AUGMENTED.sub("", image.uri.rpartition("/")[2].rpartition(".")[0])
+
+
 OTHERS: tuple[tuple[str, str, str], ...] = (
-    (
-        r"_annotations\.coco\.json$",
-        "an export of Roboflow",
-        "move each split's file to annotations/instances_<split>.json",
-    ),
-    (r"instances_.*\.json$", "COCO's files beside the images", "move them into a folder annotations"),
-    (r"data\.ya?ml$|labels$|.*\.names$", "YOLO's layout", "export it as Pascal VOC or COCO"),
-    (r"annotations\.xml$", "CVAT's own format", "export it as Pascal VOC or COCO"),
-    (r"result\.json$", "an export of Label Studio", "move it to annotations/instances_<split>.json"),
-    (
-        r".*\.xml$",
-        "VOC's annotations without its folders",
-        "put them into Annotations, and list them in ImageSets/Main/<split>.txt",
-    ),
-    (r".*\.json$", "JSON, such as LabelMe's", "export it as COCO, to annotations/instances_<split>.json"),
-    (r".*\.csv$", "a table", "export it as Pascal VOC or COCO"),
-    (
-        r"Annotations$|JPEGImages$",
-        "VOC's folders without lists of splits",
-        "list the images' names in ImageSets/Main/<split>.txt",
-    ),
+    (r"result\.json$|.*\.json$", "JSON of another kind", "export it as COCO"),
+    (r"data\.ya?ml$|labels$", "YOLO's layout without names of classes", "name them in data.yaml, or in classes.txt"),
+    (r".*\.csv$", "a table of another kind", "its columns must be filename, class, xmin, ymin, xmax, ymax"),
+    (r"Annotations$|JPEGImages$", "VOC's folders without annotations", "put the XML files into Annotations"),
     (r".*\.(jpe?g|png|webp|bmp|tiff?)$", "images alone", "name the folder that has their annotations, too"),
     (r".*\.(zip|tar|gz|tgz)$", "an archive", "unpack it"),
 )
-"""The other kinds of data sets: a file's or folder's name as a regular expression, the kind, and how to make the data readable."""
+"""The other kinds of data: a file's or folder's name as a regular expression, the kind, and how to make the data readable."""
 
 
 def describe_folder(names: Collection[str]) -> str:

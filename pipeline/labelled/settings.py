@@ -14,7 +14,8 @@ class DataCheckSettings(Frozen):
     heading: ClassVar[str] = "Labelled images"
 
     data: Annotated[tuple[Url, ...], Field(min_length=1)]
-    """Labelled images: a folder or URL in the layout of Pascal VOC or COCO, or a VOCdevkit. May be given several times."""
+    """Labelled images: a folder or URL in the layout of Pascal VOC, COCO, YOLO, LabelMe, CVAT or Open Images, or a file
+    such as data.yaml. May be given several times."""
     split: Annotated[tuple[Name, ...], Field(min_length=1)] = ("train", "val")
     """Split to check; the first one given is the one to learn from. May be given several times."""
     model: Place | None = None

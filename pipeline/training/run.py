@@ -3,10 +3,11 @@
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from model.config import Architecture, ArchitectureName, Preprocessing
@@ -14,10 +15,12 @@ from model.example import Examples
 from model.package import ModelPackage
 from model.package_files import PackageRecord
 from model.ssd import network_of_shapes
+from model.start import inherit
 from model.step import class_weights
 from pipeline.cluster.connect import cluster
 from pipeline.errors import SettingError
 from pipeline.evaluation.evaluate import Evaluation, evaluate
+from pipeline.inputs.class_names import read_class_names
 from pipeline.labelled.dataset import read_clean
 from pipeline.labelled.examples import LabelledExamples
 from pipeline.labelled.record import DataError, LabelledImage, class_names, num_to_learn_from
@@ -34,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """The standard deviations that bring inputs near unit spread. With batch norm and fresh weights, there is no Caffe range to keep to."""
+PLAIN_LEARNING_RATE = 0.001
+"""The learning rate of a network without batch norm. Source: Liu et al. 2016, section 3."""
 RUNS_FOLDER = "_runs"
 """The folder next to the package with a folder per run, for its checkpoints."""
 
@@ -85,15 +90,15 @@ def train_on_data(settings: TrainSettings) -> Training:
         SettingError: the data or the package to start from can't be used, or no package could be written at the end.
     """
     check_free(settings.output)
-    images = read_clean(settings.data, settings.train_split)
-    names = class_names(images)
+    images, names = of_classes(read_clean(settings.data, settings.train_split), settings)
     start = start_of(settings, names)
+    settings = suited_to(start, settings)
     examples = start.examples(images, names, settings.crop_min)
     if not num_to_learn_from(images):
         raise DataError(
             f"train_split {settings.train_split!r}: nothing to learn from in {len(images):,} images: no object, or none but crowds"
         )
-    held_out = start.examples(read_clean(settings.data, settings.val_split), names)
+    held_out = start.examples(of_classes(read_clean(settings.data, settings.val_split), settings)[0], names)
     runs = settings.storage or f"{settings.output.rstrip('/')}/{RUNS_FOLDER}"
     run = TrainingRun(settings.name, settings, f"{runs.rstrip('/')}/{settings.name}", {"data": examples.digest})
     origin = start.provenance | {
@@ -117,6 +122,25 @@ def train_on_data(settings: TrainSettings) -> Training:
     return Training(evaluation, measured_on, history)
 
 
+def of_classes(
+    images: Sequence[LabelledImage], settings: TrainSettings
+) -> tuple[Sequence[LabelledImage], tuple[str, ...]]:
+    """Return the images with only the objects of the classes to learn, and these classes.
+
+    Raises:
+        SettingError: the file of class names can't be read, or has a class that no object is of.
+    """
+    found = class_names(images)
+    if not settings.class_names:
+        return images, found
+    names = read_class_names(settings.class_names)
+    if unknown := sorted(set(names) - set(found)):
+        raise SettingError(f"class_names: no object is of class {unknown[0]!r}; there are {', '.join(found)}")
+    if left_out := sorted(set(found) - set(names)):
+        logger.info("left out, as class_names does not have them: %s", ", ".join(left_out))
+    return [image.only(np.isin(image.class_names, names)) for image in images], names
+
+
 def start_of(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
     """Return the start that the settings describe; raises as `from_package`."""
     if settings.init:
@@ -129,6 +153,14 @@ def start_of(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
     return replace(start, preprocessing=preprocessing)
 
 
+def suited_to(start: Start, settings: TrainSettings) -> TrainSettings:
+    """Return the settings with the learning rate that the start needs, unless one is set."""
+    if start.architecture.batch_norm or "learning_rate" in settings.model_fields_set:
+        return settings
+    logger.info("learning_rate: %s, as the start has no batch norm", PLAIN_LEARNING_RATE)
+    return settings.model_copy(update={"learning_rate": PLAIN_LEARNING_RATE})
+
+
 def from_scratch(width: float, kind: ArchitectureName = "ssd300_vgg16", **default_boxes: Any) -> Start:
     """Return the start of a network with batch norm, all of it at random."""
     return Start(
@@ -137,31 +169,20 @@ def from_scratch(width: float, kind: ArchitectureName = "ssd300_vgg16", **defaul
 
 
 def from_package(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
-    """Return the weights of the package `settings.init` that fit, and its architecture.
-
-    Where the package is a trunk, the settings choose the kind of architecture.
+    """Return the weights of the package `settings.init` that fit, and its architecture with the kind and scales of the settings.
 
     Raises:
-        SettingError: the package can't be read, nothing of its trunk fits, or a setting contradicts it.
+        SettingError: the package can't be read, nothing of its trunk fits, its width is another, or the class map has an unknown name.
     """
     assert settings.init is not None
     try:
         package = read_start(settings.init)
     except SettingError as error:
         raise SettingError(f"init: {error}") from error
-    architecture = package.record.architecture
-    if not package.record.class_names:
-        architecture = Architecture(
-            kind=settings.architecture,
-            width=architecture.width,
-            batch_norm=architecture.batch_norm,
-            **settings.default_boxes,
-        )
-    inherited = {"width": architecture.width, "architecture": architecture.kind, "scales": architecture.scales}
-    for name, value in inherited.items():
-        if name in settings.model_fields_set and getattr(settings, name) != value:
-            raise SettingError(f"{name}: that of init {settings.init!r} is {value}, not {getattr(settings, name)}")
-    weights = package.fitting(architecture, labels)
+    architecture = _architecture(package, settings)
+    _check_class_map(settings.class_map, package.record.class_names, labels)
+    inherited = inherit(package, architecture, labels, settings.class_map, settings.seed)
+    weights = inherited.weights
     if not any(name.startswith("trunk.") and name.endswith(".weight") for name in weights):
         raise SettingError(f"init {settings.init!r} can't be used: nothing of its trunk fits {architecture.kind}")
     if broken := sorted(name for name, tensor in weights.items() if not tensor.isfinite().all()):
@@ -169,7 +190,32 @@ def from_package(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
     fresh = network_of_shapes(architecture, len(labels) + 1).state_dict().keys() - weights.keys()
     layers = sorted({name.partition(".")[0] for name in fresh})
     print(f"init: {len(weights)} tensors kept; at random: {', '.join(layers) or 'none'}", file=sys.stderr)
+    if package.record.class_names:
+        known = ", ".join(inherited.class_names) or "none"
+        new = ", ".join(name for name in labels if name not in inherited.class_names) or "none"
+        print(f"init: classes that it knows: {known}; new ones: {new}", file=sys.stderr)
     return Start(architecture, package.record.preprocessing, weights, {"init": package.digest})
+
+
+def _architecture(package: ModelPackage, settings: TrainSettings) -> Architecture:
+    """Return the package's architecture, with the kind and scales that the settings give."""
+    found = package.record.architecture
+    if "width" in settings.model_fields_set and settings.width != found.width:
+        raise SettingError(f"width: that of init {settings.init!r} is {found.width}, not {settings.width}")
+    is_other = "architecture" in settings.model_fields_set and settings.architecture != found.kind
+    if is_other or not package.record.class_names:
+        return Architecture(
+            kind=settings.architecture, width=found.width, batch_norm=found.batch_norm, **settings.default_boxes
+        )
+    return Architecture(**found.model_dump() | settings.default_boxes)
+
+
+def _check_class_map(class_map: Mapping[str, str], old: Sequence[str], new: Sequence[str]) -> None:
+    for source, target in class_map.items():
+        if source not in old:
+            raise SettingError(f"class_map: init has no class {source!r}; it has {', '.join(old) or 'none'}")
+        if target not in new:
+            raise SettingError(f"class_map: the data has no class {target!r}; it has {', '.join(new)}")
 
 
 def begin(start: Start, labels: tuple[str, ...], run: TrainingRun) -> ModelPackage:

@@ -52,7 +52,8 @@ class TrainSettings(ClusterTraining):
     heading: ClassVar[str] = "Data and package"
 
     data: Annotated[tuple[Url, ...], Field(min_length=1)]
-    """Labelled images: a folder or URL in the layout of Pascal VOC or COCO, or a VOCdevkit. May be given several times."""
+    """Labelled images: a folder or URL in the layout of Pascal VOC, COCO, YOLO, LabelMe, CVAT or Open Images, or a file
+    such as data.yaml. May be given several times."""
     output: Url
     """Folder or URL to write the model package to."""
     name: Name
@@ -74,9 +75,14 @@ class TrainSettings(ClusterTraining):
     """Decode large JPEGs at 1/4 or 1/8 of their size, wherever at least twice the input's pixels per side remain; in
     training, after the smallest crop. It is part of the model's digest."""
     init: Place | None = None
-    """Model package to start from: a trunk, or a detector whose heads are kept where they fit. The training takes
-    over its width, batch norm and preprocessing (jpeg_dct_scaling may be set anew). Without batch norm, use a
-    learning_rate of about 0.001."""
+    """Model package to start from: a trunk, or a detector, whose heads are kept for the classes that both have. The
+    training takes over its width, batch norm and preprocessing (jpeg_dct_scaling may be set anew). Without batch norm,
+    the learning_rate is 0.001 unless it is set."""
+    class_names: Place | None = None
+    """File with the classes to learn, one per line. Objects of other classes are left out; their images stay. If not
+    set: all classes of the train split."""
+    class_map: dict[str, Name] = Field(default_factory=dict)
+    """Names that classes of init have in the data, such as person=pedestrian, so that their heads are kept."""
 
     @model_validator(mode="after")
     def _scales_of_the_architecture(self) -> "TrainSettings":

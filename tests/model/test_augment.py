@@ -8,6 +8,7 @@ from torchvision.transforms import v2
 
 from model.augment import Augmentation, draw_crop, vertical_flip
 from model.config import Preprocessing, TrainingSettings
+from model.loss import IGNORED
 
 # Three squares of one colour each on grey; a box's label is the channel that its square is bright in, plus 1.
 BOXES = torch.tensor([[10.0, 20.0, 40.0, 50.0], [60.0, 10.0, 100.0, 50.0], [30.0, 70.0, 70.0, 90.0]])
@@ -38,7 +39,7 @@ def test_boxes_stay_inside_and_in_step_with_labels():
         assert boxes.shape == (len(labels), 4)
         assert (boxes >= 0).all()
         assert (boxes <= torch.tensor([width_px, height_px, width_px, height_px])).all()
-        assert (boxes[:, 2:] - boxes[:, :2] >= 3).all()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
         counts.add(len(labels))
     assert 3 in counts
     assert len(counts) > 1  # crops cut objects away
@@ -108,7 +109,7 @@ def test_crops_are_torchvisions() -> None:
 
 @pytest.mark.parametrize("zoom_out_max", [1, 4])
 def test_all_but_crops_is_torchvisions_to_the_bit(zoom_out_max: int) -> None:
-    """From the same seed, zoomed out or not, mirrored or not; and what is too small or reaches beyond the image is left out."""
+    """From the same seed, zoomed out or not, mirrored or not; and what reaches beyond the image is left out."""
     boxes = torch.cat(
         (BOXES, torch.tensor([[5.0, 5.0, 7.5, 30.0], [90.0, 80.0, 119.5, 99.0], [100.0, 60.0, 121.0, 90.0]]))
     )
@@ -117,7 +118,7 @@ def test_all_but_crops_is_torchvisions_to_the_bit(zoom_out_max: int) -> None:
         boxes, labels = boxes[:5], labels[:5]
     fill = [round(255 * mean) for mean in Preprocessing().mean]
     zoom_out = [v2.RandomZoomOut(fill=fill, side_range=(1, zoom_out_max))] if zoom_out_max > 1 else []
-    theirs = v2.Compose([*zoom_out, v2.RandomHorizontalFlip(), v2.SanitizeBoundingBoxes(min_size=3)])
+    theirs = v2.Compose([*zoom_out, v2.RandomHorizontalFlip(), v2.SanitizeBoundingBoxes(min_size=1)])
     mine = Augmentation(Preprocessing(), PAPERS.model_copy(update={"zoom_out_max": zoom_out_max, "crop_min": 1}))
     for seed in range(30):
         torch.manual_seed(seed)
@@ -155,6 +156,21 @@ def test_an_image_without_objects():
         assert image.shape[0] == 3
         assert boxes.shape == (0, 4)
         assert labels.shape == (0,)
+
+
+def test_ignored_regions_move_along_and_draw_no_crop():
+    """A crop keeps the part of a region that it shows."""
+    whole = torch.tensor([[0.0, 0.0, 120.0, 100.0]])
+    mild = PAPERS.model_copy(update={"zoom_out_max": 1})
+    augmentation = Augmentation(Preprocessing(), mild)
+    torch.manual_seed(0)
+    for _ in range(20):
+        image, boxes, labels = augmentation(picture(), torch.cat((BOXES, whole)), torch.tensor([1, 2, 3, IGNORED]))
+        (region,) = boxes[labels == IGNORED].tolist()
+        assert region == [0, 0, image.shape[-1], image.shape[-2]]
+    for _ in range(20):
+        image, _, labels = augmentation(picture(), whole, torch.tensor([IGNORED]))
+        assert (image.shape, labels.tolist()) == ((3, 100, 120), [IGNORED])
 
 
 def test_results_are_plain_tensors():

@@ -17,6 +17,7 @@ from model.package import ModelPackage
 from model.package_files import PackageError
 from model.preprocess import normalise
 from model.ssd import adapted_trunk
+from model.start import inherit
 from model.weights_file import WeightsError
 
 Weights = dict[str, Tensor]
@@ -251,7 +252,7 @@ def test_vggs_trunk_gives_torchvisions_maps(vgg_features):
     with torch.device("meta"):
         reference = vgg16().features.eval()
     reference.load_state_dict({name.removeprefix("features."): t for name, t in vgg_features.items()}, assign=True)
-    start = package.fitting(Architecture(), ("any",))
+    start = inherit(package, Architecture(), ("any",)).weights
     trunk = vgg16_of(start)
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
@@ -293,5 +294,5 @@ def test_vgg16_reducedfc_has_conv6_and_conv7(vgg_features):
     reduced |= {"33.weight": torch.ones(1024, 1024, 1, 1), "33.bias": torch.ones(1024)}
     package = import_weights(reduced, "vgg")
     assert package.record.preprocessing == Preprocessing()
-    assert len(package.fitting(Architecture(kind="ssd512_vgg16"), THREE)) == 13 * 2 + 4
+    assert len(inherit(package, Architecture(kind="ssd512_vgg16"), THREE).weights) == 13 * 2 + 4
     assert package.weights["conv6.0.weight"].shape == (1024, 512, 3, 3)

@@ -7,7 +7,7 @@ from torch import Tensor
 from model.boxes import cxcywh_to_xyxy, decode_boxes
 from model.config import Architecture
 from model.default_boxes import default_boxes
-from model.loss import Losses, Targets, count_matched, hard_negatives, match, multibox_loss
+from model.loss import IGNORED, Losses, Targets, count_matched, hard_negatives, match, multibox_loss
 
 # Four tiles of a quarter each, and one in the middle; cxcywh.
 TILES = torch.tensor(
@@ -94,30 +94,77 @@ def test_three_hard_negatives_for_each_positive():
     labels = torch.tensor([[2, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
     # The first image's positive has the largest loss and is no negative; the second image has none to count.
     expected = [[False, False, True, False, True, True], [False] * 6]
-    assert hard_negatives(losses, labels).tolist() == expected
+    assert hard_negatives(losses, labels, 0).tolist() == expected
 
 
 def test_hard_negatives_run_out():
     labels = torch.tensor([[1, 2, 0, 0]])  # six wanted, two there
-    assert hard_negatives(torch.ones(1, 4), labels).tolist() == [[False, False, True, True]]
+    assert hard_negatives(torch.ones(1, 4), labels, 0).tolist() == [[False, False, True, True]]
 
 
 def test_equal_losses_still_give_exactly_three():
     labels = torch.zeros(1, 100, dtype=torch.int64)
     labels[0, [10, 50]] = 1
-    assert hard_negatives(torch.ones(1, 100), labels).sum() == 6
+    assert hard_negatives(torch.ones(1, 100), labels, 0).sum() == 6
+
+
+def test_a_floor_of_negatives():
+    """Of an image without objects as many count; of one with objects three each, if these are more."""
+    losses = torch.tensor([[9.0, 1.0, 5.0, 2.0, 4.0, 3.0], [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]])
+    labels = torch.tensor([[2, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
+    assert hard_negatives(losses, labels, 2).sum(dim=1).tolist() == [3, 2]
+    assert hard_negatives(losses, labels, 2)[1].tolist() == [True, True, False, False, False, False]
+    assert hard_negatives(losses, labels, 4).sum(dim=1).tolist() == [4, 4]
+
+
+@pytest.mark.parametrize(("min_negatives", "expected"), [(0, 3), (3, 4), (6, 5), (12, 8)])
+def test_the_divisor_counts_a_third_of_the_negatives(min_negatives, expected):
+    """Of an image with three matched boxes, and one with none."""
+    labels = torch.tensor([[2, 1, 0, 0, 2], [0, 0, IGNORED, 0, 0]])
+    assert count_matched(labels, min_negatives) == expected
+
+
+def test_what_is_ignored_is_no_negative():
+    losses = torch.tensor([[9.0, 8.0, 7.0, 6.0, 5.0]])
+    labels = torch.tensor([[IGNORED, 1, 0, IGNORED, 0]])
+    assert hard_negatives(losses, labels, 5).tolist() == [[False, False, True, False, True]]
+
+
+@pytest.mark.parametrize(
+    ("region", "expected"),
+    [
+        ([0.0, 0.0, 1.0, 0.5], [IGNORED, IGNORED, 0, 0, IGNORED]),  # a crowd: it covers half of tile 4
+        ([0.9, 0.1, 0.91, 0.11], [0, IGNORED, 0, 0, 0]),  # an object that can't be seen, in tile 1
+        ([0.0, 0.0, 0.5, 0.5], [IGNORED, 0, 0, 0, 0]),
+        ([0.0, 0.0, 0.0, 0.0], [0, 0, 0, 0, 0]),
+    ],
+)
+def test_default_boxes_of_an_ignored_region_learn_nothing(region, expected):
+    _, labels = match(targets([[region]], [[IGNORED]]), TILES)
+    assert labels.tolist() == [expected]
+
+
+def test_an_object_in_an_ignored_region_is_learned():
+    boxes, labels = match(targets([[[0.0, 0.0, 1.0, 1.0], [0.5, 0.0, 1.0, 0.5]]], [[IGNORED, 2]]), TILES)
+    assert labels.tolist() == [[IGNORED, 2, IGNORED, IGNORED, IGNORED]]
+    torch.testing.assert_close(boxes[0, 1], torch.tensor([0.5, 0.0, 1.0, 0.5]))
 
 
 EQUAL = torch.ones(3)
 
 
 def loss(
-    offsets: Tensor, logits: Tensor, objects: Targets, default_boxes: Tensor, class_weights: Tensor = EQUAL
+    offsets: Tensor,
+    logits: Tensor,
+    objects: Targets,
+    default_boxes: Tensor,
+    class_weights: Tensor = EQUAL,
+    min_negatives: int = 0,
 ) -> Losses:
     """Of a whole batch."""
     matched = match(objects, default_boxes)
-    num_matched = count_matched(matched[1]).clamp(min=1)
-    return multibox_loss(offsets, logits, matched, default_boxes, num_matched, class_weights)
+    num_matched = count_matched(matched[1], min_negatives).clamp(min=1)
+    return multibox_loss(offsets, logits, matched, default_boxes, num_matched, class_weights, min_negatives)
 
 
 def test_loss_by_hand():
@@ -157,19 +204,20 @@ def test_losses_of_parts_add_up_to_that_of_the_batch():
     offsets, logits = torch.randn(2, 5, 4, generator=generator), torch.randn(2, 5, 3, generator=generator)
     boxes = [[[0.5, 0.0, 1.0, 0.5], [0.0] * 4], [[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]]]
     boxes_xyxy, labels = match(targets(boxes, [[2, 0], [1, 2]]), TILES)
-    whole = multibox_loss(offsets, logits, (boxes_xyxy, labels), TILES, count_matched(labels), EQUAL)
+    whole = multibox_loss(offsets, logits, (boxes_xyxy, labels), TILES, count_matched(labels, 0), EQUAL, 0)
     parts = [
         multibox_loss(
             offsets[i : i + 1],
             logits[i : i + 1],
             (boxes_xyxy[i : i + 1], labels[i : i + 1]),
             TILES,
-            count_matched(labels),
+            count_matched(labels, 0),
             EQUAL,
+            0,
         )
         for i in (0, 1)
     ]
-    assert count_matched(labels) == 3
+    assert count_matched(labels, 0) == 3
     torch.testing.assert_close(parts[0].total + parts[1].total, whole.total)
 
 
@@ -183,6 +231,24 @@ def test_a_batch_without_objects_costs_nothing_and_has_gradients(num_padding):
     assert total.item() == 0
     assert logits.grad.count_nonzero() == 0
     assert offsets.grad.count_nonzero() == 0
+
+
+def test_ignored_boxes_cost_nothing_whatever_they_say():
+    """The same without them."""
+    generator = torch.Generator().manual_seed(0)
+    offsets, logits = torch.randn(1, 5, 4, generator=generator), torch.randn(1, 5, 3, generator=generator)
+    objects = targets([[[0.5, 0.0, 1.0, 0.5], [0.0, 0.0, 0.5, 0.5]]], [[2, IGNORED]])
+    expected = loss(offsets, logits, objects, TILES, min_negatives=5)
+    logits[0, 0] += torch.tensor([-50.0, 50.0, 0.0])
+    torch.testing.assert_close(loss(offsets, logits, objects, TILES, min_negatives=5).total, expected.total)
+
+
+def test_background_alone_teaches_with_a_floor():
+    logits: Tensor = torch.zeros(2, 5, 3, requires_grad=True)
+    none = targets([[], []], [[], []])
+    loss(torch.zeros(2, 5, 4), logits, none, TILES, min_negatives=2).total.backward()
+    assert (logits.grad != 0).any(dim=2).sum(dim=1).tolist() == [2, 2]
+    assert (logits.grad[..., 0] <= 0).all()  # a step makes background likelier
 
 
 def test_descending_it_finds_the_objects():

@@ -141,17 +141,6 @@ def test_without_classes_it_is_a_trunk_and_no_network(package):
         trunk.network()
 
 
-def test_fitting_tensors(package):
-    """Another number of classes leaves out their heads; so do other classes of the same number."""
-    same = package.fitting(RECORD.architecture, ("disc", "square"))
-    assert same.keys() == package.weights.keys()
-    for class_names in (("disc", "square", "triangle"), ("square", "disc")):
-        left_out = package.weights.keys() - package.fitting(RECORD.architecture, class_names).keys()
-        assert left_out == {f"classification.{i}.{end}" for i in range(6) for end in ("weight", "bias")}
-    wider = package.fitting(Architecture(width=0.5), ("disc",))
-    assert {name.split(".")[0] for name in wider} == {"localization"}  # their biases alone are as long as before
-
-
 def test_record_that_is_no_json(package):
     with pytest.raises(PackageError, match=r"model\.json: file: Invalid JSON"):
         ModelPackage.from_files(package.to_files() | {RECORD_FILE: b"not json"})

@@ -219,7 +219,7 @@ def test_loss_agrees(reference):
     matched = match(Targets(boxes_xyxy, labels), DEFAULT_BOXES)
     assert [int((row > 0).sum()) for row in matched[1]] == [int((m >= 0).sum()) for m in matches]
     losses = multibox_loss(
-        offsets, logits, matched, DEFAULT_BOXES, count_matched(matched[1]), torch.ones(logits.shape[2])
+        offsets, logits, matched, DEFAULT_BOXES, count_matched(matched[1], 0), torch.ones(logits.shape[2]), 0
     )
     torch.testing.assert_close(losses.localization, expected["bbox_regression"], rtol=1e-5, atol=0)
     torch.testing.assert_close(losses.classification, expected["classification"], rtol=1e-5, atol=0)

@@ -4,6 +4,7 @@ import torch
 
 from model.config import TrainingSettings
 from model.example import Example, plain_truth
+from model.loss import IGNORED
 from model.prepare import Preparation, pad_targets
 from tests.model.bright_square import PREPROCESSING, SETTINGS, bright_square
 
@@ -30,12 +31,22 @@ def test_examples_are_resized_and_their_boxes_shares():
     assert seen == {(0.125, 0.25, 0.625, 0.75), (0.375, 0.25, 0.875, 0.75)}
 
 
-def test_crowds_are_not_learned_from():
+def test_crowds_are_ignored():
     plain = bright_square()
     boxes, labels = torch.cat((plain.truth.boxes_xyxy, torch.tensor([[0.0, 0.0, 80.0, 80.0]]))), torch.tensor([1, 2])
     crowd = replace(plain_truth(boxes, labels), is_crowd=torch.tensor([False, True]))
     _, _, found = Preparation(300, PREPROCESSING, SETTINGS)(Example(plain.image, crowd), 0)
-    assert found.tolist() == [1]
+    assert found.tolist() == [1, IGNORED]
+
+
+def test_objects_that_the_input_is_too_small_to_show_are_ignored():
+    """Of 80 px the input has 300: an object of 0.7 px has fewer than three there, one of 0.9 px has more."""
+    plain = bright_square()
+    boxes = torch.tensor([[10.0, 10.0, 10.7, 20.0], [10.0, 10.0, 20.0, 10.7], [10.0, 10.0, 10.9, 20.0]])
+    truth = plain_truth(boxes, torch.tensor([1, 1, 2]))
+    _, found, labels = Preparation(300, PREPROCESSING, SETTINGS)(Example(plain.image, truth), 0)
+    assert labels.tolist() == [IGNORED, IGNORED, 2]
+    assert len(found) == 3
 
 
 def test_objects_are_padded_with_label_0():

@@ -214,10 +214,10 @@ def test_all_workers_make_as_many_forward_passes(batch_size: int, grad_accumulat
     assert count == min(grad_accumulation, batch_size // num_workers)
 
 
-def test_a_step_without_objects_leaves_the_loss_at_zero():
+def test_by_the_papers_rule_a_step_without_objects_leaves_the_loss_at_zero():
     torch.manual_seed(0)
     network = SSD(ARCHITECTURE, num_classes=2)
-    step_on = TrainingStep(network, RECORD, SETTINGS)
+    step_on = TrainingStep(network, RECORD, SETTINGS.model_copy(update={"min_negatives": 0}))
     images, _ = batch()
     none = Targets(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64))
     assert step_on(0, images, none).total == 0

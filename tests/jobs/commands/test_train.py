@@ -19,7 +19,7 @@ from pipeline.errors import SettingError, SsdBatchError
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.labelled.dataset import read_clean
 from pipeline.registry.packages import read_package, read_start, write_package
-from pipeline.training.run import from_package, start_of, train_on_data
+from pipeline.training.run import from_package, of_classes, start_of, suited_to, train_on_data
 from pipeline.training.settings import TrainSettings
 
 pytestmark = [
@@ -181,34 +181,91 @@ def test_a_training_stops_before_it_starts(voc: Path, tmp_path: Path) -> None:
         train_on_data(settings(voc, tmp_path))
 
 
-@pytest.mark.parametrize("same_classes", [True, False])
+@pytest.mark.parametrize(
+    ("labels", "class_map", "known", "new"),
+    [
+        (("circle", "ring"), {}, "circle, ring", "none"),
+        (("other circle", "other ring"), {}, "none", "other circle, other ring"),
+        (("cross", "ring", "round"), {"circle": "round"}, "ring, round", "cross"),
+    ],
+)
 def test_a_training_starts_from_a_detector(
-    voc: Path, tmp_path: Path, same_classes: bool, capsys: pytest.CaptureFixture[str]
+    voc: Path,
+    tmp_path: Path,
+    labels: tuple[str, ...],
+    class_map: dict[str, str],
+    known: str,
+    new: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Its classes decide whether its classification heads are kept; all else is. A start is learned from as a trunk's is."""
+    """All is kept but the heads of classes that it does not know."""
     architecture, names = Architecture(width=0.05, batch_norm=True), ("circle", "ring")
     record = PackageRecord(name="first", architecture=architecture, class_names=names, preprocessing=IMAGENET)
     first = ModelPackage(record, SSD(architecture, 3).state_dict())
     write_package(first, str(tmp_path / "init"))
-    labels = names if same_classes else ("other circle", "other ring")
-    start = from_package(settings(voc, tmp_path / "again", init=str(tmp_path / "init")), labels)
+    start = from_package(settings(voc, tmp_path / "again", init=str(tmp_path / "init"), class_map=class_map), labels)
     assert (start.architecture, start.preprocessing) == (architecture, IMAGENET)
-    classification = {name for name in first.weights if name.startswith("classification.")}
-    assert classification
-    assert start.weights.keys() == first.weights.keys() - (set() if same_classes else classification)
-    assert all(torch.equal(tensor, first.weights[name]) for name, tensor in start.weights.items())
-    at_random = "none" if same_classes else "classification"
-    assert f"at random: {at_random}\n" in capsys.readouterr().err
+    assert start.weights.keys() == first.weights.keys()
+    of_all = [name for name in first.weights if not name.startswith("classification.") or labels == names]
+    assert all(torch.equal(start.weights[name], first.weights[name]) for name in of_all)
+    told = capsys.readouterr().err
+    assert "at random: none\n" in told
+    assert f"init: classes that it knows: {known}; new ones: {new}\n" in told
+
+
+def test_class_maps_that_name_no_class(voc: Path, tmp_path: Path) -> None:
+    architecture = Architecture(width=0.05)
+    record = PackageRecord(name="x", architecture=architecture, class_names=("disc",))
+    write_package(ModelPackage(record, SSD(architecture, 2).state_dict()), str(tmp_path / "init"))
+    for class_map, message in (
+        ({"dics": "circle"}, "class_map: init has no class 'dics'; it has disc"),
+        ({"disc": "round"}, "class_map: the data has no class 'round'; it has circle"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            from_package(settings(voc, tmp_path, init=str(tmp_path / "init"), class_map=class_map), ("circle",))
+
+
+def test_the_learning_rate_follows_the_start(voc: Path, tmp_path: Path, trunk: str) -> None:
+    plain, fresh = (settings(voc, tmp_path, **more) for more in ({"init": trunk}, {}))
+    assert suited_to(start_of(plain, ("circle",)), plain).learning_rate == 0.001
+    assert suited_to(start_of(fresh, ("circle",)), fresh).learning_rate == 0.02
+    chosen = settings(voc, tmp_path, init=trunk, learning_rate=0.02)
+    assert suited_to(start_of(chosen, ("circle",)), chosen).learning_rate == 0.02
+
+
+def test_only_some_classes_are_learned(voc: Path, tmp_path: Path) -> None:
+    """The objects of others are background, and no image goes."""
+    images = read_clean([str(voc)], "train")
+    (tmp_path / "names").write_text("ring\ncircle\n")
+    some = settings(voc, tmp_path, class_names=str(tmp_path / "names"))
+    kept, names = of_classes(images, some)
+    assert names == ("ring", "circle")
+    assert [image.uri for image in kept] == [image.uri for image in images]
+    assert {name for image in kept for name in image.class_names} == {"ring", "circle"}
+    assert of_classes(images, settings(voc, tmp_path))[0] is images
+    (tmp_path / "names").write_text("rings\n")
+    with pytest.raises(SettingError, match=r"class_names: no object is of class 'rings'; there are circle"):
+        of_classes(images, some)
 
 
 def test_a_setting_that_contradicts_init(voc: Path, tmp_path: Path, trunk: str) -> None:
     with pytest.raises(SettingError, match=r"width: that of init .* is 0\.1, not 0\.05"):
         train_on_data(settings(voc, tmp_path / "model", init=trunk, width=0.05))
+
+
+def test_the_trunk_of_a_detector_may_start_another_architecture(voc: Path, tmp_path: Path) -> None:
+    """Or the same with other default boxes, which keeps the heads."""
     architecture = Architecture(width=0.05)
-    record = PackageRecord(name="x", architecture=architecture, class_names=("a",))
+    record = PackageRecord(name="x", architecture=architecture, class_names=("circle",))
     write_package(ModelPackage(record, SSD(architecture, 2).state_dict()), str(tmp_path / "init"))
-    with pytest.raises(SettingError, match=r"architecture: that of init .* is ssd300_vgg16, not ssd512_vgg16"):
-        train_on_data(settings(voc, tmp_path / "model", init=str(tmp_path / "init"), architecture="ssd512_vgg16"))
+    init = {"init": str(tmp_path / "init")}
+    larger = from_package(settings(voc, tmp_path, **init, architecture="ssd512_vgg16"), ("circle",))
+    assert larger.architecture == Architecture(kind="ssd512_vgg16", width=0.05)
+    assert not any(name.startswith("classification.") for name in larger.weights)
+    scales = (0.05, 0.1, 0.25, 0.4, 0.6, 0.8, 1.0)
+    scaled = from_package(settings(voc, tmp_path, **init, scales=scales), ("circle",))
+    assert scaled.architecture == Architecture(width=0.05, scales=scales)
+    assert any(name.startswith("classification.") for name in scaled.weights)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import logging
 import fsspec
 import pytest
 
-from pipeline.labelled.dataset import find_folders, read_clean, read_labelled
+from pipeline.labelled.dataset import find_splits, read_clean, read_labelled
 from pipeline.labelled.image_facts import look_at
 from pipeline.labelled.record import DataError
 
@@ -54,21 +54,16 @@ def test_any_url_of_fsspec(labelled, tmp_path):
 def test_a_split_that_is_nowhere_is_named(labelled, tmp_path):
     labelled.voc(tmp_path / "voc", a="")
     labelled.coco(tmp_path / "coco")
-    with pytest.raises(
-        DataError, match=r"no data has the split 'val': looked for .* in .*voc \(Pascal VOC\), .*coco \(COCO\)"
-    ):
+    with pytest.raises(DataError, match=r"no data has the split 'val': .*voc has train; .*coco has train$"):
         read_labelled([str(tmp_path / "voc"), str(tmp_path / "coco")], "val")
 
 
 @pytest.mark.parametrize("content", ["", "annotations", "VOC2007"])
-def test_what_is_no_data_set_says_what_was_looked_for(content, tmp_path):
+def test_what_is_no_data_set_says_where_layouts_are_shown(content, tmp_path):
     (tmp_path / content).mkdir(exist_ok=True)
     (tmp_path / "photo.jpg").touch()
-    with pytest.raises(
-        DataError,
-        match=r"is no data set that can be read: .*; looked for ImageSets .*instances_.*VOCdevkit.*docs/data\.md",
-    ):
-        find_folders(str(tmp_path))
+    with pytest.raises(DataError, match=r"is no data set that can be read: .*docs/data\.md shows each layout"):
+        find_splits(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -77,29 +72,25 @@ def test_what_is_no_data_set_says_what_was_looked_for(content, tmp_path):
         ((), "the folder is empty"),
         (("a.txt", "b"), "found a.txt, b"),
         (("a.jpg", "b.png"), r"images alone \(a.jpg\); name the folder"),
-        (("data.yaml", "images", "labels"), r"YOLO's layout \(data.yaml\); export"),
-        (("instances_train.json", "train"), r"COCO's files beside the images \(instances_train.json\); move them"),
-        (("_annotations.coco.json", "1.jpg"), r"an export of Roboflow"),
-        (("1.json", "1.jpg"), "LabelMe's"),
-        (("1.xml", "1.jpg"), "VOC's annotations without its folders"),
-        (("annotations.xml", "images"), "CVAT's own format"),
-        (("Annotations", "JPEGImages"), "VOC's folders without lists of splits"),
-        (("train/_annotations.coco.json", "train/1.jpg", "README.txt"), r"an export of Roboflow"),
-        (("valid/1.xml", "valid/1.jpg"), "VOC's annotations without its folders"),
+        (("images/a.jpg", "labels/a.txt"), r"YOLO's layout without names of classes \(labels\); name them"),
+        (("data.json", "1.jpg"), r"JSON of another kind \(data.json\); export it as COCO"),
+        (("boxes.csv", "1.jpg"), r"a table of another kind \(boxes.csv\)"),
+        (("Annotations", "JPEGImages/a.jpg"), "VOC's folders without annotations"),
+        (("train/data.json", "train/1.jpg", "README.txt"), "JSON of another kind"),
         (("data.zip",), r"an archive \(data.zip\); unpack it"),
     ],
 )
 def test_what_is_no_data_set_says_what_was_found_and_what_to_do(names, message, tmp_path):
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
+        (tmp_path / name).touch() if "." in name else (tmp_path / name).mkdir()
     with pytest.raises(DataError, match=message):
-        find_folders(str(tmp_path))
+        find_splits(str(tmp_path))
 
 
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(DataError, match="nowhere' can't be read"):
-        find_folders(str(tmp_path / "nowhere"))
+        find_splits(str(tmp_path / "nowhere"))
 
 
 def test_a_broken_annotation_stops_the_reading_or_is_told(labelled, tmp_path):
@@ -118,7 +109,8 @@ def test_what_is_left_out_is_said(labelled, tmp_path, caplog):
         images = read_clean([str(tmp_path)], "train")
     assert [image.boxes_xyxy.tolist() for image in images] == [[[2, 2, 20, 8]], []]
     assert caplog.messages == [
-        "train: 2 images, 1 objects; 1 boxes without area left out; 1 boxes that reach over the border clipped"
+        f"{tmp_path}: train in the layout of Pascal VOC",
+        "train: 2 images, 1 objects; 1 boxes without area left out; 1 boxes that reach over the border clipped",
     ]
 
 

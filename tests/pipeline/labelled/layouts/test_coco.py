@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.labelled.coco import has_split, read_coco
+from pipeline.labelled.layouts.coco import splits
 from pipeline.labelled.record import DataError
+from pipeline.storage import store
 
 CAT = {"image_id": 1, "category_id": 3, "bbox": [2, 3, 5.5, 4], "area": 12.5, "iscrowd": 0}
 CROWD = {
@@ -14,6 +15,11 @@ CROWD = {
     "iscrowd": 1,
     "segmentation": {"counts": [1], "size": [1, 2]},
 }
+
+
+def read_coco(root: str, split: str, on_broken):
+    """A split of a folder."""
+    return splits(root, store.names(root))[split].read(on_broken)
 
 
 def test_boxes_become_corners(labelled, tmp_path):
@@ -170,4 +176,4 @@ def test_a_category_may_stand_twice_with_one_name(labelled, tmp_path):
 
 def test_splits(labelled, tmp_path):
     root = str(labelled.coco(tmp_path))
-    assert (has_split(root, "train"), has_split(root, "val")) == (True, False)
+    assert list(splits(root, store.names(root))) == ["train"]

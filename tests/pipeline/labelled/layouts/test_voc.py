@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from pipeline.labelled.layouts.voc import read_voc, splits
 from pipeline.labelled.record import DataError
-from pipeline.labelled.voc import has_split, read_voc
+from pipeline.storage import store
 
 
 @pytest.fixture
@@ -185,7 +186,8 @@ def test_a_folder_that_is_missing_is_named(read, tmp_path):
 
 def test_splits(labelled, tmp_path):
     root = str(labelled.voc(tmp_path, a=""))
-    assert (has_split(root, "train"), has_split(root, "val")) == (True, False)
+    assert list(splits(root, store.names(root))) == ["train"]
+    assert splits(root, {"JPEGImages"}) == {}
 
 
 BOMB = """<!DOCTYPE lolz [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]>"""

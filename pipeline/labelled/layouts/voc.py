@@ -4,9 +4,9 @@ import codecs
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
@@ -15,23 +15,43 @@ from numpy.typing import NDArray
 
 from pipeline.errors import reason
 from pipeline.inputs.listing import IMAGE_SUFFIXES
+from pipeline.labelled.layouts.source import OnBroken, Source, in_threads, keep_sound
 from pipeline.labelled.record import DataError, LabelledImage
 from pipeline.storage import store
 from pipeline.texts import decode_text
 
-NUM_READ_THREADS = 32
-"""The threads that read annotations, which are many small files. At a latency of 40 ms, they read 800 files per second."""
+LAYOUT = "Pascal VOC"
+PLACES = (("Annotations", "JPEGImages"), ("Annotations", "images"), ("annotations", "images"), ("", ""))
+"""The folders of annotations and of images, where no list names the images."""
 FLAG = re.compile(r"\s+(-1|0|1)$")
 """The flag after an image's ID in the list of a class: it says whether the class is in the picture."""
 ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
 
 
-def has_split(folder: str, split: str) -> bool:
-    """Does a folder's `ImageSets/Main` list this split?"""
-    return store.exists(_listing(folder, split))
+def splits(folder: str, names: set[str]) -> dict[str, Source]:
+    """Return the splits that `ImageSets/Main` lists."""
+    if "ImageSets" not in names:
+        return {}
+    lists = f"{folder}/ImageSets/Main"
+    with _named(lists):
+        listed = sorted(name.removesuffix(".txt") for name in store.names(lists) if name.endswith(".txt"))
+    return {split: Source(LAYOUT, partial(read_voc, folder, split)) for split in listed}
 
 
-def read_voc(folder: str, split: str, on_broken: Callable[[DataError], None]) -> list[LabelledImage]:
+def undivided(folder: str, names: set[str]) -> Source | None:
+    """Return the images of a folder with annotations, but without lists of splits."""
+    for of_annotations, of_images in PLACES:
+        if of_annotations not in names | {""} or of_images not in names | {""}:
+            continue
+        annotations, photographs = (f"{folder}/{name}" if name else folder for name in (of_annotations, of_images))
+        files = store.names(annotations) if of_annotations else names
+        image_ids = sorted(name[:-4] for name in files if name.lower().endswith(".xml") and name != "annotations.xml")
+        if image_ids:
+            return Source(LAYOUT, partial(_read, annotations, photographs, image_ids))
+    return None
+
+
+def read_voc(folder: str, split: str, on_broken: OnBroken) -> list[LabelledImage]:
     """Return the images that `ImageSets/Main/<split>.txt` lists by ID, in its order, with their boxes as annotated.
 
     An ID has the annotation `Annotations/<ID>.xml` and the image of that name in `JPEGImages`, whatever its suffix. Only if there is no
@@ -46,30 +66,24 @@ def read_voc(folder: str, split: str, on_broken: Callable[[DataError], None]) ->
     Raises:
         DataError: the listing, or the folder of images, can't be read.
     """
-    listing, photographs = _listing(folder, split), f"{folder}/JPEGImages"
+    listing = f"{folder}/ImageSets/Main/{split}.txt"
     with _named(listing):
         lines = decode_text(store.read(listing)).splitlines()
-    image_ids = _image_ids(folder, lines)
+    return _read(f"{folder}/Annotations", f"{folder}/JPEGImages", _image_ids(folder, lines), on_broken)
+
+
+def _read(annotations: str, photographs: str, image_ids: list[str], on_broken: OnBroken) -> list[LabelledImage]:
     with _named(photographs):
         images = Images(photographs, store.names(photographs), image_ids)
 
     def read(image_id: str) -> LabelledImage | DataError:
-        url = f"{folder}/Annotations/{image_id}.xml"
+        url = f"{annotations}/{image_id}.xml"
         try:
             return _parse(_root(store.read(url)), images, image_id)
         except (OSError, ParseError, DefusedXmlException, ValueError, LookupError) as error:
             return DataError(f"{url}: not a VOC annotation ({reason(error)})")
 
-    with ThreadPoolExecutor(NUM_READ_THREADS) as threads:
-        answers = list(threads.map(read, image_ids))
-    for answer in answers:
-        if isinstance(answer, DataError):
-            on_broken(answer)
-    return [answer for answer in answers if isinstance(answer, LabelledImage)]
-
-
-def _listing(folder: str, split: str) -> str:
-    return f"{folder}/ImageSets/Main/{split}.txt"
+    return keep_sound(in_threads(read, image_ids), on_broken)
 
 
 @contextmanager
@@ -155,7 +169,11 @@ def _root(content: bytes) -> Element:
     for node in root.iter():
         node.tag = node.tag.rpartition("}")[2]
     if root.tag != "annotation":
-        what = "CVAT's own format; export as Pascal VOC there" if root.tag == "annotations" else "XML of something else"
+        what = (
+            "CVAT's own format; put it beside its images as annotations.xml"
+            if root.tag == "annotations"
+            else "XML of something else"
+        )
         raise ValueError(f"its root is <{root.tag}>, not <annotation>: {what}")
     return root
 

@@ -1,24 +1,28 @@
-"""The labelled images in COCO's layout: `annotations/instances_<split>.json`, and the images of the split in a folder."""
+"""The labelled images in COCO's format: a JSON file per split, such as `annotations/instances_train.json`, and the images in a folder."""
 
+import codecs
 import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from pipeline.errors import reason
+from pipeline.labelled.layouts.source import NUM_PROBED, UNDIVIDED, OnBroken, Place, Source, image_folders, plain_path
 from pipeline.labelled.record import DataError, LabelledImage
 from pipeline.storage import store
 from pipeline.texts import decode_text
+from pipeline.urls import absolute
 
-NUM_PROBED = 5
-"""The number of images that are looked for in each folder where they may be. The first image may be missing."""
-DRIVE = re.compile(r"^([A-Za-z]:)?/+")
+LAYOUT = "COCO"
+INSTANCES = re.compile(r"instances_(.+)\.json")
+SPLIT = re.compile(r"(?:^|[-_.])(train|validation|valid|val|test)\d*(?=$|[-_.])", re.IGNORECASE)
+"""The split in the name of a file that is not named as COCO's own."""
 NO_JSON = re.compile(rb"[\[:,\s]-?(NaN|Infinity)\b")
 """The numbers that JSON does not have, as Python's own writer spells them."""
 
@@ -52,6 +56,14 @@ class CocoCategory(msgspec.Struct):
     name: str | int
 
 
+class CocoParts(msgspec.Struct):
+    """The parts of a COCO file, unread."""
+
+    images: msgspec.Raw
+    annotations: msgspec.Raw
+    categories: msgspec.Raw
+
+
 class CocoFile(msgspec.Struct):
     """The parts of the file that are used."""
 
@@ -60,25 +72,58 @@ class CocoFile(msgspec.Struct):
     categories: list[CocoCategory]
 
 
-def has_split(folder: str, split: str) -> bool:
-    """Does a folder's `annotations` hold this split?"""
-    return store.exists(_instances(folder, split))
+def splits(folder: str, names: set[str]) -> dict[str, Source]:
+    """Return the splits that have files of their own: `instances_train.json`, or any COCO file with a split's name in its own."""
+    for place in _places(folder, names):
+        files = sorted(name for name in store.names(place) if name.lower().endswith(".json"))
+        named = {found[1]: name for name in files if (found := INSTANCES.fullmatch(name))}
+        if not named:
+            stems = {name: SPLIT.findall(name.rpartition(".")[0]) for name in files}
+            named = {found[-1].lower(): name for name, found in stems.items() if found and _is_coco(f"{place}/{name}")}
+        if named:
+            return {split: _source(folder, split, f"{place}/{name}") for split, name in named.items()}
+    return {}
 
 
-def read_coco(folder: str, split: str, on_broken: Callable[[DataError], None]) -> list[LabelledImage]:
-    """Return the images of `instances_<split>.json`, in its order, with their boxes as annotated. Images without objects are included.
+def undivided(folder: str, names: set[str]) -> Source | None:
+    """Return the images of a folder with one COCO file, such as Roboflow's or Label Studio's."""
+    for place in _places(folder, names):
+        files = sorted(name for name in store.names(place) if name.lower().endswith(".json"))
+        if files and _is_coco(f"{place}/{files[0]}"):
+            return _source(folder, UNDIVIDED, f"{place}/{files[0]}")
+    return None
+
+
+def _places(folder: str, names: set[str]) -> list[str]:
+    """Return the folders that may have COCO files."""
+    return [f"{folder}/{name}" for name in ("annotations",) if name in names] + [folder]
+
+
+def _source(folder: str, split: str, url: str) -> Source:
+    return Source(LAYOUT, partial(read_coco, url, image_folders(folder, split)))
+
+
+def _is_coco(url: str) -> bool:
+    try:
+        msgspec.json.decode(store.read(url).removeprefix(codecs.BOM_UTF8), type=CocoParts)
+    except (OSError, msgspec.MsgspecError):
+        return False
+    return True
+
+
+def read_coco(url: str, folders: Sequence[str], on_broken: OnBroken) -> list[LabelledImage]:
+    """Return the images of a COCO file, in its order, with their boxes as annotated. Images without objects are included.
 
     The whole file is held in memory, together with the parts of it that are used.
 
     Args:
-        folder: the folder's path or URL, absolute.
-        split: the split's name: train2017, val2017 and so on.
+        url: the file's path or URL, absolute.
+        folders: the folders in which its images may be.
         on_broken: called with an error for each object of an image or a category that the file does not list. Such objects are left out.
 
     Raises:
         DataError: the file can't be read, or is not what COCO describes.
     """
-    url = _instances(folder, split)
     try:
         file = _decoded(store.read(url))
     except (OSError, UnicodeDecodeError, ValueError, msgspec.MsgspecError) as error:
@@ -94,14 +139,23 @@ def read_coco(folder: str, split: str, on_broken: Callable[[DataError], None]) -
             objects[image_id].append(entry)
         else:
             on_broken(DataError(f"{url}: no image {image_id} or no category {category_id}"))
-    paths = [_path(image.file_name) for image in file.images]
-    place = Place.of(folder, split, paths)
+    uris = _uris([image.file_name.strip() for image in file.images], folders, url)
+    return [_labelled(uri, image, objects[_key(image.id)], names) for uri, image in zip(uris, file.images, strict=True)]
+
+
+def _uris(file_names: Sequence[str], folders: Sequence[str], url: str) -> list[str]:
+    """Return the place of each image: where the name itself says, if there is one, and else below one of the folders."""
+    whole = [absolute(name) for name in file_names if name.startswith("/") or "://" in name]
+    if len(whole) == len(file_names) and any(map(store.exists, whole[:NUM_PROBED])):
+        return whole
+    paths = list(map(plain_path, file_names))
+    place = Place.of(folders, paths)
     uris = [place.uri(path) for path in paths]
     if len(set(uris)) < len(set(paths)):
         raise DataError(
             f"{url}: several names of other folders are one file in {place.folder}; give names relative to it"
         )
-    return [_labelled(uri, image, objects[_key(image.id)], names) for uri, image in zip(uris, file.images, strict=True)]
+    return uris
 
 
 def _decoded(content: bytes) -> CocoFile:
@@ -129,40 +183,6 @@ def _names(categories: Sequence[CocoCategory], url: str) -> dict[str, str]:
         if names.setdefault(key, name) != name:
             raise DataError(f"{url}: category {key} is both {names[key]!r} and {name!r}; give each an id of its own")
     return names
-
-
-def _instances(folder: str, split: str) -> str:
-    return f"{folder}/annotations/instances_{split}.json"
-
-
-def _path(file_name: str) -> str:
-    """Return a file's name with slashes, without a drive and without "." and ".."."""
-    parts = DRIVE.sub("", file_name.strip().removeprefix("file://").replace("\\", "/")).split("/")
-    return "/".join(part for part in parts if part not in ("", ".", ".."))
-
-
-@dataclass(frozen=True)
-class Place:
-    """The place of a split's images: a folder, and the number of first parts that their paths lose there."""
-
-    folder: str
-    num_dropped: int = 0
-
-    def uri(self, path: str) -> str:
-        """Return the URI of an image."""
-        parts = path.split("/")
-        return f"{self.folder}/{'/'.join(parts[min(self.num_dropped, len(parts) - 1) :])}"
-
-    @classmethod
-    def of(cls, folder: str, split: str, paths: Sequence[str]) -> "Place":
-        """Find the first place that has one of the first few images. A path of another machine loses the first parts that differ here."""
-        folders = (f"{folder}/{split}", f"{folder}/images/{split}", f"{folder}/images", folder)
-        probed = paths[:NUM_PROBED]
-        for num_dropped in range(max((path.count("/") + 1 for path in probed), default=1)):
-            for place in (cls(folder_url, num_dropped) for folder_url in folders):
-                if any(store.exists(place.uri(path)) for path in probed):
-                    return place
-        return cls(folders[0])
 
 
 def _labelled(uri: str, image: CocoImage, objects: Sequence[CocoObject], names: Mapping[str, str]) -> LabelledImage:

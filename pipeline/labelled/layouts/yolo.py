@@ -1,0 +1,210 @@
+"""The labelled images in YOLO's layout: a text file per image, with boxes as shares of its sides; and `data.yaml` of Ultralytics."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import yaml
+
+from pipeline.errors import reason
+from pipeline.labelled.layouts.source import (
+    OnBroken,
+    Source,
+    images_below,
+    in_threads,
+    is_image,
+    keep_sound,
+    new_image,
+    sizes_of,
+)
+from pipeline.labelled.record import DataError, LabelledImage
+from pipeline.storage import store
+from pipeline.texts import decode_text
+
+LAYOUT = "YOLO"
+DATA_YAML = re.compile(r".*\.ya?ml$", re.IGNORECASE)
+CLASSES = re.compile(r"classes\.txt|.*\.names", re.IGNORECASE)
+"""A pattern of the names of files with a class per line."""
+FOLDERS = {"train", "val", "valid", "test"}
+SPLITS = ("train", "val", "test")
+"""The keys of `data.yaml` that name a split's images."""
+PLACES = (("images", "labels"), ("obj_train_data", "obj_train_data"), ("", "labels"), ("", ""))
+"""The folders of images and of their labels."""
+NUM_OF_BOX = (5, 6)
+"""The numbers of a line with a box: its class, centre and sides, and perhaps a score."""
+MIN_OF_OUTLINE = 7
+"""The least numbers of a line with an outline: its class and three points."""
+
+Names = Mapping[int, str]
+"""The class names by their numbers, from 0."""
+
+
+def splits(folder: str, names: set[str]) -> dict[str, Source]:
+    """Return the splits that a `data.yaml` names, or the folders of splits in `images` and `labels`."""
+    for name in sorted(filter(DATA_YAML.match, names)):
+        content = _yaml(f"{folder}/{name}")
+        if "names" in content and any(content.get(split) for split in SPLITS):
+            class_names = _class_names(content["names"], f"{folder}/{name}")
+            return {
+                split: Source(LAYOUT, partial(_read_paths, folder, content.get("path"), content[split], class_names))
+                for split in SPLITS
+                if content.get(split)
+            }
+    if {"images", "labels"} <= names and (classes := _classes(folder, names)):
+        of_splits = sorted(store.names(f"{folder}/images") & store.names(f"{folder}/labels") & FOLDERS)
+        return {
+            split: Source(
+                LAYOUT, partial(_read_folders, f"{folder}/images/{split}", f"{folder}/labels/{split}", classes)
+            )
+            for split in of_splits
+        }
+    return {}
+
+
+def _classes(folder: str, names: set[str]) -> str:
+    """Return the place of the list of classes, in a folder or in `labels` in it, or ""."""
+    places = [(folder, names)]
+    if "labels" in names:
+        places.append((f"{folder}/labels", store.names(f"{folder}/labels")))
+    return next(
+        (f"{place}/{name}" for place, listed in places for name in sorted(filter(CLASSES.fullmatch, listed))), ""
+    )
+
+
+def undivided(folder: str, names: set[str]) -> Source | None:
+    """Return the images of a folder with labels and a list of classes, but without a `data.yaml`."""
+    for of_images, of_labels in PLACES:
+        if of_images not in names | {""} or of_labels not in names | {""}:
+            continue
+        images, labels = (f"{folder}/{name}" if name else folder for name in (of_images, of_labels))
+        if classes := _classes(folder, names):
+            return Source(LAYOUT, partial(_read_folders, images, labels, classes))
+    return None
+
+
+def _yaml(url: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(decode_text(store.read(url)))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{url}: can't be read ({reason(error)})") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _class_names(given: Any, url: str) -> Names:
+    names = dict(enumerate(given)) if isinstance(given, list) else given
+    if not isinstance(names, dict) or not names:
+        raise DataError(f"{url}: names is {given!r}; give a list, or numbers with names")
+    try:
+        return {int(number): str(name).strip() for number, name in names.items()}
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{url}: names has {reason(error)}; give numbers with names") from error
+
+
+def _read_paths(folder: str, root: Any, paths: Any, names: Names, on_broken: OnBroken) -> list[LabelledImage]:
+    """Read a split of `data.yaml`: one path or several, each of a folder or of a list of images."""
+    uris: list[str] = []
+    for path in [paths] if isinstance(paths, str) else paths:
+        url = _found(folder, str(root or ""), str(path))
+        uris += _listed(url) if url.endswith(".txt") else images_below(url)
+    uris = list(dict.fromkeys(uris))
+    return _read(uris, [_label_of(uri) for uri in uris], names, on_broken)
+
+
+def _found(folder: str, root: str, path: str) -> str:
+    """Return the place of a path. `path` in the file is often that of another machine, and Roboflow's paths begin above the folder."""
+    below = [part for part in (f"{root}/{path}".strip("/"), path) if part]
+    candidates = [path] if path.startswith("/") or "://" in path else []
+    for part in below:
+        plain = [step for step in part.split("/") if step not in ("", ".", "..")]
+        candidates += ["/".join([folder, *plain[drop:]]) for drop in range(len(plain))]
+    for candidate in candidates:
+        if store.exists(candidate):
+            return candidate.rstrip("/")
+    raise DataError(f"{folder}: {path!r} of its YAML file is not there; looked for {candidates[0]}")
+
+
+def _listed(url: str) -> list[str]:
+    """Return the images of a list, whose paths are relative to it."""
+    folder = url.rpartition("/")[0]
+    uris = []
+    for line in decode_text(store.read(url)).splitlines():
+        if path := line.strip():
+            is_whole = path.startswith("/") or "://" in path
+            uris.append(path if is_whole else f"{folder}/{path.removeprefix('./')}")
+    return uris
+
+
+def _label_of(uri: str) -> str:
+    """Return the place of an image's labels: `labels` instead of the last `images` in the path."""
+    before, images, after = uri.rpartition("/images/")
+    stem = (after if images else uri).rpartition(".")[0]
+    return f"{before}/labels/{stem}.txt" if images else f"{stem}.txt"
+
+
+def _read_folders(images: str, labels: str, classes: str, on_broken: OnBroken) -> list[LabelledImage]:
+    lines = decode_text(store.read(classes)).splitlines()
+    names = dict(enumerate(line.strip() for line in lines if line.strip()))
+    if images == labels:
+        uris = sorted(f"{images}/{name}" for name in store.names(images) if is_image(name))
+    else:
+        uris = images_below(images)
+    of_images = [f"{labels}/{uri.removeprefix(f'{images}/').rpartition('.')[0]}.txt" for uri in uris]
+    return _read(uris, of_images, names, on_broken)
+
+
+def _read(uris: Sequence[str], labels: Sequence[str], names: Names, on_broken: OnBroken) -> list[LabelledImage]:
+    lines = in_threads(_lines, labels)
+    answers = map(partial(_labelled, names), uris, labels, lines, sizes_of(uris))
+    return keep_sound((found for answer in answers for found in answer), on_broken)
+
+
+def _lines(url: str) -> list[str]:
+    """Return the lines of a file of labels. An image without such a file has no objects."""
+    try:
+        return decode_text(store.read(url)).splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def _labelled(
+    names: Names, uri: str, label: str, lines: Sequence[str], size_px: tuple[int, int] | str
+) -> list[LabelledImage | DataError]:
+    """Return the image with its sound lines, and the errors of the others."""
+    if isinstance(size_px, str):
+        return [DataError(f"{uri}: its size can't be read, of which boxes are shares ({size_px})")]
+    found: list[LabelledImage | DataError] = []
+    classes, boxes = [], []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            label_id, box = _box(line)
+            classes.append(names[label_id])
+            boxes.append(box)
+        except (ValueError, KeyError) as error:
+            why = f"class {error} of {len(names)}" if isinstance(error, KeyError) else reason(error)
+            found.append(DataError(f"{label}: line {number}: {why}"))
+    return [new_image(uri, size_px, classes, np.array(boxes).reshape(-1, 4) * (size_px * 2)), *found]
+
+
+def _box(line: str) -> tuple[int, list[float]]:
+    """Return the number of the class, and the corners as shares of the sides.
+
+    Raises:
+        ValueError: the line is neither a box nor an outline.
+    """
+    first, *numbers = map(float, line.split())
+    if not first.is_integer():
+        raise ValueError(f"class {first} is no whole number")
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("a coordinate is no number")
+    if len(numbers) + 1 in NUM_OF_BOX:
+        x, y, width, height = numbers[:4]
+        return int(first), [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+    if len(numbers) + 1 >= MIN_OF_OUTLINE and len(numbers) % 2 == 0:
+        xs, ys = numbers[::2], numbers[1::2]
+        return int(first), [min(xs), min(ys), max(xs), max(ys)]
+    raise ValueError(f"{len(numbers) + 1} numbers; a box has 5, an outline the class and points")

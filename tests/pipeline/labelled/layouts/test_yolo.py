@@ -1,0 +1,132 @@
+"""YOLO's layouts, as Ultralytics, Roboflow, CVAT and LabelImg write them."""
+
+import pytest
+
+from pipeline.labelled.record import DataError
+
+YAML = "{}train: {}\nval: {}\nnc: 2\nnames: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("root", "train", "val", "place"),
+    [
+        ("", "images/train", "images/val", "images/{split}/{name}"),
+        ("", "../train/images", "../valid/images", "{other}/images/{name}"),  # Roboflow's, from elsewhere
+        ("path: ../datasets/pets\n", "images/train", "images/val", "images/{split}/{name}"),
+        ("path: /content/pets\n", "images/train/", "./images/val", "images/{split}/{name}"),
+        ("path: data\n", "images/train", "images/val", "data/images/{split}/{name}"),
+        ("", "[images/train, images/more]", "images/val", "images/{split}/{name}"),
+    ],
+)
+@pytest.mark.parametrize("names", ["[cat, dog]", "{0: cat, 1: dog}"])
+def test_a_data_yaml(root, train, val, place, names, files, found, expected, tmp_path):
+    files.text("data.yaml", YAML.format(root, train, val, names))
+    (tmp_path / "images/more").mkdir(parents=True)
+    for name, split, other in (("a", "train", "train"), ("c", "train", "train"), ("b", "val", "valid")):
+        image = place.format(split=split, other=other, name=f"{name}.jpg")
+        files.image(image)
+        if name != "c":  # without a file, it has no objects
+            files.text(image.replace("images/", "labels/").replace(".jpg", ".txt"), files.yolo(name))
+    assert found() == {"train": expected("a", "c"), "val": expected("b")}
+    assert found("data.yaml") == found()
+
+
+def test_lists_of_images(files, found, expected):
+    files.text("pets.yml", YAML.format("", "lists/train.txt", "lists/val.txt", "[cat, dog]"))
+    for name, split in (("a", "train"), ("b", "val")):
+        files.image(f"lists/images/{name}.jpg")
+        files.text(f"lists/labels/{name}.txt", files.yolo(name))
+        files.text(f"lists/{split}.txt", f"./images/{name}.jpg\n\n")
+    assert found() == {"train": expected("a"), "val": expected("b")}
+
+
+def test_folders_of_splits_and_a_list_of_classes(files, found, expected):
+    for name, split in (("a", "train"), ("b", "val")):
+        files.image(f"images/{split}/{name}.jpg")
+        files.text(f"labels/{split}/{name}.txt", files.yolo(name))
+    files.text("classes.txt", "cat\ndog\n")
+    assert found() == {"train": expected("a"), "val": expected("b")}
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "classes"),
+    [
+        ("images/{}.jpg", "labels/{}.txt", "classes.txt"),
+        ("images/{}.jpg", "labels/{}.txt", "labels/classes.txt"),
+        ("{}.jpg", "{}.txt", "classes.txt"),  # LabelImg
+        ("{}.jpg", "labels/{}.txt", "labels/classes.txt"),
+        ("obj_train_data/{}.jpg", "obj_train_data/{}.txt", "obj.names"),  # CVAT
+    ],
+)
+def test_one_folder_with_a_list_of_classes_is_divided(image, label, classes, files, found, expected):
+    for name in "abc":
+        files.image(image.format(name))
+        files.text(label.format(name), files.yolo(name))
+    files.text(classes, "cat\r\ndog\r\n")
+    splits = found()
+    assert list(splits) == ["train", "val"]
+    assert (len(splits["train"]), len(splits["val"])) == (2, 1)
+    assert splits["train"] | splits["val"] == expected("a", "b", "c")
+
+
+def test_outlines_scores_and_turned_images(files, found):
+    """An outline has the box around it. Shares are of the picture as a viewer shows it."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files.image("images/train/a.jpg", exif=exif)
+    files.text("labels/train/a.txt", "0 0.5 0.5 1 1 0.9\n1 0.1 0.1 0.4 0.3 0.2 0.5\n")
+    files.text("data.yaml", "train: images/train\nnames: [cat, dog]\n")
+    from pipeline.labelled.dataset import read_labelled
+
+    (image,) = read_labelled([str(files.folder)], "train")
+    assert image.size_px == (20, 40)
+    assert image.boxes_xyxy.round(3).tolist() == [[0, 0, 20, 40], [2, 4, 8, 20]]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0 0.5 0.5 1", r"a\.txt: line 2: 4 numbers; a box has 5"),
+        ("2 0.5 0.5 1 1", r"a\.txt: line 2: class 2 of 2"),
+        ("0.5 0.5 0.5 1 1", "class 0.5 is no whole number"),
+        ("cat 0.5 0.5 1 1", "could not convert string"),
+        ("0 nan 0.5 1 1", "a coordinate is no number"),
+    ],
+)
+def test_a_broken_line_is_named_and_the_others_are_read(line, message, files, found, expected):
+    files.image("images/train/a.jpg")
+    files.text("labels/train/a.txt", files.yolo("a").replace("\n", f"\n{line}\n"))
+    files.text("data.yaml", "train: images/train\nnames: [cat, dog]\n")
+    with pytest.raises(DataError, match=message):
+        found()
+    broken: list[DataError] = []
+    assert found(on_broken=broken.append) == {"train": expected("a")}
+    assert len(broken) == 1
+
+
+def test_an_image_whose_size_is_unknown_is_named(files, found):
+    files.text("images/train/a.jpg", "no picture")
+    files.text("data.yaml", "train: images/train\nnames: [cat, dog]\n")
+    with pytest.raises(DataError, match=r"a\.jpg: its size can't be read, of which boxes are shares"):
+        found()
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("train: images/train\nnames: 3\n", "names is 3; give a list"),
+        ("train: images/train\nnames: {cat: 0}\n", "give numbers with names"),
+        (
+            "train: images/none\nnames: [cat]\n",
+            "'images/none' of its YAML file is not there; looked for .*/images/none",
+        ),
+        ("train: [\n", r"data\.yaml: can't be read"),
+    ],
+)
+def test_a_data_yaml_that_is_wrong(yaml, message, files, found):
+    files.image("images/train/a.jpg")
+    files.text("data.yaml", yaml)
+    with pytest.raises(DataError, match=message):
+        found()
