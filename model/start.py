@@ -17,7 +17,7 @@ BOTH_HEADS = (HEADS, "localization.")
 
 @dataclass(frozen=True)
 class Inherited:
-    """What a network takes over."""
+    """The tensors and classes that a network takes over."""
 
     weights: dict[str, Tensor]
     """The tensors by name. The network makes all others anew."""
