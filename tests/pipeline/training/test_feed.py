@@ -44,7 +44,7 @@ def seen(
 
 def objects(targets: Targets) -> list[list[list[float]]]:
     """Image by image, without padding."""
-    return [boxes[labels > 0].tolist() for boxes, labels in zip(targets.boxes_xyxy, targets.labels, strict=True)]
+    return [boxes[labels != 0].tolist() for boxes, labels in zip(targets.boxes_xyxy, targets.labels, strict=True)]
 
 
 @pytest.fixture(scope="module")
