@@ -41,6 +41,13 @@ They are 30, 60, 111, … for VOC's 20 classes (`SSD_PYTORCH_VOC_SCALES`), and 2
 
 TRUNK = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 """The indices of VGG16's convolutions among its layers; all four kinds of file number them in this way."""
+TRUNK_BN = (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)
+"""The same with batch norm, which follows each convolution."""
+OF_BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+FC6, FC7 = "classifier.0", "classifier.3"
+"""The first two layers of VGG16's classifier in torchvision's files."""
+EVERY_CHANNEL, EVERY_PLACE = 4, 3
+"""The steps in which fc6 and fc7 are sampled to become conv6 and conv7: 1024 of 4096 channels, 3×3 of 7×7 places."""
 AUXILIARY = tuple((number, part) for number in (8, 9, 10, 11) for part in (1, 2))
 
 
@@ -56,6 +63,8 @@ class Source:
     """The tensors' names in the file, each with our name."""
     ignored: str | None = None
     """The beginning of the names of tensors that are not used."""
+    batch_norm: bool = False
+    """True for a network with batch norm."""
 
     @property
     def is_trunk(self) -> bool:
@@ -104,12 +113,20 @@ TORCHVISION_VGG = Source(
     _tensors({f"features.{i}": f"trunk.{i}" for i in TRUNK}),
     ignored="classifier.",
 )
+TORCHVISION_VGG_BN = Source(
+    "torchvision's VGG16 with batch norm",
+    r"features\.\d+\.running_mean",
+    _tensors({f"features.{i}": f"trunk.{i}" for i in TRUNK_BN})
+    | {f"features.{i + 1}.{end}": f"trunk.{i + 1}.{end}" for i in TRUNK_BN for end in OF_BATCH_NORM},
+    ignored="classifier.",
+    batch_norm=True,
+)
 VGG_REDUCED = Source(
     "ssd.pytorch's vgg16_reducedfc",
     r"\d+\.(weight|bias)$",
     _tensors({f"{i}": f"trunk.{i}" for i in TRUNK} | {"31": "conv6.0", "33": "conv7.0"}),
 )
-SOURCES = (TORCHVISION_SSD, SSD_PYTORCH, TORCHVISION_VGG, VGG_REDUCED)
+SOURCES = (TORCHVISION_SSD, SSD_PYTORCH, TORCHVISION_VGG_BN, TORCHVISION_VGG, VGG_REDUCED)
 
 
 def without_wrapper(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -148,8 +165,8 @@ def import_weights(
     tensors = without_wrapper(tensors)
     source = recognise(tensors)
     num_classes = _num_classes(tensors, source)
-    weights = _renamed(tensors, source, num_classes)
-    architecture, thresholds = Architecture(), Thresholds()
+    weights = _renamed(tensors, source, num_classes) | _decimated(tensors)
+    architecture, thresholds = Architecture(batch_norm=source.batch_norm), Thresholds()
     if source is SSD_PYTORCH:
         scales = SSD_PYTORCH_VOC_SCALES if num_classes == 1 + len(VOC_CLASS_NAMES) else SSD_PYTORCH_OTHER_SCALES
         architecture, thresholds = Architecture(scales=scales, clip_centres=True), SSD_PYTORCH_THRESHOLDS
@@ -200,7 +217,7 @@ def _num_classes(tensors: Mapping[str, Tensor], source: Source) -> int:
 
 def _renamed(tensors: Mapping[str, Tensor], source: Source, num_classes: int) -> dict[str, Tensor]:
     """Return the tensors under our names, each checked and copied into memory of its own."""
-    wanted = network_of_shapes(Architecture(), num_classes).state_dict()
+    wanted = network_of_shapes(Architecture(batch_norm=source.batch_norm), num_classes).state_dict()
     problems = [f"missing {their_name}" for their_name in source.names if their_name not in tensors]
     for their_name, tensor in tensors.items():
         if source.ignored and their_name.startswith(source.ignored):
@@ -209,7 +226,7 @@ def _renamed(tensors: Mapping[str, Tensor], source: Source, num_classes: int) ->
             problems.append(f"extra {their_name}")
         elif tensor.shape != (shape := wanted[source.names[their_name]].shape):
             problems.append(f"{their_name} has shape {tuple(tensor.shape)}, not {tuple(shape)}")
-        elif not tensor.is_floating_point():
+        elif not tensor.is_floating_point() and wanted[source.names[their_name]].is_floating_point():
             problems.append(f"{their_name} is of {tensor.dtype}, not of real numbers")
         elif not tensor.isfinite().all():
             problems.append(f"{their_name} holds values that are NaN or infinite")
@@ -218,6 +235,28 @@ def _renamed(tensors: Mapping[str, Tensor], source: Source, num_classes: int) ->
     return {
         our_name: tensors[their_name].clone(memory_format=torch.contiguous_format)
         for their_name, our_name in source.names.items()
+    }
+
+
+def _decimated(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return conv6 and conv7 made of fc6 and fc7, where a file of VGG16 has them.
+
+    fc6 is a convolution over all of 7×7. Of its places every third is taken, which dilation puts where they were, and every fourth channel of
+    both. Source: Liu et al. 2016, section 3 ("subsample parameters from fc6 and fc7"), after Chen et al. 2015.
+    """
+    shapes = {
+        f"{FC6}.weight": (4096, 512 * 7 * 7), f"{FC6}.bias": (4096,), f"{FC7}.weight": (4096, 4096), f"{FC7}.bias": (4096,),
+    }  # fmt: skip
+    found = {name: tensors[name] for name, shape in shapes.items() if name in tensors and tensors[name].shape == shape}
+    if len(found) < len(shapes) or not all(tensor.isfinite().all() for tensor in found.values()):
+        return {}
+    fc6, fc6_bias, fc7, fc7_bias = found.values()
+    step = EVERY_CHANNEL
+    return {
+        "conv6.0.weight": fc6.reshape(4096, 512, 7, 7)[::step, :, ::EVERY_PLACE, ::EVERY_PLACE].contiguous(),
+        "conv6.0.bias": fc6_bias[::step].contiguous(),
+        "conv7.0.weight": fc7[::step, ::step, None, None].contiguous(),
+        "conv7.0.bias": fc7_bias[::step].contiguous(),
     }
 
 
@@ -237,6 +276,8 @@ def _trained_by(tensors: Mapping[str, Tensor], source: Source) -> PreprocessingN
     """
     if source is VGG_REDUCED:
         return "caffe"
+    if source is TORCHVISION_VGG_BN:  # nobody else has trained one
+        return "imagenet"
     finite = [tensor.isfinite() for name, tensor in tensors.items() if name.startswith("classifier.")]
     if finite and all(each.all() for each in finite):
         return "imagenet"

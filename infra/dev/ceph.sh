@@ -98,7 +98,7 @@ create_cluster() {
   ceph-mon -i a --pid-file "$DATA_DIR/run/ceph-mon.pid"
   local uuid
   uuid=$(cat /proc/sys/kernel/random/uuid)
-  timeout 60 ceph --connect-timeout 30 osd new "$uuid" >/dev/null
+  timeout 240 ceph --connect-timeout 120 osd new "$uuid" >/dev/null
   ceph-osd -i 0 --mkfs --osd-uuid "$uuid" 2>>"$DATA_DIR/log/mkfs.log"
 }
 
@@ -126,13 +126,13 @@ start_daemons() {
   running ceph-mon >/dev/null || ceph-mon -i a --pid-file "$DATA_DIR/run/ceph-mon.pid"
   running ceph-osd >/dev/null || ceph-osd -i 0 --pid-file "$DATA_DIR/run/ceph-osd.pid" >>"$DATA_DIR/log/osd.out" 2>&1
   if [ ! -e "$DATA_DIR/created" ]; then
-    timeout 120 radosgw-admin user create --uid=ssd-batch --display-name=ssd-batch \
+    timeout 240 radosgw-admin user create --uid=ssd-batch --display-name=ssd-batch \
       --access-key="$ACCESS_KEY" --secret-key="$SECRET_KEY" >"$DATA_DIR/log/user.json"
     touch "$DATA_DIR/created"
   fi
   radosgw -n client.rgw.a --pid-file "$DATA_DIR/run/radosgw.pid"
   local _
-  for _ in $(seq 600); do
+  for _ in $(seq 2400); do
     (exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null && return
     sleep 0.1
   done
@@ -144,7 +144,7 @@ stop() {
   for daemon in radosgw ceph-osd ceph-mon; do
     pid=$(running "$daemon") || continue
     kill "$pid"
-    for _ in $(seq 100); do
+    for _ in $(seq 600); do
       running "$daemon" >/dev/null || continue 2
       sleep 0.1
     done

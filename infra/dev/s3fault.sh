@@ -96,7 +96,7 @@ stop() {
   local pid _
   pid=$(running) || return 0
   kill "$pid"
-  for _ in $(seq 50); do
+  for _ in $(seq 600); do
     running >/dev/null || return 0
     sleep 0.1
   done

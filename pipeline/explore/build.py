@@ -2,8 +2,8 @@
 
 The copy is a folder. `rows.duckdb` has the rows: `images` has the columns of the table but `detections`, and `.key`, which names a row
 as long as it exists; `boxes` has one row per box. Next to it are the columns that filters search, as arrays of numpy: `images-NAME.npy`
-has a value per row of `images`, `boxes-NAME.npy` one per row of `boxes`, both in the order of `image_id`. `values.json` has the
-values that the numbers in them stand for.
+has a value per row of `images`, `boxes-NAME.npy` one per row of `boxes`, both in the order of `image_id`. Image i has the boxes
+from `boxes-first.npy[i]` up to, and without, the next one's. `values.json` has the values that the numbers stand for.
 """
 
 import os
@@ -107,8 +107,11 @@ def save_columns(db: duckdb.DuckDBPyConnection, folder: Path) -> None:
         name for (name,) in db.execute("SELECT unnest(enum_range(NULL::copy.class))::VARCHAR").fetchall()
     ]
     label = f"enum_code(label)::{'UTINYINT' if len(values['label']) <= 256 else 'USMALLINT'}"
-    for name, sql in {"label": label, "score": "score", "size": "coalesce(size, 0)", "image_id": "image_id"}.items():
+    for name, sql in {"label": label, "score": "score", "size": "coalesce(size, 0)"}.items():
         np.save(folder / f"boxes-{name}.npy", _column(db, "boxes", sql).to_numpy())
+    (num_images,) = db.execute("SELECT count(*) FROM copy.images").fetchall()[0]
+    owners = _column(db, "boxes", "image_id").to_numpy()
+    np.save(folder / "boxes-first.npy", np.searchsorted(owners, np.arange(num_images + 1)))
     scores: NDArray[np.float32] = np.load(folder / "boxes-score.npy", mmap_mode="r")
     np.save(folder / "boxes-score_bin.npy", np.minimum(scores * NUM_SCORE_BINS, NUM_SCORE_BINS - 1).astype(np.uint8))
     (folder / VALUES).write_bytes(msgspec.json.encode(values))

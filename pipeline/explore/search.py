@@ -16,6 +16,8 @@ Mask = NDArray[np.bool_]
 EPOCH = date(1970, 1, 1)
 MAX_BOXES_BAR = 20
 """The last bar of the histogram of boxes per image, which also has those with more."""
+CHUNK = 1 << 17
+"""The number of boxes that are counted at a time."""
 FindText = Callable[[str], NDArray[np.int32]]
 """A function that returns the IDs of the images whose URI has a text in it."""
 
@@ -27,7 +29,7 @@ class Found:
         images: (N,) bool, over all images.
         num_boxes: (N,) int32, the boxes that the filter is about.
         best: returns the best score of these in each image, (N,) float32, NaN where there is none.
-        boxes: returns the boxes that the filter is about, also of other images, (M,) by their numbers in order.
+        boxes: returns the boxes that the filter is about, also of other images, (M,) bool over all boxes.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class Found:
         images: Mask,
         num_boxes: NDArray[np.int32],
         best: Callable[[], NDArray[np.float32]],
-        boxes: Callable[[], NDArray[np.intp]],
+        boxes: Callable[[], Mask],
     ) -> None:
         self.images, self.num_boxes, self.best, self.boxes = images, num_boxes, best, boxes
 
@@ -53,6 +55,8 @@ class Search:
             {path.stem.partition("-")[2]: np.load(path, mmap_mode="r") for path in folder.glob(f"{kind}-*.npy")}
             for kind in ("images", "boxes")
         )
+        self._first = self._boxes.pop("first")
+        self._num_of_image = np.diff(self._first)
         self.values: dict[str, list[str]] = msgspec.json.decode((folder / VALUES).read_bytes())
         self._find_text = find_text
 
@@ -101,8 +105,8 @@ class Search:
         code = values.index(value) if value in values else -1
         return np.asarray(self._images[name] == code)
 
-    def _of_boxes(self, chosen: Filter) -> NDArray[np.intp]:
-        """Return the numbers of the boxes that meet the conditions on boxes."""
+    def _of_boxes(self, chosen: Filter) -> Mask:
+        """Return the boxes that meet the conditions on boxes."""
         mask: Mask = np.asarray(self._boxes["score"] >= np.float32(chosen.min_score))
         if chosen.max_score < 1:
             mask &= self._boxes["score"] < np.float32(chosen.max_score)
@@ -112,24 +116,35 @@ class Search:
             mask &= self._boxes["size"] < np.float32(chosen.max_size)
         if chosen.label:
             codes = [self.values["label"].index(name) for name in chosen.label if name in self.values["label"]]
-            mask &= (
-                np.isin(self._boxes["label"], codes) if len(codes) > 1 else self._boxes["label"] == (codes or [-1])[0]
-            )
-        return np.flatnonzero(mask)
+            is_of_class = np.zeros(len(mask), np.bool_)
+            for code in codes:
+                is_of_class |= self._boxes["label"] == code
+            mask &= is_of_class
+        return mask
 
-    def _per_image(self, boxes: NDArray[np.intp]) -> NDArray[np.int32]:
+    def _per_image(self, boxes: Mask) -> NDArray[np.int32]:
         """Return the number of these boxes in each image."""
-        counts = np.bincount(self._boxes["image_id"][boxes], minlength=len(self._images["num_boxes"]))
-        return counts.astype(np.int32)
+        return self._of_each_image(np.add, boxes, False, np.int32, nothing=0)
 
-    def _best(self, boxes: NDArray[np.intp]) -> NDArray[np.float32]:
+    def _best(self, boxes: Mask) -> NDArray[np.float32]:
         """Return the best score of these boxes in each image, NaN where there is none."""
-        best = np.full(len(self._images["num_boxes"]), np.nan, np.float32)
-        image_ids = self._boxes["image_id"][boxes]
-        firsts = np.flatnonzero(np.diff(image_ids, prepend=-1))
-        if len(firsts):
-            best[image_ids[firsts]] = np.maximum.reduceat(self._boxes["score"][boxes], firsts)
+        scores = np.where(boxes, self._boxes["score"], np.float32(-1))
+        best = self._of_each_image(np.maximum, scores, -1, np.float32, nothing=-1)
+        best[best < 0] = np.nan
         return best
+
+    def _of_each_image(
+        self, combine: np.ufunc, values: NDArray[Any], past_the_end: float, kind: type, nothing: float
+    ) -> NDArray[Any]:
+        """Return the values of all boxes, combined per image; `nothing` for an image without boxes.
+
+        `reduceat` gives such an image the value after it, and wants one after the last.
+        """
+        combined: NDArray[Any] = combine.reduceat(
+            np.append(values, values.dtype.type(past_the_end)), self._first[:-1], dtype=kind
+        )
+        combined[self._num_of_image == 0] = nothing
+        return combined
 
     def page(self, found: Found, sort: Sort, offset: int, num_images: int) -> list[int]:
         """Return the IDs of the images of a page, in order."""
@@ -188,8 +203,14 @@ class Search:
         """Return the number of boxes per value of a column, of the images that are shown."""
         boxes = found.boxes()
         if not found.images.all():
-            boxes = boxes[found.images[self._boxes["image_id"][boxes]]]
-        return np.bincount(self._boxes[name][boxes], minlength=num_bins)
+            boxes = boxes & np.repeat(found.images, self._num_of_image)
+        counts = np.zeros(num_bins, np.intp)
+        for start in range(
+            0, len(boxes), CHUNK
+        ):  # numpy counts in eight bytes per value, which in parts stay in the cache
+            part = slice(start, start + CHUNK)
+            counts += np.bincount(self._boxes[name][part][boxes[part]], minlength=num_bins)
+        return counts
 
 
 def _pairs(counts: NDArray[np.intp]) -> list[tuple[int, int]]:

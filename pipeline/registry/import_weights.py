@@ -24,6 +24,7 @@ from pipeline.urls import absolute
 TORCHVISION: dict[str, PreprocessingName | None] = {
     "SSD300_VGG16_Weights.COCO_V1": None,
     "VGG16_Weights.IMAGENET1K_V1": "imagenet",
+    "VGG16_BN_Weights.IMAGENET1K_V1": "imagenet",
     "VGG16_Weights.IMAGENET1K_FEATURES": "caffe",
 }
 """The names of torchvision's weights that we can use, each with the preprocessing of pixels that weights of VGG16 need."""

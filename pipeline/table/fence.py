@@ -181,17 +181,22 @@ class Fence:
         """Take the table, with the next epoch.
 
         Raises:
-            HeldError: the holder is alive, or another run was faster.
+            HeldError: the holder is alive, or another run was faster. A holder that is overtaken may commit once more meanwhile.
         """
-        free = self.wait_until_free(take_over)
-        version = ((free or 0) // EPOCH + 1) * EPOCH
-        try:  # to the table as it was read when free: if another run has taken it since, this fails
-            self._write_nothing(_properties(version, self._me))
-        except CommitFailedError as error:
-            # As in `_commit_alone`, it may have landed. But here two runs may want the same transaction, so the run's id decides.
-            last, holder = self._last_version(), self._last_holder()
-            if last != version or holder is None or holder.run_id != self.run_id:
-                raise HeldError(f"table {self._table.url!r} was just taken by {holder or 'another run'}") from error
+        for number in range(COMMIT_ATTEMPTS):
+            free = self.wait_until_free(take_over) or 0
+            version = (free // EPOCH + 1) * EPOCH
+            try:  # to the table as it was read when free: if another run has taken it since, this fails
+                self._write_nothing(_properties(version, self._me))
+                break
+            except CommitFailedError as error:
+                # As in `_commit_alone`, it may have landed. But here two runs may want the same transaction, so the run's id decides.
+                last, holder = self._last_version() or 0, self._last_holder()
+                if last == version and holder is not None and holder.run_id == self.run_id:
+                    break
+                is_overtaken = take_over and last // EPOCH == free // EPOCH  # the live run has just made a commit
+                if not is_overtaken or number + 1 == COMMIT_ATTEMPTS:
+                    raise HeldError(f"table {self._table.url!r} was just taken by {holder or 'another run'}") from error
         self._version = version
 
     def commit(self, write: Callable[[CommitProperties], None]) -> None:

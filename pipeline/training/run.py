@@ -1,6 +1,7 @@
 """Train a model package on labelled images."""
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -92,7 +93,7 @@ def train_on_data(settings: TrainSettings) -> Training:
     check_free(settings.output)
     images, names = of_classes(read_clean(settings.data, settings.train_split), settings)
     start = start_of(settings, names)
-    settings = suited_to(start, settings)
+    settings = suited_to(start, settings, len(images))
     examples = start.examples(images, names, settings.crop_min)
     if not num_to_learn_from(images):
         raise DataError(
@@ -153,12 +154,18 @@ def start_of(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
     return replace(start, preprocessing=preprocessing)
 
 
-def suited_to(start: Start, settings: TrainSettings) -> TrainSettings:
-    """Return the settings with the learning rate that the start needs, unless one is set."""
-    if start.architecture.batch_norm or "learning_rate" in settings.model_fields_set:
-        return settings
-    logger.info("learning_rate: %s, as the start has no batch norm", PLAIN_LEARNING_RATE)
-    return settings.model_copy(update={"learning_rate": PLAIN_LEARNING_RATE})
+def suited_to(start: Start, settings: TrainSettings, num_images: int) -> TrainSettings:
+    """Return the settings with the learning rate that the start needs, unless one is set, and with epochs as steps."""
+    changes: dict[str, Any] = {}
+    if not start.architecture.batch_norm and "learning_rate" not in settings.model_fields_set:
+        changes["learning_rate"] = PLAIN_LEARNING_RATE
+        logger.info("learning_rate: %s, as the start has no batch norm", PLAIN_LEARNING_RATE)
+    if settings.epochs:
+        changes["num_steps"] = math.ceil(settings.epochs * num_images / settings.batch_size)
+        logger.info(
+            "%g epochs of %s images are %s steps", settings.epochs, f"{num_images:,}", f"{changes['num_steps']:,}"
+        )
+    return settings.model_copy(update=changes)
 
 
 def from_scratch(width: float, kind: ArchitectureName = "ssd300_vgg16", **default_boxes: Any) -> Start:

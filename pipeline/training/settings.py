@@ -64,6 +64,8 @@ class TrainSettings(ClusterTraining):
     """Split to learn from: the name of a list in ImageSets/Main (VOC), or of annotations/instances_<split>.json (COCO)."""
     val_split: Annotated[str, Metavar("NAME")] = "val"
     """Split of held-out images, named as train_split is. It is measured on at the end, and every validate_every_steps."""
+    epochs: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    """Number of passes over the images to learn from, instead of num_steps."""
     architecture: ArchitectureName = "ssd300_vgg16"
     """Network to train: ssd300_vgg16, or ssd512_vgg16 for smaller objects at about three times the work."""
     width: Annotated[float, Field(gt=0, le=4)] = 0.25
@@ -87,6 +89,14 @@ class TrainSettings(ClusterTraining):
     @model_validator(mode="after")
     def _scales_of_the_architecture(self) -> "TrainSettings":
         Architecture(kind=self.architecture, **self.default_boxes)
+        return self
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainSettings":
+        if self.epochs and "num_steps" in self.model_fields_set:
+            raise ValueError(
+                f"epochs {self.epochs:g} and num_steps {self.num_steps} both say how long to train; give one"
+            )
         return self
 
     @property

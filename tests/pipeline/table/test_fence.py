@@ -317,6 +317,29 @@ def test_who_saw_the_table_free_too_late_does_not_get_it(table, monkeypatch):
     early.heartbeat()
 
 
+def test_a_holder_that_commits_while_it_is_overtaken_is_overtaken(table, monkeypatch):
+    """Between the look at the table and the commit that takes it. Whoever takes it in that time has it."""
+    alive, late = Fence(table, "alive", LONG_S), another(table)
+    alive.hold()
+    see, commits = late.wait_until_free, [alive.heartbeat, alive.heartbeat]
+
+    def see_and_dream(take_over: bool) -> int | None:
+        free = see(take_over)
+        if commits:
+            commits.pop()()
+        return free
+
+    monkeypatch.setattr(late, "wait_until_free", see_and_dream)
+    late.hold(take_over=True)
+    assert not commits
+    late.heartbeat()
+    with pytest.raises(OvertakenError):
+        alive.heartbeat()
+    commits.append(lambda: another(table, "r3").hold(take_over=True))
+    with pytest.raises(HeldError, match="was just taken by run"):
+        late.hold(take_over=True)
+
+
 def test_a_conflict_that_does_not_end_is_raised(table, monkeypatch):
     monkeypatch.setattr(fence_module, "COMMIT_ATTEMPTS", 2)
     fence = Fence(table, "r1", LONG_S)
