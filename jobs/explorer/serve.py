@@ -40,7 +40,7 @@ def serve(settings: ExploreSettings, on_ready: Callable[[str], None]) -> None:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         query = f"?token={token}" if token else ""
         server = Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
-        keep_freed_memory()  # each search takes and frees some tens of megabytes
+        keep_freed_memory(is_shared=True)  # each search takes and frees some tens of megabytes
         cache.start()
         try:
             with suppress(KeyboardInterrupt), on_stop(server.stop):

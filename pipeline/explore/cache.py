@@ -24,7 +24,7 @@ from pipeline.table.read_only import name_below
 
 logger = logging.getLogger(__name__)
 
-MEMORY_LIMIT = "100MB"
+MEMORY_LIMIT = "48MB"
 """The memory of the DuckDB that answers."""
 LOOK_EVERY_S = 5.0
 """The seconds between two looks at the table's log."""

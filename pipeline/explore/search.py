@@ -1,6 +1,6 @@
 """The search for the images and boxes that a filter shows, over arrays: a few passes, whatever is asked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ EPOCH = date(1970, 1, 1)
 MAX_BOXES_BAR = 20
 """The last bar of the histogram of boxes per image, which also has those with more."""
 CHUNK = 1 << 17
-"""The number of boxes that are counted at a time."""
+"""The number of images, or of boxes, that are looked at at a time."""
 FindText = Callable[[str], NDArray[np.int32]]
 """A function that returns the IDs of the images whose URI has a text in it."""
 
@@ -124,57 +124,60 @@ class Search:
 
     def _per_image(self, boxes: Mask) -> NDArray[np.int32]:
         """Return the number of these boxes in each image."""
-        return self._of_each_image(np.add, boxes, False, np.int32, nothing=0)
+        counts = np.zeros(len(self._num_of_image), np.int32)
+        for images, part in self._parts():
+            self._combine(np.add, boxes[part], images, counts)
+        return counts
 
     def _best(self, boxes: Mask) -> NDArray[np.float32]:
         """Return the best score of these boxes in each image, NaN where there is none."""
-        scores = np.where(boxes, self._boxes["score"], np.float32(-1))
-        best = self._of_each_image(np.maximum, scores, -1, np.float32, nothing=-1)
+        best = np.full(len(self._num_of_image), -1, np.float32)
+        for images, part in self._parts():
+            scores = np.where(boxes[part], self._boxes["score"][part], np.float32(-1))
+            self._combine(np.maximum, scores, images, best)
         best[best < 0] = np.nan
         return best
 
-    def _of_each_image(
-        self, combine: np.ufunc, values: NDArray[Any], past_the_end: float, kind: type, nothing: float
-    ) -> NDArray[Any]:
-        """Return the values of all boxes, combined per image; `nothing` for an image without boxes.
+    def _parts(self) -> Iterator[tuple[slice, slice]]:
+        """Yield all images and their boxes in parts that stay in the processor's cache, and that need little memory."""
+        for start in range(0, len(self._num_of_image), CHUNK):
+            images = slice(start, min(start + CHUNK, len(self._num_of_image)))
+            yield images, slice(int(self._first[images.start]), int(self._first[images.stop]))
 
-        `reduceat` gives such an image the value after it, and wants one after the last.
-        """
-        combined: NDArray[Any] = combine.reduceat(
-            np.append(values, values.dtype.type(past_the_end)), self._first[:-1], dtype=kind
-        )
-        combined[self._num_of_image == 0] = nothing
-        return combined
+    def _combine(self, combine: np.ufunc, values: NDArray[Any], images: slice, into: NDArray[Any]) -> None:
+        """Combine the values of the boxes of a part per image. Images without boxes are left as they are."""
+        firsts = self._first[images] - self._first[images.start]
+        has_boxes = self._num_of_image[images] > 0
+        if has_boxes.any():  # between two of these firsts are the boxes of the first one alone
+            into[images][has_boxes] = combine.reduceat(values, firsts[has_boxes], dtype=into.dtype)
 
     def page(self, found: Found, sort: Sort, offset: int, num_images: int) -> list[int]:
         """Return the IDs of the images of a page, in order."""
-        ids = np.flatnonzero(found.images)
-        order = self._order(found, sort, ids)
-        stop = min(offset + num_images, len(ids))
+        keys = self._keys(found, sort)
+        shown = keys[found.images]
+        stop = min(offset + num_images, len(shown))
         if stop <= offset:
             return []
-        first = np.argpartition(order, stop - 1)[:stop] if stop < len(ids) else np.arange(len(ids))
-        chosen: list[int] = ids[first[np.argsort(order[first])][offset:]].tolist()
+        last = np.partition(shown, stop - 1)[stop - 1]
+        candidates = np.flatnonzero(found.images & (keys <= last))
+        if sort == "newest":
+            candidates = candidates[::-1]  # of one date, the last one first
+        ordered = candidates[np.argsort(keys[candidates], kind="stable")]
+        chosen: list[int] = ordered[offset:stop].tolist()
         return chosen
 
-    def _order(self, found: Found, sort: Sort, ids: NDArray[np.intp]) -> NDArray[np.int64]:
-        """Return a number per image by which they are ordered, different for each: equal ones by their ID."""
-        if sort == "name":
-            return np.asarray(self._images["name_order"][ids], np.int64)
-        if sort == "newest":
-            return np.asarray(-(self._images["run_date"][ids].astype(np.int64) * 2**32 + ids), np.int64)
+    def _keys(self, found: Found, sort: Sort) -> NDArray[Any]:
+        """Return a number of four bytes per image, by which images are ordered; equal ones by their ID."""
+        images = self._images
+        if sort in ("name", "newest"):
+            return np.asarray(images["name_order"] if sort == "name" else -images["run_date"])
         if sort in ("most_boxes", "fewest_boxes"):
-            numbers = found.num_boxes[ids].astype(np.int64)
-            return np.asarray((-numbers if sort == "most_boxes" else numbers) * 2**32 + ids, np.int64)
-        best = found.best()[ids]
-        # The bits of numbers that are not negative have their order. Images without boxes come last.
-        bits = (
-            np.where(np.isnan(best), np.float32(0 if sort == "best" else 2), best)
-            .astype(np.float32)
-            .view(np.int32)
-            .astype(np.int64)
+            return -found.num_boxes if sort == "most_boxes" else found.num_boxes
+        best = found.best()
+        without_boxes_last: NDArray[np.float32] = np.where(
+            np.isnan(best), np.float32(np.inf), -best if sort == "best" else best
         )
-        return (-bits if sort == "best" else bits) * 2**32 + ids
+        return without_boxes_last
 
     def count(self, chosen: Filter) -> dict[str, Any]:
         """Return the number of images and boxes that a filter shows, and their histograms as pairs of value and number.
