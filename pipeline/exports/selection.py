@@ -47,7 +47,7 @@ class Selection:
         settings: the choice.
 
     Raises:
-        SettingError: no run, or several runs, have the ID.
+        SettingError: no run, or several runs, have the ID; or the condition can't be used.
     """
 
     def __init__(self, table: ResultTable, settings: ExportSelectionSettings) -> None:
@@ -60,10 +60,18 @@ class Selection:
             conditions.append(f"({settings.where}\n)")  # a comment of SQL ends with its line
         self._of_images = " AND ".join(conditions)
         self._has_all_images = len(conditions) == 1
+        if settings.where:
+            self._check_condition()
         of_box = [f"box.score >= {settings.min_score}::FLOAT"] if settings.min_score else []
         if settings.class_name:
             of_box.append(f"box.label IN ({', '.join(map(literal, settings.class_name))})")
         self._of_boxes = " AND ".join(of_box) or "true"
+
+    def _check_condition(self) -> None:
+        try:
+            rows_of(self.table, f"SELECT 1 FROM images WHERE {self._of_images} LIMIT 0")
+        except SettingError as error:
+            raise SettingError(f"where: {str(error).removeprefix('query: ')}") from error
 
     def boxes_sql(self) -> str:
         """Return the SQL of the boxes, with the columns of the view `detections`."""

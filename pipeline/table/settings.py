@@ -1,5 +1,6 @@
 """The settings of `maintain` and of `iceberg register`; flags, specs and the schema are made from these classes."""
 
+import re
 from datetime import UTC, date, datetime
 from typing import Annotated, ClassVar
 
@@ -13,6 +14,12 @@ def _not_after_today(day: date) -> date:
     if day > datetime.now(UTC).date():
         raise ValueError("give a date that is not in the future: runs before it are deleted")
     return day
+
+
+def _with_namespace(name: str) -> str:
+    if not re.fullmatch(r"[^.\s]+(\.[^.\s]+)+", name):
+        raise ValueError("give a namespace, a dot and a name, such as detections.photos")
+    return name
 
 
 class DeletionSettings(Frozen):
@@ -70,7 +77,7 @@ class IcebergSettings(Frozen):
 
     table: Url
     """Delta table of results, local or s3://."""
-    name: Annotated[str, Field(pattern=r"^[^.\s]+(\.[^.\s]+)+$"), Metavar("NAMESPACE.NAME")]
+    name: Annotated[str, AfterValidator(_with_namespace), Metavar("NAMESPACE.NAME")]
     """Name of the table in the catalog: a namespace, a dot and a name, such as detections.photos."""
     catalog: Name = "default"
     """Name of the catalog in pyiceberg's configuration: ~/.pyiceberg.yaml, or variables PYICEBERG_CATALOG__NAME__URI."""

@@ -140,6 +140,8 @@ def test_what_can_not_be_chosen(tasks, tmp_path, table):
         tasks("none", where="uri LIKE '%empty%'")
     with pytest.raises(SettingError, match="has no images that are selected"):
         tasks("none", where="uri = 'x'")
+    with pytest.raises(SettingError, match=r"^where: (.|\n)*colour"):
+        tasks("none", where="colour = 1")
     with pytest.raises(SettingError, match="is no folder of `label next`"):
         tasks("none", earlier=(str(tmp_path / "pictures"),))
     with pytest.raises(SettingError, match="no table is there"):

@@ -44,9 +44,9 @@ def test_what_is_selected(kind, settings, num_boxes, exported, runs):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"where": "num_boxes > 1"}, r"num_boxes(.|\n)*num_detections"),
+        ({"where": "num_boxes > 1"}, r"^where: (.|\n)*num_boxes(.|\n)*num_detections"),
         ({"where": "1) OR (1"}, None),
-        ({"where": "1); COPY images TO 'x'; SELECT (1"}, "query"),
+        ({"where": "1); COPY images TO 'x'; SELECT (1"}, "^where: "),
         ({"where": "(SELECT count(*) FROM '/etc/passwd') > 0"}, "does not exist"),
         ({"run": "r7"}, "run 'r7': .* has no record"),
         ({"output": "{table}/out"}, "would be inside the table"),

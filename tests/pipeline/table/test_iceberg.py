@@ -128,7 +128,7 @@ def test_names_and_catalogs_that_are_wrong(table, tmp_path, new_table, rows):
         register(table, catalog="none")
     with pytest.raises(SettingError, match="no table is there"):
         register(ResultTable(str(tmp_path / "nothing")))
-    with pytest.raises(ValueError, match="name"):
+    with pytest.raises(ValueError, match="give a namespace, a dot and a name"):
         register(table, name="photos")
 
 
