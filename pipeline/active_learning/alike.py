@@ -3,8 +3,10 @@
 from collections import defaultdict
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from model.boxes import pairwise_iou
 from pipeline.active_learning.candidates import Candidates
 
 MIN_IOU, MAX_SCORE_DIFFERENCE = 0.85, 0.1
@@ -47,16 +49,9 @@ class SeenImages:
         are_partners = (
             (candidates.classes[one][:, None] == candidates.classes[other])
             & (abs(candidates.scores[one][:, None] - candidates.scores[other]) <= MAX_SCORE_DIFFERENCE)
-            & (iou(candidates.boxes_xyxy[one], candidates.boxes_xyxy[other]) >= MIN_IOU)
+            & (
+                pairwise_iou(*map(torch.from_numpy, (candidates.boxes_xyxy[one], candidates.boxes_xyxy[other]))).numpy()
+                >= MIN_IOU
+            )
         )
         return bool(are_partners.any(axis=0).all() and are_partners.any(axis=1).all())
-
-
-def iou(boxes_xyxy: NDArray[np.float32], others_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return (N, M) float32: the intersection over union of each of N boxes with each of M others."""
-    one, other = boxes_xyxy[:, None], others_xyxy[None]
-    inside = np.clip(np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2]), 0, None)
-    intersection = inside.prod(axis=-1)
-    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (one, other)]
-    shares: NDArray[np.float32] = intersection / np.maximum(areas[0] + areas[1] - intersection, 1e-9)
-    return shares

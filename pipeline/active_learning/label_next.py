@@ -1,6 +1,7 @@
 """Choose the images to label next, and write them as tasks with the boxes that a person corrects."""
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -66,7 +67,8 @@ def label_next(settings: LabelNextSettings) -> LabelTasks:
         chosen = choose(candidates, values, settings.budget, earlier)
         if not chosen:
             raise SettingError(
-                f"table {table.url!r}: in {len(candidates.uris):,} images no box is uncertain at min_score {settings.min_score}"
+                f"table {table.url!r}: in {len(candidates.uris) - len(earlier):,} images that were not chosen before, no box is uncertain "
+                f"at min_score {settings.min_score}"
             )
         _write_chosen(folder, candidates, chosen, disagreeing, settings.min_score)
         uris = ", ".join(literal(candidates.uris[choice.image].as_py()) for choice in chosen)
@@ -118,8 +120,7 @@ def chosen_uris(url: str) -> list[str]:
     """
     place = f"{absolute(url).rstrip('/')}/{CHOSEN}"
     try:
-        lines = store.read(place).decode().splitlines()
-        return [row["uri"] for row in csv.DictReader(lines)]
+        return [row["uri"] for row in csv.DictReader(io.StringIO(store.read(place).decode(), newline=""))]
     except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
         raise SettingError(f"earlier: {url!r} is no folder of `label next`: {reason(error)}") from error
 

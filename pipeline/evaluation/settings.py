@@ -18,7 +18,7 @@ class EvaluateSettings(DetectionSettings):
     """Labelled images: a folder or URL in the layout of Pascal VOC, COCO, YOLO, LabelMe, CVAT or Open Images, or a file
     such as data.yaml. May be given several times."""
     split: Name = "test"
-    """Split to measure on: the name of a list in ImageSets/Main (VOC), or of annotations/instances_<split>.json (COCO)."""
+    """Split to measure on: the name of a list, a file or a folder of the data. Data without splits has train and val."""
     page: Place | None = None
     """HTML page to write, by path or URL: one file with curves, and with pictures of the worst mistakes."""
 

@@ -140,7 +140,7 @@ def _undivided(folder: str, names: set[str]) -> Source | None:
 def divided(source: Source) -> dict[str, Source]:
     """Return the splits `train` and `val` of images without splits.
 
-    A hash of its name decides for each image, so that the division stays when images come or their folder moves. Copies of one picture, as
+    A fifth of the names is held out, chosen by their hashes: whatever the order and the folder, and nearly the same when images come. Copies of one picture, as
     Roboflow makes them, are in one split.
     """
 
@@ -161,7 +161,7 @@ def _picture(image: LabelledImage) -> str:
 
 
 OTHERS: tuple[tuple[str, str, str], ...] = (
-    (r"result\.json$|.*\.json$", "JSON of another kind", "export it as COCO"),
+    (r".*\.json$", "JSON of another kind", "export it as COCO"),
     (r"data\.ya?ml$|labels$", "YOLO's layout without names of classes", "name them in data.yaml, or in classes.txt"),
     (r".*\.csv$", "a table of another kind", "its columns must be filename, class, xmin, ymin, xmax, ymax"),
     (r"Annotations$|JPEGImages$", "VOC's folders without annotations", "put the XML files into Annotations"),

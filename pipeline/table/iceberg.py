@@ -22,7 +22,7 @@ from pipeline.table.delta import ResultTable
 from pipeline.table.maintain import ATTEMPTS, groups
 from pipeline.table.rewrite import DataFile as DeltaFile
 from pipeline.table.rewrite import StaleError, data_files, rewrite, unfenced
-from pipeline.table.settings import IcebergSettings
+from pipeline.table.settings import TARGET_BYTES, IcebergSettings
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -34,8 +34,6 @@ SOURCE, VERSION = "ssd-batch.table", "ssd-batch.version"
 EPOCH = date(1970, 1, 1)
 """The day from which Iceberg counts days."""
 NUM_READ_THREADS = 16
-TARGET_BYTES = 128 * 2**20
-"""The size of a file that is rewritten."""
 NAME_MAPPING = "schema.name-mapping.default"
 
 
@@ -101,11 +99,12 @@ def _opened(catalog: "Catalog", name: str, table: ResultTable) -> "Table":
         with suppress(NamespaceAlreadyExistsError):
             catalog.create_namespace(name.rpartition(".")[0])
         iceberg = catalog.create_table(name, table.schema, properties={SOURCE: table.url})
-        with iceberg.update_spec() as spec:
-            spec.add_identity(PARTITION)
     if (source := iceberg.properties.get(SOURCE)) != table.url:
         whose = f"mirrors the table {source!r}" if source else "was made by something else"
         raise SettingError(f"name: {name!r} {whose}; give another name")
+    if not iceberg.spec().fields:  # also where a process died after it had made the table
+        with iceberg.update_spec() as spec:
+            spec.add_identity(PARTITION)
     return iceberg
 
 

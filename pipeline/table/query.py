@@ -11,7 +11,7 @@ import duckdb
 
 from pipeline.errors import SettingError
 from pipeline.sql import literal, no_rows
-from pipeline.table.changes import changes_since
+from pipeline.table.changes import Changes, changes_since
 from pipeline.table.delta import ResultTable
 from pipeline.table.read_only import name_below
 from pipeline.table.results import RESULTS, connect, names_of
@@ -98,7 +98,7 @@ def query(
     named = set(WORD.findall(sql.lower())) & {*VIEWS, RESULTS}
     records = run_files(table) if "runs" in named else []
     files = table.data_files() if named - {"runs"} else []
-    changes = changes_since(table, since_version, files)
+    changes = changes_since(table, since_version, files) if files else Changes(())
     files = list(changes.files)
     note = note_url(table, files)
     with connect(table, [*records, note], files, changes.old_files) as db:

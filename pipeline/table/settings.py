@@ -9,6 +9,9 @@ from pydantic import AfterValidator, Field, model_validator
 from model.config import Frozen
 from pipeline.settings import Metavar, Name, Place, Url
 
+TARGET_BYTES = 128 * 2**20
+"""The size of a file that others are merged into."""
+
 
 def _not_after_today(day: date) -> date:
     if day > datetime.now(UTC).date():
@@ -47,7 +50,7 @@ class MaintainSettings(DeletionSettings):
 
     table: Url
     """Delta table of results, local or s3://."""
-    target_bytes: Annotated[int, Field(ge=1024)] = 128 * 2**20
+    target_bytes: Annotated[int, Field(ge=1024)] = TARGET_BYTES
     """Size in bytes of the files that small files are merged into. Files of half this size or more stay as they are."""
     retention_hours: Annotated[int, Field(ge=168)] = 168
     """Hours to keep files that the table no longer needs, before they are deleted. Fewer than 168 are refused, as

@@ -61,7 +61,7 @@ class TrainSettings(ClusterTraining):
     storage: Place | None = None
     """Folder or URL for checkpoints, which all nodes must reach. If not set: <output>/_runs."""
     train_split: Annotated[str, Metavar("NAME")] = "train"
-    """Split to learn from: the name of a list in ImageSets/Main (VOC), or of annotations/instances_<split>.json (COCO)."""
+    """Split to learn from: the name of a list, a file or a folder of the data. Data without splits has train and val."""
     val_split: Annotated[str, Metavar("NAME")] = "val"
     """Split of held-out images, named as train_split is. It is measured on at the end, and every validate_every_steps."""
     epochs: Annotated[float, Field(gt=0, le=100_000)] | None = None

@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from pipeline.storage import store
 from pipeline.texts import decode_text
 from pipeline.urls import absolute
 
-LAYOUT = "COCO"
+LAYOUT, ANNOTATIONS = "COCO", "annotations"
 INSTANCES = re.compile(r"instances_(.+)\.json")
 SPLIT = re.compile(r"(?:^|[-_.])(train|validation|valid|val|test)\d*(?=$|[-_.])", re.IGNORECASE)
 """The split in the name of a file that is not named as COCO's own."""
@@ -74,8 +74,7 @@ class CocoFile(msgspec.Struct):
 
 def splits(folder: str, names: set[str]) -> dict[str, Source]:
     """Return the splits that have files of their own: `instances_train.json`, or any COCO file with a split's name in its own."""
-    for place in _places(folder, names):
-        files = sorted(name for name in store.names(place) if name.lower().endswith(".json"))
+    for place, files in _files(folder, names):
         named = {found[1]: name for name in files if (found := INSTANCES.fullmatch(name))}
         if not named:
             stems = {name: SPLIT.findall(name.rpartition(".")[0]) for name in files}
@@ -87,20 +86,26 @@ def splits(folder: str, names: set[str]) -> dict[str, Source]:
 
 def undivided(folder: str, names: set[str]) -> Source | None:
     """Return the images of a folder with one COCO file, such as Roboflow's or Label Studio's."""
-    for place in _places(folder, names):
-        files = sorted(name for name in store.names(place) if name.lower().endswith(".json"))
+    for place, files in _files(folder, names):
         if files and _is_coco(f"{place}/{files[0]}"):
             return _source(folder, UNDIVIDED, f"{place}/{files[0]}")
     return None
 
 
-def _places(folder: str, names: set[str]) -> list[str]:
-    """Return the folders that may have COCO files."""
-    return [f"{folder}/{name}" for name in ("annotations",) if name in names] + [folder]
+def _files(folder: str, names: set[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the folders that may have COCO files, and the names of their JSON files."""
+    if ANNOTATIONS in names:
+        yield f"{folder}/{ANNOTATIONS}", _json(store.names(f"{folder}/{ANNOTATIONS}"))
+    yield folder, _json(names)
+
+
+def _json(names: set[str]) -> list[str]:
+    return sorted(name for name in names if name.lower().endswith(".json"))
 
 
 def _source(folder: str, split: str, url: str) -> Source:
-    return Source(LAYOUT, partial(read_coco, url, image_folders(folder, split)))
+    """Return the source of a file. A file in `annotations` that was named itself has its images next to that folder."""
+    return Source(LAYOUT, partial(read_coco, url, image_folders(folder.removesuffix(f"/{ANNOTATIONS}"), split)))
 
 
 def _is_coco(url: str) -> bool:

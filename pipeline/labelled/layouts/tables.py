@@ -75,25 +75,30 @@ def _rows(url: str) -> Iterator[Row]:
         text = decode_text(store.read(url))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{url}: can't be read ({reason(error)})") from error
-    yield from csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    try:
+        lines = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+        columns = [name.strip() for name in next(lines)]
+        for line in lines:
+            if line:
+                yield dict(zip(columns, [*map(str.strip, line), *[""] * len(columns)], strict=False))
+    except csv.Error as error:
+        raise DataError(f"{url}: not a table ({reason(error)})") from error
 
 
 def _read_pixels(folder: str, url: str, on_broken: OnBroken) -> list[LabelledImage]:
     by_image: dict[str, list[Row]] = defaultdict(list)
     for row in _rows(url):
-        by_image[row["filename"].strip()].append(row)
+        by_image[row["filename"]].append(row)
 
     def labelled(name: str, rows: list[Row]) -> LabelledImage | DataError:
-        objects = [
-            row for row in rows if (row["class"] or "").strip()
-        ]  # an image without objects has a row without a class
+        objects = [row for row in rows if row["class"]]  # an image without objects has a row without a class
         try:
             boxes = [[float(row[side]) for side in ("xmin", "ymin", "xmax", "ymax")] for row in objects]
             sides = tuple(int(float(rows[0].get(side) or 0)) for side in ("width", "height"))
         except (TypeError, ValueError) as error:
             return DataError(f"{url}: image {name!r}: {reason(error)}")
         size_px = (sides[0], sides[1]) if min(sides) > 0 else None
-        return new_image(f"{folder}/{name}", size_px, [row["class"].strip() for row in objects], boxes)
+        return new_image(f"{folder}/{name}", size_px, [row["class"] for row in objects], boxes)
 
     return keep_sound((labelled(name, rows) for name, rows in by_image.items()), on_broken)
 
@@ -104,7 +109,7 @@ def _read_shares(folder: str, split: str, url: str, classes: str, on_broken: OnB
     names = {line[0].strip(): line[1].strip() for line in csv.reader(io.StringIO(described)) if len(line) > 1}
     by_image: dict[str, list[Row]] = defaultdict(list)
     for row in _rows(url):
-        by_image[row["ImageID"].strip()].append(row)
+        by_image[row["ImageID"]].append(row)
     places = image_folders(folder, split)
     place = next(place for place in places if store.exists(place))
     uris = [uri for uri in images_below(place) if _stem(uri) in by_image]
@@ -119,8 +124,8 @@ def _read_shares(folder: str, split: str, url: str, classes: str, on_broken: OnB
             shares = [[float(row[side]) for side in ("XMin", "YMin", "XMax", "YMax")] for row in rows]
         except (TypeError, ValueError) as error:
             return DataError(f"{url}: image {_stem(uri)!r}: {reason(error)}")
-        found = [names.get(row["LabelName"].strip(), row["LabelName"].strip()) for row in rows]
-        crowds = [(row.get("IsGroupOf") or "").strip() == "1" for row in rows]
+        found = [names.get(row["LabelName"], row["LabelName"]) for row in rows]
+        crowds = [row.get("IsGroupOf") == "1" for row in rows]
         return new_image(uri, size_px, found, np.array(shares).reshape(-1, 4) * (size_px * 2), crowds)
 
     return keep_sound(map(labelled, uris, sizes_of(uris)), on_broken)

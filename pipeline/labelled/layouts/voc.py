@@ -45,7 +45,7 @@ def undivided(folder: str, names: set[str]) -> Source | None:
             continue
         annotations, photographs = (f"{folder}/{name}" if name else folder for name in (of_annotations, of_images))
         files = store.names(annotations) if of_annotations else names
-        image_ids = sorted(name[:-4] for name in files if name.lower().endswith(".xml") and name != "annotations.xml")
+        image_ids = sorted(name[:-4] for name in files if name.endswith(".xml") and name != "annotations.xml")
         if image_ids:
             return Source(LAYOUT, partial(_read, annotations, photographs, image_ids))
     return None

@@ -45,7 +45,7 @@ Names = Mapping[int, str]
 def splits(folder: str, names: set[str]) -> dict[str, Source]:
     """Return the splits that a `data.yaml` names, or the folders of splits in `images` and `labels`."""
     for name in sorted(filter(DATA_YAML.match, names)):
-        content = _yaml(f"{folder}/{name}")
+        content = _yaml(f"{folder}/{name}", is_ours=len(names) == 1 or name.startswith("data."))
         if "names" in content and any(content.get(split) for split in SPLITS):
             class_names = _class_names(content["names"], f"{folder}/{name}")
             return {
@@ -85,10 +85,13 @@ def undivided(folder: str, names: set[str]) -> Source | None:
     return None
 
 
-def _yaml(url: str) -> dict[str, Any]:
+def _yaml(url: str, is_ours: bool) -> dict[str, Any]:
+    """Return a file's content. A YAML file of something else may be anything."""
     try:
         content = yaml.safe_load(decode_text(store.read(url)))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        if not is_ours:
+            return {}
         raise DataError(f"{url}: can't be read ({reason(error)})") from error
     return content if isinstance(content, dict) else {}
 
@@ -97,6 +100,8 @@ def _class_names(given: Any, url: str) -> Names:
     names = dict(enumerate(given)) if isinstance(given, list) else given
     if not isinstance(names, dict) or not names:
         raise DataError(f"{url}: names is {given!r}; give a list, or numbers with names")
+    if not all(isinstance(name, str | int | float) for name in names.values()):
+        raise DataError(f"{url}: names has a list in it; give a name per class")
     try:
         return {int(number): str(name).strip() for number, name in names.items()}
     except (TypeError, ValueError) as error:
@@ -106,8 +111,11 @@ def _class_names(given: Any, url: str) -> Names:
 def _read_paths(folder: str, root: Any, paths: Any, names: Names, on_broken: OnBroken) -> list[LabelledImage]:
     """Read a split of `data.yaml`: one path or several, each of a folder or of a list of images."""
     uris: list[str] = []
-    for path in [paths] if isinstance(paths, str) else paths:
-        url = _found(folder, str(root or ""), str(path))
+    given = paths if isinstance(paths, list) else [paths]
+    if not all(isinstance(path, str) for path in [*given, root or ""]):
+        raise DataError(f"{folder}: its YAML file names a split by something else than paths")
+    for path in given:
+        url = _found(folder, root or "", path)
         uris += _listed(url) if url.endswith(".txt") else images_below(url)
     uris = list(dict.fromkeys(uris))
     return _read(uris, [_label_of(uri) for uri in uris], names, on_broken)

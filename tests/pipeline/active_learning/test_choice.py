@@ -4,7 +4,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.active_learning.alike import iou
 from pipeline.active_learning.candidates import Candidates
 from pipeline.active_learning.choice import ClassValues, choose, class_values, uncertainties
 
@@ -112,8 +111,3 @@ def test_the_values_of_an_image_are_its_own() -> None:
     assert values.values.tolist() == pytest.approx([1, 1.5, 0.5])
     assert isinstance(values, ClassValues)
     assert values.alone().tolist() == pytest.approx([1, 0, 1.5**0.5 + 0.5**0.5])
-
-
-def test_the_overlap_of_boxes() -> None:
-    boxes = np.array([HERE, (0, 0, 10, 5), THERE, (3, 3, 3, 3)], np.float32)
-    assert iou(boxes[:1], boxes).tolist() == [pytest.approx([1, 0.5, 0, 0])]

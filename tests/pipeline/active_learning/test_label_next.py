@@ -136,7 +136,9 @@ def test_two_models(tasks, table, row, rows, tmp_path):
 
 
 def test_what_can_not_be_chosen(tasks, tmp_path, table):
-    with pytest.raises(SettingError, match=r"in 1 images no box is uncertain at min_score 0.5"):
+    with pytest.raises(
+        SettingError, match=r"in 1 images that were not chosen before, no box is uncertain at min_score 0.5"
+    ):
         tasks("none", where="uri LIKE '%empty%'")
     with pytest.raises(SettingError, match="has no images that are selected"):
         tasks("none", where="uri = 'x'")

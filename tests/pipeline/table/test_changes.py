@@ -73,6 +73,14 @@ def test_versions_that_are_not_there(table, rows):
         uris(table, 1)
 
 
+def test_records_of_runs_need_no_files(table, rows):
+    (old,) = table.data_files()
+    table.replace(rows.table(rows.ok("c", run_id="r2")))
+    os.remove(old)
+    with query(table, "SELECT count(*) FROM runs", since_version=1) as relation:
+        assert relation.fetchall() == [(0,)]
+
+
 def test_files_of_an_old_version_that_are_gone(table, rows):
     (old,) = table.data_files()
     table.replace(rows.table(rows.ok("c", run_id="r2")))

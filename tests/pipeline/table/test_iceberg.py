@@ -107,6 +107,14 @@ def test_files_whose_rows_the_log_does_not_count(table, monkeypatch):
     assert register(table).rows == 3
 
 
+def test_a_registration_that_died_after_it_had_made_the_table_is_finished(table):
+    catalog = load_catalog("shop")
+    catalog.create_namespace("detections")
+    catalog.create_table(NAME, table.schema, properties={iceberg.SOURCE: table.url})
+    assert same_rows_everywhere(table) == ["/a", "/b", "/c"]
+    assert [field.name for field in load_catalog("shop").load_table(NAME).spec().fields] == ["run_date"]
+
+
 def test_an_empty_table(tmp_path, new_table):
     assert register(new_table(tmp_path / "empty")).rows == 0
     assert load_catalog("shop").load_table(NAME).scan().to_arrow().num_rows == 0

@@ -112,6 +112,30 @@ def test_a_coco_file_whose_images_are_elsewhere(files, found, expected, tmp_path
     assert splits["train"] | splits["val"] == expected("a", "b")
 
 
+def test_of_several_coco_files_the_named_one_is_read(files, found, expected):
+    """Its images are next to the folder of annotations."""
+    for name in "ab":
+        files.image(f"{'train' if name == 'a' else 'val'}/{name}.jpg")
+    files.json("annotations/instances_train.json", files.coco("a"))
+    files.json("annotations/instances_val.json", files.coco("b"))
+    assert found("annotations/instances_val.json") == {"val": expected("b")}
+
+
+def test_a_table_with_blanks(files, found, expected):
+    files.image("a.jpg")
+    files.image("b.jpg")
+    files.text("boxes.csv", csv_of(files, "a", "b").replace(",", " , "))
+    splits = found()
+    assert splits["train"] | splits["val"] == expected("a", "b")
+
+
+def test_a_row_that_is_cut_is_named(files, found):
+    files.image("a.jpg")
+    files.text("boxes.csv", csv_of(files, "a") + "\nb.jpg,40,20,cat,1")
+    with pytest.raises(DataError, match=r"boxes\.csv: image 'b\.jpg': could not convert string to float: ''"):
+        found()
+
+
 def test_label_studio_s_coco(files, found, expected):
     for name in "ab":
         files.image(f"images/{name}.jpg")

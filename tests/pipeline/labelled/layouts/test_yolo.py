@@ -113,6 +113,14 @@ def test_an_image_whose_size_is_unknown_is_named(files, found):
         found()
 
 
+def test_a_yaml_file_of_something_else_is_left_alone(files, found, expected):
+    for name in "ac":
+        files.image(f"{name}.jpg")
+        files.text(f"{name}.xml", files.voc(name))
+    files.text("chart.yaml", "{{ template }}: [")
+    assert found()["train"] | found()["val"] == expected("a", "c")
+
+
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
@@ -123,6 +131,8 @@ def test_an_image_whose_size_is_unknown_is_named(files, found):
             "'images/none' of its YAML file is not there; looked for .*/images/none",
         ),
         ("train: [\n", r"data\.yaml: can't be read"),
+        ("train: images/train\nnames: [[cat]]\n", "names has a list in it"),
+        ("train: [[images/train]]\nnames: [cat]\n", "names a split by something else than paths"),
     ],
 )
 def test_a_data_yaml_that_is_wrong(yaml, message, files, found):
