@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.data import DataContext
 
-from pipeline.errors import SettingError, reason
+from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.settings import LOCAL, LOCAL_RAY
 from pipeline.signals import handler_kept
 from pipeline.storage.s3 import place_variables
@@ -33,6 +33,7 @@ def cluster(address: str) -> Iterator[None]:
 
     Raises:
         SettingError: no cluster answers at the address.
+        SsdBatchError: a cluster of our own did not start.
     """
     if ray.is_initialized():
         yield
@@ -69,6 +70,8 @@ def cluster(address: str) -> Iterator[None]:
         raise SettingError(
             f"address {address!r}: Ray can't use its folder ({reason(error)}); name a short one of your own by RAY_TMPDIR, such as /tmp/mine"
         ) from error
+    except Exception as error:  # Ray raises a bare one if its node isn't up after half a minute: a machine under load.
+        raise SsdBatchError(f"address {address!r}: Ray did not start ({reason(error)}); run again") from error
     quiet_ray_data()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     # Ray reports processes that died on standard output, until it has ended. Standard output is for our own JSON alone.

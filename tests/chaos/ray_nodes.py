@@ -42,6 +42,10 @@ def autoscaling(address: str, max_grown: int) -> dict[str, object]:
     }  # fmt: skip
 
 
+UNTIL_IT_RUNS = ("bash", "-c", 'until "$@"; do sleep 1; done', "node")
+"""As a kubelet starts its pods: Ray gives up on a node that isn't up after half a minute, which happens on a machine under load."""
+
+
 class RayNodes:
     """A head and others that come and go.
 
@@ -79,6 +83,7 @@ class RayNodes:
             self._surroundings |= GROWING
             head += ("--autoscaling-config", folder / "grow.json")
         self._head = self._start(head_cpus, *head)
+        self.wait_until_joined()
         wait_until(lambda: answers(dashboard_port if has_job_server else port))
 
     def add(self, num_gpus: int = 0) -> None:
@@ -118,7 +123,7 @@ class RayNodes:
         self._num_started += 1
         name = self._folder / f"n{self._num_started}"
         command = [
-            Path(sys.executable).with_name("ray"), "start", "--block", "--num-cpus", num_cpus, "--temp-dir", name,
+            *UNTIL_IT_RUNS, Path(sys.executable).with_name("ray"), "start", "--block", "--num-cpus", num_cpus, "--temp-dir", name,
             "--node-ip-address", "127.0.0.1", "--object-store-memory", OBJECT_STORE_BYTES,
             "--min-worker-port", 0, "--max-worker-port", 0, "--dashboard-agent-listen-port", free_port(),
             "--disable-usage-stats", *arguments,
