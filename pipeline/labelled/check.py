@@ -94,7 +94,7 @@ def check_data(
         DataError: the data can't be read at all.
     """
     broken: dict[str, list[DataError]] = {split: [] for split in splits}
-    images = {split: read_labelled(data, split, broken[split].append) for split in splits}
+    images = {split: read_labelled(data, split, broken[split].append, splits) for split in splits}
     facts = _look_at(image.uri for of_split in images.values() for image in of_split)
     known = class_names(images[splits[0]]) if known is None else known
     found: list[Finding] = []

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 
 from pipeline.errors import reason
@@ -28,7 +29,8 @@ WITH_SPLITS = (voc.splits, coco.splits, yolo.splits, tables.splits)
 """The functions that return the splits of a folder in a layout, by their names; none if it is in another layout."""
 WITHOUT_SPLITS = (coco.undivided, voc.undivided, labelme.undivided, yolo.undivided, cvat.undivided, tables.undivided)
 """The functions that return all images of a folder in a layout; None if it is in another layout."""
-ALIASES = (("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing"))
+TRAIN, VAL, TEST = ("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing")
+ALIASES = (TRAIN, VAL, TEST)
 """The names that stand for one split."""
 SPLIT_FOLDERS = {name for names in ALIASES for name in names}
 """The folders that each hold a split in a layout without splits, as Roboflow writes them."""
@@ -45,19 +47,25 @@ def raise_it(error: DataError) -> None:
     raise error
 
 
-def read_labelled(data: Sequence[str], split: str, on_broken: OnBroken = raise_it) -> list[LabelledImage]:
+def read_labelled(
+    data: Sequence[str], split: str, on_broken: OnBroken = raise_it, beside: Collection[str] = ()
+) -> list[LabelledImage]:
     """Return the images of a split of all data sets, one data set after the other, with their boxes as annotated.
 
     Args:
         data: folders by path or URL, in a layout of docs/data.md. A folder without the split is skipped, with a line in the log, as long as
             another folder has the split.
-        split: the split's name. `val` also finds `valid` and `validation`. Data without splits is divided into `train` and `val`.
+        split: the split's name. `val` also finds `valid` and `validation`. Data without splits is divided into `train` and `val`. If there is no
+            `val`, it is `test`.
         on_broken: called with the error of each annotation that can't be read. By default, the error is raised.
+        beside: the other splits that are read, too. If `val` is one, and the data has only `train`, a part of it is `val`, and not read.
 
     Raises:
         DataError: a folder is in no known layout, or none has the split.
     """
     folders = [found for url in data for found in find_splits(url)]
+    if set(VAL) & {split, *beside}:
+        folders = _with_val(folders)
     having = [(folder, source) for folder, sources in folders if (source := _of_split(sources, split))]
     if not having:
         where = "; ".join(f"{folder} has {', '.join(sources) or 'none'}" for folder, sources in folders)
@@ -73,18 +81,36 @@ def _of_split(sources: dict[str, Source], split: str) -> Source | None:
     return next((sources[name] for name in (split, *names) if name in sources), None)
 
 
+def _with_val(folders: list[tuple[str, dict[str, Source]]]) -> list[tuple[str, dict[str, Source]]]:
+    """Return data sets that have `train` and perhaps `test` with a `val`: the test images, or a part of the others."""
+    names = {name for _, sources in folders for name in sources}
+    if not names <= {*TRAIN, *TEST}:
+        return folders
+    tests = [(folder, _of_split(sources, "test")) for folder, sources in folders]
+    if any(test for _, test in tests):
+        said = "which is test, as there is no val"
+        extra = [{"val": replace(test, instead=said)} if test else {} for _, test in tests]
+        return [(folder, sources | val) for (folder, sources), val in zip(folders, extra, strict=True)]
+    said = "a part of train, as there is no val"
+    return [
+        (folder, {name: replace(part, instead=said) for name, part in divided(source).items()})
+        for folder, sources in folders
+        for source in sources.values()
+    ]
+
+
 def _read(folder: str, source: Source, split: str, on_broken: OnBroken) -> list[LabelledImage]:
-    logger.info("%s: %s in the layout of %s", folder, split, source.layout)
+    logger.info("%s: %s%s in the layout of %s", folder, split, source.instead and f" ({source.instead})", source.layout)
     return source.read(on_broken)
 
 
-def read_clean(data: Sequence[str], split: str) -> list[LabelledImage]:
+def read_clean(data: Sequence[str], split: str, beside: Collection[str] = ()) -> list[LabelledImage]:
     """Return a split's images with only the boxes that can be learned from, and log what was left out; see `read_labelled`.
 
     Raises:
         DataError: the data can't be used.
     """
-    images, flaws = clean(read_labelled(data, split))
+    images, flaws = clean(read_labelled(data, split, beside=beside))
     num_objects = sum(len(image.class_names) for image in images)
     said = [f"{flaws[flaw]:,} boxes {what}" for flaw, what in DEALT_WITH.items() if flaws[flaw]]
     logger.info("%s", "; ".join([f"{split}: {len(images):,} images, {num_objects:,} objects", *said]))

@@ -91,7 +91,7 @@ def train_on_data(settings: TrainSettings) -> Training:
         SettingError: the data or the package to start from can't be used, or no package could be written at the end.
     """
     check_free(settings.output)
-    images, names = of_classes(read_clean(settings.data, settings.train_split), settings)
+    images, names = of_classes(read_clean(settings.data, settings.train_split, [settings.val_split]), settings)
     start = start_of(settings, names)
     settings = suited_to(start, settings, len(images))
     examples = start.examples(images, names, settings.crop_min)

@@ -38,6 +38,8 @@ class Source:
     """The name of the layout, for messages."""
     read: Callable[[OnBroken], list[LabelledImage]]
     """Returns the images with their boxes as annotated."""
+    instead: str = ""
+    """What the images are, for people, if they stand for a split that the data set lacks."""
 
 
 def is_image(name: str) -> bool:

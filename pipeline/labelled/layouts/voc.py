@@ -21,8 +21,9 @@ from pipeline.storage import store
 from pipeline.texts import decode_text
 
 LAYOUT = "Pascal VOC"
-PLACES = (("Annotations", "JPEGImages"), ("Annotations", "images"), ("annotations", "images"), ("", ""))
-"""The folders of annotations and of images, where no list names the images."""
+ANNOTATIONS = re.compile(r"annot\w*|labels?|xmls?", re.IGNORECASE)
+IMAGES = re.compile(r"jpegimages|images?|img|imgs|pictures|photos", re.IGNORECASE)
+"""The names of the folders of annotations and of images, where no list names the images."""
 FLAG = re.compile(r"\s+(-1|0|1)$")
 """The flag after an image's ID in the list of a class: it says whether the class is in the picture."""
 ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
@@ -40,15 +41,18 @@ def splits(folder: str, names: set[str]) -> dict[str, Source]:
 
 def undivided(folder: str, names: set[str]) -> Source | None:
     """Return the images of a folder with annotations, but without lists of splits."""
-    for of_annotations, of_images in PLACES:
-        if of_annotations not in names | {""} or of_images not in names | {""}:
-            continue
-        annotations, photographs = (f"{folder}/{name}" if name else folder for name in (of_annotations, of_images))
-        files = store.names(annotations) if of_annotations else names
-        image_ids = sorted(name[:-4] for name in files if name.endswith(".xml") and name != "annotations.xml")
-        if image_ids:
-            return Source(LAYOUT, partial(_read, annotations, photographs, image_ids))
+    if image_ids := _annotated(names):
+        return Source(LAYOUT, partial(_read, folder, folder, image_ids))
+    photographs = sorted(filter(IMAGES.fullmatch, names))
+    for annotations in sorted(filter(ANNOTATIONS.fullmatch, names)) if photographs else ():
+        if image_ids := _annotated(store.names(f"{folder}/{annotations}")):
+            return Source(LAYOUT, partial(_read, f"{folder}/{annotations}", f"{folder}/{photographs[0]}", image_ids))
     return None
+
+
+def _annotated(names: Iterable[str]) -> list[str]:
+    """Return the IDs that have an annotation among files."""
+    return sorted(name[:-4] for name in names if name.endswith(".xml") and name != "annotations.xml")
 
 
 def read_voc(folder: str, split: str, on_broken: OnBroken) -> list[LabelledImage]:

@@ -54,8 +54,25 @@ def test_any_url_of_fsspec(labelled, tmp_path):
 def test_a_split_that_is_nowhere_is_named(labelled, tmp_path):
     labelled.voc(tmp_path / "voc", a="")
     labelled.coco(tmp_path / "coco")
-    with pytest.raises(DataError, match=r"no data has the split 'val': .*voc has train; .*coco has train$"):
-        read_labelled([str(tmp_path / "voc"), str(tmp_path / "coco")], "val")
+    with pytest.raises(DataError, match=r"no data has the split 'test': .*voc has train; .*coco has train$"):
+        read_labelled([str(tmp_path / "voc"), str(tmp_path / "coco")], "test")
+
+
+def test_without_val_it_is_test_or_a_part_of_train(labelled, tmp_path, caplog):
+    for split in ("train", "test"):
+        labelled.voc(tmp_path / "two", split=split, **{f"{split}{number}": "" for number in range(10)})
+    labelled.voc(tmp_path / "one", **{f"{number}": "" for number in range(10)})
+    with caplog.at_level(logging.INFO):
+        both = read_labelled([str(tmp_path / "two")], "val"), read_labelled([str(tmp_path / "two")], "train")
+    assert [names(images)[0] for images in both] == ["test0.jpg", "train0.jpg"]
+    assert caplog.messages[0] == f"{tmp_path}/two: val (which is test, as there is no val) in the layout of Pascal VOC"
+    one, splits = [str(tmp_path / "one")], ("train", "val")
+    parts = [names(read_labelled(one, split, beside=splits)) for split in splits]
+    assert (len(parts[0]), len(parts[1]), len({*parts[0], *parts[1]})) == (8, 2, 10)
+    assert len(read_labelled(one, "train")) == 10
+    labelled.voc(tmp_path / "other", split="val", z="")
+    beside = [str(tmp_path / "one"), str(tmp_path / "other")]
+    assert [len(read_labelled(beside, split, beside=splits)) for split in splits] == [10, 1]
 
 
 @pytest.mark.parametrize("content", ["", "annotations", "VOC2007"])
@@ -122,7 +139,7 @@ def test_both_layouts_on_s3(labelled, upload, tmp_path):
     voc, coco = read_labelled([url, f"{url}/coco"], "train")
     assert (voc.uri, voc.class_names) == (f"{url}/VOC2007/JPEGImages/a.jpg", ("cat",))
     assert (coco.uri, coco.class_names) == (f"{url}/coco/train/deep/c.jpg", ("dog",))
-    with pytest.raises(DataError, match="no data has the split 'val'"):
-        read_labelled([url], "val")
+    with pytest.raises(DataError, match="no data has the split 'test'"):
+        read_labelled([url], "test")
     with pytest.raises(DataError, match="can't be read"):
         read_labelled(["s3://no-such-bucket/data"], "train")

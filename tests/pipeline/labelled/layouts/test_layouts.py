@@ -41,13 +41,17 @@ def csv_of(files, *names: str) -> str:
 
 def write(layout: str, files) -> None:
     """Write the pictures in a layout without splits."""
-    images = {"CVAT": "images/", "VOC": "images/", "VOC's own folders": "JPEGImages/"}.get(layout, "")
+    images = {"CVAT": "images/", "VOC": "images/", "VOC elsewhere": "Photos/", "VOC's own folders": "JPEGImages/"}.get(
+        layout, ""
+    )
     for name in "abc":
         files.image(f"{images}{name}.jpg")
         if layout == "LabelMe":
             labelme(files, name)
         if layout == "VOC":
             files.text(f"annotations/{name}.xml", files.voc(name))
+        if layout == "VOC elsewhere":
+            files.text(f"annots/{name}.xml", files.voc(name))
         if layout == "VOC beside images":
             files.text(f"{name}.xml", files.voc(name))
         if layout == "VOC's own folders":
@@ -60,7 +64,9 @@ def write(layout: str, files) -> None:
         files.text("_annotations.csv", csv_of(files, *"abc"))
 
 
-@pytest.mark.parametrize("layout", ["LabelMe", "VOC", "VOC beside images", "VOC's own folders", "CVAT", "COCO", "CSV"])
+@pytest.mark.parametrize(
+    "layout", ["LabelMe", "VOC", "VOC beside images", "VOC's own folders", "VOC elsewhere", "CVAT", "COCO", "CSV"]
+)
 def test_layouts_without_splits_are_divided(layout, files, found, expected):
     write(layout, files)
     splits = found()
