@@ -1,11 +1,13 @@
-"""The geometric training augmentation of SSD: zoom out, IoU crop, flips."""
+"""The geometric training augmentation of SSD: zoom out, IoU crop, flips. It draws a window, and touches no pixel."""
 
 import torch
 from torch import Tensor
 
 from model.boxes import pairwise_iou
-from model.config import Preprocessing, TrainingSettings
+from model.colours import is_half
+from model.config import TrainingSettings
 from model.loss import IGNORED
+from model.window import Window
 
 MIN_IOUS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """The least overlaps (IoU) of a crop with an object, one of which is drawn; at 1 the crop is the whole image.
@@ -22,56 +24,51 @@ class Augmentation:
     """The paper's augmentation: zoom out, IoU crop and flip, each with its usual probability.
 
     Args:
-        preprocessing: its mean is the colour of the area that zooming out adds.
-        settings: the largest zoom out and the smallest crop.
+        settings: the largest zoom out, the smallest crop, and whether to flip vertically, too.
 
     Source: Liu et al. 2016, section 2.2 "Data augmentation" and section 3.6 (zoom out).
     """
 
-    def __init__(self, preprocessing: Preprocessing, settings: TrainingSettings) -> None:
-        fill = [round(255 * mean) for mean in preprocessing.mean]
-        self._fill = torch.tensor(fill, dtype=torch.uint8)[:, None, None]
-        self._zoom_out_max, self._crop_min = settings.zoom_out_max, settings.crop_min
+    def __init__(self, settings: TrainingSettings) -> None:
+        self._settings = settings
 
-    def __call__(self, image: Tensor, boxes_xyxy: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Change one example at random; objects may be cut away.
+    def __call__(self, size_px: tuple[int, int], boxes_xyxy: Tensor, labels: Tensor) -> tuple[Window, Tensor, Tensor]:
+        """Draw what an example shows of an image. Objects may be cut away.
 
         Args:
-            image: (3, H, W) uint8 RGB.
+            size_px: the width and height of the image.
             boxes_xyxy: (N, 4) float pixels.
             labels: (N,) int64; regions with the label `IGNORED` are moved as objects are, but no crop is drawn around them.
 
         Returns:
-            The image, boxes and labels in the same formats, with another size and another N. Random numbers come from
-            torch's global generator.
+            The window, and the boxes and labels of what it shows, clipped to it, in pixels of the image. Random numbers come from torch's
+            global generator.
         """
-        boxes = boxes_xyxy.float()
-        if self._zoom_out_max > 1 and torch.rand(()) < 0.5:
-            image, boxes = self._zoomed_out(image, boxes)
-        if self._crop_min < 1 and (crop := draw_crop(boxes[labels > 0], size_of(image), self._crop_min)) is not None:
-            is_within = _centres_within(boxes, crop[None])[0] | ((labels == IGNORED) & _overlaps(boxes, crop))
-            image, boxes, labels = *_cut(image, boxes[is_within], crop), labels[is_within]
-        if torch.rand(()) < 0.5:
-            image, boxes = image.flip(-1), _mirrored(boxes, image.shape[-1])
-        is_inside = (boxes >= 0).all(dim=1) & (boxes <= size_of(image).repeat(2)).all(dim=1)
-        has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        return image, boxes[is_inside & has_area], labels[is_inside & has_area]
-
-    def _zoomed_out(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Place the image at random on a larger canvas, and move its boxes with it."""
-        channels, height_px, width_px = image.shape
-        times = 1 + torch.rand(()) * (self._zoom_out_max - 1)
-        canvas_width, canvas_height = int(width_px * times), int(height_px * times)
-        at = torch.rand(2)
-        left, top = int((canvas_width - width_px) * at[0]), int((canvas_height - height_px) * at[1])
-        canvas = self._fill.expand(channels, canvas_height, canvas_width).clone()
-        canvas[:, top : top + height_px, left : left + width_px] = image
-        return canvas, boxes + torch.tensor([left, top, left, top])
+        boxes, canvas = boxes_xyxy.float(), torch.tensor([0, 0, *size_px])
+        if self._settings.zoom_out_max > 1 and is_half():
+            canvas = _zoomed_out(size_px, self._settings.zoom_out_max)
+        if self._settings.crop_min < 1:
+            origin = canvas[:2].repeat(2)
+            crop = draw_crop(boxes[labels > 0] - origin, canvas[2:] - canvas[:2], self._settings.crop_min)
+            if crop is not None:
+                canvas = crop + origin
+                is_within = _centres_within(boxes, canvas[None])[0] | ((labels == IGNORED) & _overlaps(boxes, canvas))
+                boxes, labels = _clipped(boxes[is_within], canvas), labels[is_within]
+        is_mirrored, is_upside_down = is_half(), self._settings.vertical_flip and is_half()
+        is_inside = (boxes[:, :2] >= canvas[:2]).all(dim=1) & (boxes[:, 2:] <= canvas[2:]).all(dim=1)
+        is_shown = is_inside & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        left, top, right, bottom = canvas.tolist()
+        window = Window(left, top, right, bottom, is_mirrored, is_upside_down)
+        return window, boxes[is_shown], labels[is_shown]
 
 
-def size_of(image: Tensor) -> Tensor:
-    """Return width and height of an image (3, H, W), as (2,) int64."""
-    return torch.tensor([image.shape[-1], image.shape[-2]])
+def _zoomed_out(size_px: tuple[int, int], zoom_out_max: float) -> Tensor:
+    """Return a larger window around an image, the image at a random place in it: (4,) int64, xyxy in pixels of the image."""
+    times = 1 + torch.rand(()) * (zoom_out_max - 1)
+    width, height = int(size_px[0] * times), int(size_px[1] * times)
+    at = torch.rand(2)
+    left, top = int((width - size_px[0]) * at[0]), int((height - size_px[1]) * at[1])
+    return torch.tensor([-left, -top, width - left, height - top])
 
 
 def draw_crop(boxes_xyxy: Tensor, size_px: Tensor, min_scale: float) -> Tensor | None:
@@ -125,26 +122,7 @@ def _overlaps(boxes_xyxy: Tensor, crop: Tensor) -> Tensor:
     return is_shown
 
 
-def _cut(image: Tensor, boxes: Tensor, crop: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a crop of an image, and the boxes clipped to the crop, in its pixels."""
-    left, top, right, bottom = crop.tolist()
-    size = torch.tensor([right - left, bottom - top]).repeat(2)
-    return image[:, top:bottom, left:right], (boxes - crop[:2].repeat(2)).clamp(min=torch.zeros(4), max=size)
-
-
-def _mirrored(boxes: Tensor, width_px: int) -> Tensor:
-    """Return the boxes of the horizontally flipped image."""
-    return torch.stack((width_px - boxes[:, 2], boxes[:, 1], width_px - boxes[:, 0], boxes[:, 3]), dim=1)
-
-
-def vertical_flip(image: Tensor, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-    """Flip an image and its boxes vertically, half the time.
-
-    This suits pictures without an up, such as those of a microscope.
-    """
-    if torch.rand(()) < 0.5:
-        return image, boxes_xyxy
-    height = image.shape[-2]
-    return image.flip(-2), torch.stack(
-        (boxes_xyxy[:, 0], height - boxes_xyxy[:, 3], boxes_xyxy[:, 2], height - boxes_xyxy[:, 1]), dim=1
-    )
+def _clipped(boxes_xyxy: Tensor, crop: Tensor) -> Tensor:
+    """Return the boxes clipped to a crop."""
+    low, high = crop[:2].repeat(2), crop[2:].repeat(2)
+    return boxes_xyxy.clamp(min=low, max=high)

@@ -58,8 +58,9 @@ def _around_grey(saturation: float, turns: float) -> Tensor:
 
 
 def _drawn(low: float, high: float, unchanged: float = 1.0) -> float:
-    return torch.empty(()).uniform_(low, high).item() if _is_half() else unchanged
+    return torch.empty(()).uniform_(low, high).item() if is_half() else unchanged
 
 
-def _is_half() -> bool:
+def is_half() -> bool:
+    """Draw a yes or a no."""
     return bool(torch.rand(()) < 0.5)

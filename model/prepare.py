@@ -3,13 +3,12 @@
 import torch
 from torch import Tensor
 
-from model.augment import Augmentation, size_of, vertical_flip
+from model.augment import Augmentation
 from model.colours import distort_colours
 from model.config import Preprocessing, TrainingSettings
 from model.example import Example
 from model.loss import IGNORED, Targets
 from model.order import seed_at
-from model.preprocess import resize
 
 Ready = tuple[Tensor, Tensor, Tensor]
 """An example for the step: image (3, S, S) uint8, boxes (N, 4) float xyxy in [0, 1], labels (N,) int64, see `Targets`."""
@@ -23,28 +22,27 @@ class Preparation:
 
     def __init__(self, image_size_px: int, preprocessing: Preprocessing, settings: TrainingSettings) -> None:
         self._image_size_px = image_size_px
-        self._settings = settings
-        self._augmentation = Augmentation(preprocessing, settings)
+        self._seed = settings.seed
+        self._fill = torch.tensor([round(255 * mean) for mean in preprocessing.mean], dtype=torch.uint8)
+        self._augmentation = Augmentation(settings)
 
     def __call__(self, example: Example, position: int) -> Ready:
         """Return what the step learns at a position. It depends only on the example, the position and the settings."""
         with torch.random.fork_rng(devices=()):
             # torch.manual_seed would also record, with a stack trace, to seed the GPUs later, which takes 1 ms.
-            torch.default_generator.manual_seed(seed_at(position, self._settings.seed))
+            torch.default_generator.manual_seed(seed_at(position, self._seed))
             return self._prepared(example)
 
     def _prepared(self, example: Example) -> Ready:
-        truth = example.truth
-        fraction = size_of(example.image) / torch.tensor(example.size_px)
+        truth, image = example.truth, example.image
+        size_px = image.shape[2], image.shape[1]
+        fraction = torch.tensor(size_px) / torch.tensor(example.size_px)
         learned = truth.labels.masked_fill(truth.is_crowd, IGNORED)
-        image, boxes, labels = self._augmentation(example.image, truth.boxes_xyxy * fraction.repeat(2), learned)
-        if self._settings.vertical_flip:
-            image, boxes = vertical_flip(image, boxes)
-        height_px, width_px = image.shape[-2:]
-        boxes = boxes / torch.tensor([width_px, height_px, width_px, height_px])
-        is_seen = (self._image_size_px * (boxes[:, 2:] - boxes[:, :2]) >= MIN_SIDE_PX).all(dim=1)
-        labels = labels.masked_fill(~is_seen, IGNORED)
-        return distort_colours(resize(image, self._image_size_px)), boxes, labels
+        window, boxes, labels = self._augmentation(size_px, truth.boxes_xyxy * fraction.repeat(2), learned)
+        input_px = (self._image_size_px, self._image_size_px)
+        pixels, boxes = window.show(image, boxes, input_px, self._fill, distort_colours)
+        is_seen = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE_PX).all(dim=1)
+        return pixels, boxes / self._image_size_px, labels.masked_fill(~is_seen, IGNORED)
 
 
 def pad_targets(boxes_xyxy: list[Tensor], labels: list[Tensor]) -> Targets:

@@ -6,14 +6,17 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from model.augment import Augmentation, draw_crop, vertical_flip
+from model.augment import Augmentation, draw_crop
 from model.config import Preprocessing, TrainingSettings
 from model.loss import IGNORED
+from model.preprocess import resize
 
 # Three squares of one colour each on grey; a box's label is the channel that its square is bright in, plus 1.
 BOXES = torch.tensor([[10.0, 20.0, 40.0, 50.0], [60.0, 10.0, 100.0, 50.0], [30.0, 70.0, 70.0, 90.0]])
 LABELS = torch.tensor([1, 2, 3])
 PAPERS = TrainingSettings()
+STILL = PAPERS.model_copy(update={"zoom_out_max": 1, "crop_min": 1})
+FILL = torch.tensor([round(255 * mean) for mean in Preprocessing().mean], dtype=torch.uint8)
 
 
 def picture() -> Tensor:
@@ -24,14 +27,23 @@ def picture() -> Tensor:
     return image
 
 
-def examples(augmentation: Augmentation, count: int, seed: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+def shown(
+    settings: TrainingSettings, image: Tensor, boxes: Tensor, labels: Tensor, times: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a window shows, in the window's own size or a multiple of it."""
+    window, boxes, labels = Augmentation(settings)((image.shape[2], image.shape[1]), boxes, labels)
+    size_px = times * (window.right - window.left), times * (window.bottom - window.top)
+    return *window.show(image, boxes, size_px, FILL, lambda pixels: pixels), labels
+
+
+def examples(settings: TrainingSettings, count: int, seed: int, times: int = 1) -> list[tuple[Tensor, Tensor, Tensor]]:
     torch.manual_seed(seed)
-    return [augmentation(picture(), BOXES, LABELS) for _ in range(count)]
+    return [shown(settings, picture(), BOXES, LABELS, times) for _ in range(count)]
 
 
 def test_boxes_stay_inside_and_in_step_with_labels():
     counts = set()
-    for image, boxes, labels in examples(Augmentation(Preprocessing(), PAPERS), 30, seed=0):
+    for image, boxes, labels in examples(PAPERS, 30, seed=0):
         height_px, width_px = image.shape[-2:]
         assert image.dtype == torch.uint8
         assert boxes.dtype == torch.float32
@@ -48,8 +60,7 @@ def test_boxes_stay_inside_and_in_step_with_labels():
 def test_a_flip_takes_boxes_and_labels_along():
     """Neither zoomed out nor cropped, each box is where it was, or mirrored."""
     flipped = 0
-    still = PAPERS.model_copy(update={"zoom_out_max": 1, "crop_min": 1})
-    for image, boxes, labels in examples(Augmentation(Preprocessing(), still), 20, seed=1):
+    for image, boxes, labels in examples(STILL, 20, seed=1):
         assert image.shape == (3, 100, 120)
         assert sorted(labels.tolist()) == [1, 2, 3]
         widths = (boxes[:, 2] - boxes[:, 0]).tolist()
@@ -63,7 +74,7 @@ def test_a_flip_takes_boxes_and_labels_along():
 def test_sizes_keep_to_their_limits():
     """Shares of the sides; where the picture is zoomed out and then cropped, those of both."""
     mild = PAPERS.model_copy(update={"zoom_out_max": 1.4, "crop_min": 0.6})
-    shares = [image.shape[-1] / 120 for image, _, _ in examples(Augmentation(Preprocessing(), mild), 60, seed=0)]
+    shares = [image.shape[-1] / 120 for image, _, _ in examples(mild, 60, seed=0)]
     assert 0.59 < min(shares) < 0.7
     assert 1.3 < max(shares) <= 1.4
 
@@ -119,10 +130,10 @@ def test_all_but_crops_is_torchvisions_to_the_bit(zoom_out_max: int) -> None:
     fill = [round(255 * mean) for mean in Preprocessing().mean]
     zoom_out = [v2.RandomZoomOut(fill=fill, side_range=(1, zoom_out_max))] if zoom_out_max > 1 else []
     theirs = v2.Compose([*zoom_out, v2.RandomHorizontalFlip(), v2.SanitizeBoundingBoxes(min_size=1)])
-    mine = Augmentation(Preprocessing(), PAPERS.model_copy(update={"zoom_out_max": zoom_out_max, "crop_min": 1}))
+    settings = STILL.model_copy(update={"zoom_out_max": zoom_out_max})
     for seed in range(30):
         torch.manual_seed(seed)
-        image, kept, named = mine(picture(), boxes, labels)
+        image, kept, named = shown(settings, picture(), boxes, labels)
         torch.manual_seed(seed)
         there = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(100, 120))
         expected, target = theirs(tv_tensors.Image(picture()), {"boxes": there, "labels": labels})
@@ -131,17 +142,18 @@ def test_all_but_crops_is_torchvisions_to_the_bit(zoom_out_max: int) -> None:
         assert torch.equal(named, target["labels"])
 
 
-def test_what_is_cut_out_is_what_the_crop_shows() -> None:
+@pytest.mark.parametrize("vertical_flip", [False, True])
+def test_what_is_cut_out_is_what_the_crop_shows(vertical_flip: bool) -> None:
     """Each object that stays is bright where its box says, and only there."""
-    for image, boxes, labels in examples(Augmentation(Preprocessing(), PAPERS), 60, seed=5):
+    settings = PAPERS.model_copy(update={"vertical_flip": vertical_flip})
+    for image, boxes, labels in examples(settings, 60, seed=5):
         for box, label in zip(boxes.int().tolist(), labels.tolist(), strict=True):
             x_min, y_min, x_max, y_max = box
             assert (image[label - 1, y_min:y_max, x_min:x_max] == 255).all()
 
 
 def test_seeded_runs_are_the_same_and_others_differ():
-    augmentation = Augmentation(Preprocessing(), PAPERS)
-    once, again, other = (examples(augmentation, 5, seed) for seed in (3, 3, 4))
+    once, again, other = (examples(PAPERS, 5, seed) for seed in (3, 3, 4))
     for first, second in zip(once, again, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert any(a[0].shape != b[0].shape or not torch.equal(a[0], b[0]) for a, b in zip(once, other, strict=True))
@@ -150,9 +162,7 @@ def test_seeded_runs_are_the_same_and_others_differ():
 def test_an_image_without_objects():
     torch.manual_seed(0)
     for _ in range(10):
-        image, boxes, labels = Augmentation(Preprocessing(), PAPERS)(
-            picture(), torch.zeros(0, 4), torch.zeros(0).long()
-        )
+        image, boxes, labels = shown(PAPERS, picture(), torch.zeros(0, 4), torch.zeros(0).long())
         assert image.shape[0] == 3
         assert boxes.shape == (0, 4)
         assert labels.shape == (0,)
@@ -162,29 +172,50 @@ def test_ignored_regions_move_along_and_draw_no_crop():
     """A crop keeps the part of a region that it shows."""
     whole = torch.tensor([[0.0, 0.0, 120.0, 100.0]])
     mild = PAPERS.model_copy(update={"zoom_out_max": 1})
-    augmentation = Augmentation(Preprocessing(), mild)
     torch.manual_seed(0)
     for _ in range(20):
-        image, boxes, labels = augmentation(picture(), torch.cat((BOXES, whole)), torch.tensor([1, 2, 3, IGNORED]))
+        image, boxes, labels = shown(mild, picture(), torch.cat((BOXES, whole)), torch.tensor([1, 2, 3, IGNORED]))
         (region,) = boxes[labels == IGNORED].tolist()
         assert region == [0, 0, image.shape[-1], image.shape[-2]]
     for _ in range(20):
-        image, _, labels = augmentation(picture(), whole, torch.tensor([IGNORED]))
+        image, _, labels = shown(mild, picture(), whole, torch.tensor([IGNORED]))
         assert (image.shape, labels.tolist()) == ((3, 100, 120), [IGNORED])
 
 
 def test_results_are_plain_tensors():
-    (example,) = examples(Augmentation(Preprocessing(), PAPERS), 1, seed=0)
+    (example,) = examples(PAPERS, 1, seed=0)
     assert [type(tensor) for tensor in example] == [Tensor, Tensor, Tensor]
 
 
 def test_vertical_flip():
     """An image of 100 px height: 20 to 50 from above is 50 to 80 from below."""
+    seen = {
+        tuple(boxes[0, 1::2].tolist())
+        for _, boxes, _ in examples(STILL.model_copy(update={"vertical_flip": True}), 20, seed=0)
+    }
+    assert seen == {(20, 50), (50, 80)}
+
+
+def test_a_window_is_resized_once() -> None:
+    """As if it were painted in full, and then resized: the same pixels in a crop, nearly the same beside the border of the image."""
+    for (full, boxes, _), (small, moved, _) in zip(
+        examples(PAPERS, 40, seed=7), examples(PAPERS, 40, seed=7, times=3), strict=True
+    ):
+        painted = resize(full, (3 * full.shape[1], 3 * full.shape[2]))
+        assert small.shape == painted.shape
+        assert (small.int() - painted.int()).abs().float().mean() < 1.5
+        assert torch.allclose(3 * boxes, moved, atol=1e-3)
+
+
+@pytest.mark.parametrize("size_px", [(37, 53), (300, 300), (1, 1)])
+def test_boxes_move_with_the_pixels_whatever_the_size(size_px: tuple[int, int]) -> None:
+    """A bright image that is itself one object: its box is where the pixels are, to the pixel, however little of it is shown."""
+    image, box = torch.full((3, 100, 120), 255, dtype=torch.uint8), torch.tensor([[0.0, 0.0, 120.0, 100.0]])
     torch.manual_seed(0)
-    seen = set()
-    for _ in range(20):
-        image, boxes = vertical_flip(picture(), BOXES)
-        seen.add(tuple(boxes[0].tolist()))
-        x_min, y_min, x_max, y_max = boxes[0].int().tolist()
-        assert (image[0, y_min:y_max, x_min:x_max] == 255).all()
-    assert seen == {(10, 20, 40, 50), (10, 50, 40, 80)}
+    for _ in range(50):
+        window, boxes, _ = Augmentation(PAPERS)((120, 100), box, torch.tensor([1]))
+        pixels, moved = window.show(image, boxes, size_px, torch.zeros(3, dtype=torch.uint8), lambda part: part)
+        is_bright = pixels[0] == 255
+        rows, columns = is_bright.any(dim=1).nonzero().flatten(), is_bright.any(dim=0).nonzero().flatten()
+        found = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+        assert moved.tolist() == [pytest.approx(found, abs=1e-3)]
