@@ -52,7 +52,7 @@ def main() -> None:
             for side in options.sides:
                 table = folder / f"{side}-{number}"
                 took[side].append(measure(["env", *environment, *infer(images, table, options.model, side)]))
-                steady[side].append(stream_images_per_s(table))
+                steady[side].append(stream_images_per_s(table) or 0.0)
     figures: dict[str, object] = {"num_images": options.num_images}
     lines = []
     for side in took:

@@ -125,7 +125,7 @@ class Cost:
     def growth_bytes(self) -> float | None:
         """Return the bytes per block by which memory grew, by least squares after the first third. None where rows to commit hide it."""
         later = np.array([point for point in self.memory if point[0] > self.num_blocks / 3], float)
-        return float(np.polyfit(*later.T, 1)[0]) if self.num_blocks >= MANY_BLOCKS else None
+        return float(np.polyfit(*later.T, 1)[0]) if self.num_blocks >= MANY_BLOCKS else None  # type: ignore[arg-type,call-overload]
 
 
 class Meter:
@@ -187,7 +187,7 @@ def run_by_formula(
 
 def _use_formula(meter: Meter, cut_as: int, block_rows: int | None) -> None:
     """Put the workers of this module, and the meter, in their places. They stay there as long as the process lives."""
-    stream, results = run.Execution._stream, run.results
+    stream, results = run.Execution._stream, run.results  # type: ignore[attr-defined]
 
     def measured(*arguments: Any) -> Any:
         with meter:

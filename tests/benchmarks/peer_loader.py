@@ -44,7 +44,7 @@ def detect(rank: int, files: list[str], model: str, output: str) -> None:
 def main(folder: str, model: str, output: str) -> None:
     Path(output).mkdir()
     files = sorted(str(file) for file in Path(folder).iterdir())
-    multiprocessing.spawn(detect, (files, model, output), nprocs=len(os.sched_getaffinity(0)))  # type: ignore[no-untyped-call]
+    multiprocessing.spawn(detect, (files, model, output), nprocs=len(os.sched_getaffinity(0)))  # type: ignore[attr-defined,no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class Pages(BaseHTTPRequestHandler):
     def _folders(self, bucket: str, asked: dict[str, str]) -> str:
         """Return the folders, or the first objects if there is none."""
         prefix, (first, end) = asked.get("prefix", ""), self._range(bucket, asked)
-        folders = []
+        folders: list[str] = []
         while first < end and len(folders) < PAGE:
             inner, slash, _ = LAYOUTS[bucket](first, self.num_keys)[len(prefix) :].partition("/")
             if not slash:

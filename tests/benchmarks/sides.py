@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -225,7 +225,7 @@ def spread(values: Iterable[float], digits: int = 2) -> str:
 def surroundings() -> dict[str, Any]:
     """Find what figures stand with: the machine, versions, commit and day."""
     model_names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    git = ["git", "-C", Path(__file__).parent, "rev-parse", "--short", "HEAD"]
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     versions = {name: version(name) for name in ("torch", "ray", "pyarrow", "openvino") if find_spec(name)}
     return {
@@ -235,7 +235,7 @@ def surroundings() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def report(lines: Iterable[str], figures: dict[str, object], as_json: bool) -> None:
+def report(lines: Iterable[str], figures: Mapping[Any, object], as_json: bool) -> None:
     """Print the surroundings and lines for people, and if asked all figures as one JSON object on the last line."""
     told = surroundings()
     print(", ".join(f"{name} {value}" for name, value in told.items()))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import ssd300_vgg16
 
-from model.import_weights import TORCHVISION_SSD
 from model.package import ModelPackage
 from model.package_files import RECORD_FILE, WEIGHTS_FILE
+from model.weight_sources import TORCHVISION_SSD
 
 
 class TorchvisionDetector:

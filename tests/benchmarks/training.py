@@ -28,6 +28,7 @@ from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed
@@ -45,7 +46,7 @@ from pipeline.labelled.dataset import read_clean
 from pipeline.labelled.examples import LabelledExamples
 from pipeline.labelled.record import class_names
 from pipeline.training import driver
-from pipeline.training.events import Evaluated, Started, StepDone, TrainingProgress
+from pipeline.training.events import StepDone, TrainingEvent, TrainingProgress
 from pipeline.training.run import Start, from_scratch
 from pipeline.training.settings import TrainSettings
 
@@ -61,13 +62,13 @@ NUM_BARE = 60
 class Watched(TrainingProgress):
     """The times at which the steps were reported."""
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.heard_s: list[float] = []
         seen.append(self)
 
-    def show(self, told: Started | StepDone | Evaluated) -> None:
-        if isinstance(told, StepDone):
+    def show(self, event: TrainingEvent) -> None:
+        if isinstance(event, StepDone):
             self.heard_s.append(time.monotonic())
         if len(self.heard_s) == NUM_WARM + NUM_MEASURED:
             os.kill(os.getpid(), signal.SIGINT)
@@ -134,7 +135,7 @@ def _one_of_pair(data: str, width: float, meeting: str, rank: int) -> float:
 
 def loop_images_per_s(data: str, width: float, num_workers: int) -> float:
     """A real training, of a few steps."""
-    driver.TrainingProgress = Watched
+    driver.TrainingProgress = Watched  # type: ignore[attr-defined,misc,assignment]
     examples, names = labelled(data)
     start = from_scratch(width)
     with (
