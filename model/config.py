@@ -15,6 +15,11 @@ ArchitectureName = Literal["ssd300_vgg16", "ssd512_vgg16"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 """The type in which a network computes. "auto" is int8 for a quantized package, and else the fastest that the hardware has."""
 
+Format = Literal["onnx", "openvino", "torch-export"]
+"""The format of a file that other libraries compute."""
+Part = Literal["detector", "network"]
+"""The part of a model in such a file: from pixels to boxes, or to the raw outputs of the heads."""
+
 
 @dataclass(frozen=True)
 class Auxiliary:
@@ -165,6 +170,9 @@ class Thresholds(Frozen):
     """The IoU with a better box of its class above which a box is suppressed."""
     detections_per_img: Annotated[int, Field(ge=1)] = 200
     """The number of best detections of all classes together that are kept per image."""
+    min_scores: Annotated[tuple[Share, ...], Field(exclude_if=lambda scores: not scores)] = ()
+    """The least score of each class, in the order of the classes; none means `score_thresh` alone. Records leave it out
+    where it is empty, so that older digests stay as they are."""
 
 
 class TrainingSettings(Frozen):
@@ -187,9 +195,20 @@ class TrainingSettings(Frozen):
     milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Steps at which the learning rate drops to a tenth, for the schedule multistep. May be given several times."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of SGD, in Nesterov's form."""
+    """Momentum of SGD."""
+    nesterov: bool = True
+    """Use Nesterov's form of momentum. The paper and torchvision use the plain form."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    """Weight decay, which applies to all weights."""
+    """Weight decay."""
+    decay_biases: bool = True
+    """Apply weight decay to biases and norms, too. The paper's authors apply it to the filters of convolutions only."""
+    max_gradient_norm: Annotated[float, Field(ge=0)] = 10.0
+    """Largest length of the gradient; a longer one is shortened. 0 means no limit, as in the paper."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay per step of a moving average of the weights, such as 0.999, which is measured and packaged instead of the
+    last weights. 0 turns it off."""
+    freeze_stages: Annotated[int, Field(ge=0, le=5)] = 0
+    """Number of the trunk's stages, from the input on, that keep the weights that they start with."""
     zoom_out_max: Annotated[float, Field(ge=1)] = 4.0
     """Shrink half of the images: both sides are divided by a random factor between 1 and this; 1 turns this off. Use
     less where objects hardly differ in size, as under a microscope or a fixed camera."""

@@ -11,7 +11,7 @@ import cloup
 from jobs.commands.options import examples, json_option
 from jobs.specs.load import load_settings, spec_options
 from pipeline.evaluation.settings import QuantizeSettings
-from pipeline.registry.settings import ImportSettings, PublishSettings
+from pipeline.registry.settings import ExportSettings, ImportSettings, PublishSettings
 
 
 @cloup.group(
@@ -56,6 +56,26 @@ def quantize_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
     done = quantize_on_data(load_settings(QuantizeSettings, spec, flags))
     text = (
         f"mAP {done.map:.4f} in int8, {done.float_map:.4f} before, written to {done.output}\nmodel {done.model_digest}"
+    )
+    click.echo(json.dumps(asdict(done)) if as_json else text)
+
+
+@model.command(
+    "export",
+    epilog=examples(
+        "model export --model models/mine --input photos \\\n      --output mine.onnx",
+        "model export --model models/mine --input photos \\\n      --format openvino --part network --output mine.xml",
+    ),
+)
+@spec_options(ExportSettings)
+@json_option
+def export_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
+    """Write a model for other libraries: ONNX, OpenVINO or torch.export. The file is checked on images first."""
+    from pipeline.registry.export_model import export_model as run
+
+    done = run(load_settings(ExportSettings, spec, flags))
+    text = (
+        f"written to {done.output}: {done.num_detections:,} detections in {done.num_images:,} images are the package's"
     )
     click.echo(json.dumps(asdict(done)) if as_json else text)
 

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def read_files(url: str, precision: Precision = "auto") -> PackageFiles:
+def read_files(url: str, precision: Precision = "auto", min_score: str | None = None) -> PackageFiles:
     """Read a package's files. Check the record, and the digest if the package was published. torch is not imported.
 
     Args:
         url: a folder, local or in object storage, or a published package by its alias or digest.
         precision: the type in which the network is to compute.
+        min_score: the least score of detections, if it is not that of the package; see `PackageFiles.with_min_score`.
 
     Raises:
         SettingError: the package is not there, may not be read, has a wrong file or another precision, or was changed after it was
@@ -45,7 +46,10 @@ def read_files(url: str, precision: Precision = "auto") -> PackageFiles:
             f"model {url!r} can't be used: the package in {folder!r} has the digest {found}, so it was changed "
             "after it was published; publish the right one again"
         )
-    return files
+    try:
+        return files.with_min_score(min_score) if min_score else files
+    except PackageError as error:
+        raise unusable(url, error) from error
 
 
 def unusable(url: str, error: PackageError) -> SettingError:

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from model.config import Frozen
+from model.config import Format, Frozen, Part
 from pipeline.registry.aliases import check_alias
 from pipeline.settings import Metavar, Name, Place, Url
 
@@ -28,6 +28,29 @@ class ImportSettings(Frozen):
     jpeg_dct_scaling: bool = False
     """Decode large JPEGs at 1/4 or 1/8 of their size, wherever at least twice the input's pixels per side remain. It is
     part of the model's digest."""
+
+
+class ExportSettings(Frozen):
+    """The settings of `model export`: which package is written, in which format, and the images to check the file on."""
+
+    heading: ClassVar[str] = "Package and file"
+
+    model: Url
+    """Model package to export: a folder or URL, or a published model."""
+    output: Url
+    """File to write, by path or URL: .onnx, .xml (with a .bin beside it) or .pt2."""
+    format: Format = "onnx"
+    """Format to write: onnx, openvino or torch-export. Needs the extra export, and openvino the extra openvino, too."""
+    part: Part = "detector"
+    """Part to write. The detector takes pixels and gives boxes, scores and labels. The network gives the raw outputs of
+    its heads."""
+    batch_size: Annotated[int, Field(ge=1, le=256)] = 1
+    """Number of images that the file takes at once."""
+    input: Annotated[tuple[Url, ...], Field(min_length=1)]
+    """Images on which the file must compute what the package does, before it is kept: a folder, glob, URL or list, as
+    of infer. May be given several times."""
+    sample: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Number of these images to take: a fixed sample."""
 
 
 class PublishSettings(Frozen):
