@@ -25,6 +25,14 @@ class Curve:
     scores: Tensor
     """The score of this detection."""
 
+    @property
+    def best_score(self) -> float:
+        """Return the least score of detections to keep, at which F1 is highest; 1 where no detection is right."""
+        if not len(self.scores) or not self.precision.any():
+            return 1.0
+        f1 = 2 * self.precision * self.recall / (self.precision + self.recall).clamp(min=1e-12)
+        return float(self.scores[f1.argmax()])
+
 
 @dataclass(frozen=True)
 class Matched:

@@ -31,7 +31,7 @@ class Metrics:
         """Return the numbers that people compare, for JSON; None where there is no object to measure on.
 
         `map`… are COCO's. `voc_map_…` and `per_class` are Pascal VOC's at IoU 0.5; `per_class` is over all points.
-        `per_class_map` is COCO's over IoU 0.5 to 0.95.
+        `per_class_map` is COCO's over IoU 0.5 to 0.95. `best_scores` are the least scores to keep, at which F1 is highest.
         """
         coco, voc = self.coco, self.voc
         return {
@@ -46,6 +46,7 @@ class Metrics:
             "voc_map_all": _rounded(_mean(precision.all_points for precision in voc.values())),
             "per_class": {name: _rounded(precision.all_points) for name, precision in voc.items()},
             "per_class_map": {name: _rounded(value) for name, value in self.coco_per_class.items()},
+            "best_scores": {name: _rounded_down(curve.best_score) for name, curve in self.curves.items()},
         }
 
 
@@ -72,6 +73,11 @@ def measure(found: Sequence[Detections], truths: Sequence[Truth], class_names: S
 def _mean(values: Iterable[float]) -> float:
     numbers = list(values)
     return sum(numbers) / len(numbers) if numbers else float("nan")
+
+
+def _rounded_down(score: float) -> float:
+    """Return a least score to keep with four digits, by which nothing is lost."""
+    return math.floor(score * 10_000) / 10_000
 
 
 def _rounded(value: float) -> float | None:

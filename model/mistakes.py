@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-from model.average_precision import Curve, match_label
+from model.average_precision import match_label
 from model.boxes import pairwise_iou
 from model.example import Truth
 from model.postprocess import Detections
 
+SURE = 0.8
+"""The score from which on a mistake of the detector may be a mistake of the labels."""
 NEAR_IOU = 0.1
 """The overlap above which a box is treated as meant for an object. Source: Bolya et al. 2020 (TIDE), section 2.2."""
 
@@ -30,14 +33,6 @@ class Mistake:
     """The index of the detection in the image; None where nothing was found."""
     object: int | None
     """The index of the object in the image; None where there is nothing to find."""
-
-
-def best_score(curve: Curve) -> float:
-    """Return the least score of detections to keep, at which F1 is highest; 1 where no detection is right."""
-    if not len(curve.scores) or not curve.precision.any():
-        return 1.0
-    f1 = 2 * curve.precision * curve.recall / (curve.precision + curve.recall).clamp(min=1e-12)
-    return float(curve.scores[f1.argmax()])
 
 
 def find_mistakes(
@@ -66,6 +61,52 @@ def find_mistakes(
         mistakes += _in_image(image, detections, truth, min_scores, match_iou)
     areas = [truth.areas for truth in truths]
     return sorted(mistakes, key=lambda m: (-m.score, 0.0 if m.object is None else -float(areas[m.image][m.object])))
+
+
+def label_errors(mistakes: Sequence[Mistake]) -> list[Mistake]:
+    """Return the mistakes that may be mistakes of the labels: the detector is sure of an object that is not annotated, or otherwise.
+
+    Args:
+        mistakes: all mistakes, the most confident first.
+    """
+    return [m for m in mistakes if m.kind in ("false_positive", "wrong_class") and m.score >= SURE]
+
+
+def confusion_matrix(
+    found: Sequence[Detections], truths: Sequence[Truth], min_scores: Tensor, match_iou: float = 0.5
+) -> Tensor:
+    """Count what objects are taken for.
+
+    In each image, the most confident detection first takes the free object that it overlaps most, of whatever class. Difficult objects and
+    crowds do not count, nor do detections that overlap them most.
+
+    Args:
+        found: the detections of each image, best first.
+        truths: the objects of the same images in the same order.
+        min_scores: (L + 1,), the least score of each label; detections below it do not count.
+        match_iou: the overlap above which a detection takes an object.
+
+    Returns:
+        (L + 1, L + 1) int64: a row for each annotated label, a column for each found one. Row 0 has detections of nothing, column 0 has
+        missed objects.
+    """
+    counts = torch.zeros(len(min_scores), len(min_scores), dtype=torch.int64)
+    for detections, truth in zip(found, truths, strict=True):
+        is_kept = detections.scores >= min_scores[detections.labels]
+        labels = detections.labels[is_kept].tolist()
+        overlaps = pairwise_iou(detections.boxes_xyxy[is_kept], truth.boxes_xyxy)
+        counted = (~truth.is_difficult & ~truth.is_crowd).tolist()
+        left = set(range(len(counted)))
+        for label, overlap in zip(labels, overlaps.tolist(), strict=True):
+            taken = max(left, key=overlap.__getitem__, default=None)
+            if taken is None or overlap[taken] <= match_iou:
+                counts[0, label] += 1
+            elif counted[taken]:
+                counts[truth.labels[taken], label] += 1
+                left.remove(taken)
+        for missed in left:
+            counts[truth.labels[missed], 0] += counted[missed]
+    return counts
 
 
 def _in_image(image: int, found: Detections, truth: Truth, min_scores: Tensor, match_iou: float) -> list[Mistake]:

@@ -1,6 +1,5 @@
 """A model package: weights, and all that is needed to use them, under one digest."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -61,9 +60,8 @@ class ModelPackage:
 
     def to_files(self) -> dict[str, bytes]:
         """Return the content of the package's files by name; tensors are stored in the type that they have."""
-        record = json.dumps(self.record.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.weights.items()}
-        return {RECORD_FILE: record.encode(), WEIGHTS_FILE: save(weights), **self.quantized}
+        return {RECORD_FILE: self.record.to_bytes(), WEIGHTS_FILE: save(weights), **self.quantized}
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> "ModelPackage":

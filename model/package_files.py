@@ -16,6 +16,8 @@ WEIGHTS_FILE = "model.safetensors"
 RECORD_FILE = "model.json"
 QUANTIZED_FILES = ("model.int8.xml", "model.int8.bin")
 """The network of a quantized package, as OpenVINO stores it: its layers, and its numbers."""
+BEST = "best"
+"""The `min_score` that stands for each class's best score."""
 TORCH_NAMES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "I16": "int16",
     "I8": "int8", "U8": "uint8", "BOOL": "bool",
@@ -48,6 +50,10 @@ class PackageRecord(Frozen):
     def file_names(self) -> tuple[str, ...]:
         """The files of the package."""
         return (RECORD_FILE, WEIGHTS_FILE, *(QUANTIZED_FILES if self.quantized else ()))
+
+    def to_bytes(self) -> bytes:
+        """Return the content of the file."""
+        return (json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
 
     def check_precision(self, precision: Precision) -> None:
         """Check that detections in this precision are those that the digest stands for.
@@ -88,6 +94,35 @@ class PackageFiles:
         if name not in self.content:
             raise PackageError(f"{name} missing")
         return self.content[name]
+
+    def with_min_score(self, min_score: str) -> "PackageFiles":
+        """Return the package with a least score of detections, which changes its digest.
+
+        Args:
+            min_score: a number, or `BEST` for each class's best score, as the package's last measurement found it.
+
+        Raises:
+            PackageError: the package has no best scores.
+        """
+        record = self.record
+        changes: dict[str, Any] = {}
+        if min_score == BEST:
+            best = record.metrics.get("best_scores")
+            if not isinstance(best, dict):
+                raise PackageError(
+                    "it has no best scores; ssd-batch train leaves them in metrics, or give a number as min_score"
+                )
+            lowest = record.thresholds.score_thresh
+            scores = (best.get(name, 1) for name in record.class_names)  # 1 where no detection was right
+            changes = {"min_scores": [lowest if score == 1 else score for score in scores]}
+        else:
+            changes = {"score_thresh": float(min_score)}
+        try:
+            thresholds = Thresholds.model_validate(record.thresholds.model_dump() | changes)
+        except ValidationError as error:
+            raise PackageError(f"{RECORD_FILE}: metrics.best_scores must be numbers from 0 to 1") from error
+        changed = record.model_copy(update={"thresholds": thresholds})
+        return PackageFiles({**self.content, RECORD_FILE: changed.to_bytes()})
 
     @cached_property
     def quantized(self) -> dict[str, bytes]:

@@ -56,7 +56,10 @@ def postprocess(
         return first + postprocess(offsets[half:], logits[half:], default_boxes, sizes_px[half:], thresholds)
     unit_boxes = decode_boxes(offsets[image, box].float(), default_boxes[box]).clamp(0, 1)
     scores = logits[image, box].float().softmax(dim=-1)[:, 1:]
-    row, label = (scores > thresholds.score_thresh).nonzero(as_tuple=True)
+    is_candidate = scores > thresholds.score_thresh
+    if thresholds.min_scores:
+        is_candidate &= scores >= scores.new_tensor(thresholds.min_scores)
+    row, label = is_candidate.nonzero(as_tuple=True)
     candidates = Candidates(image, unit_boxes, row, label + 1, scores[row, label])
     kept = candidates.at(_keep(candidates, num_images, thresholds))
     image = kept.image[kept.row]

@@ -14,14 +14,14 @@ from model.config import Architecture, TrainingSettings
 from model.default_boxes import default_boxes
 from model.engine import fast_dtype
 from model.loss import Losses, Targets, count_matched, match, multibox_loss
+from model.moving_average import MovingAverage
 from model.package_files import PackageRecord
 from model.preprocess import normalise
 from model.ssd import SSD
-from model.vgg16 import scaled
+from model.vgg16 import pool_positions, scaled
 
 DROP = 0.1
 """The learning rate's factor at each milestone. Source: Liu et al. 2016, section 3.1."""
-MAX_GRADIENT_NORM = 10.0
 
 
 class NotFiniteError(ArithmeticError):
@@ -39,6 +39,7 @@ class TrainingStep:
     def __init__(self, network: SSD, record: PackageRecord, settings: TrainingSettings) -> None:
         self.device = next(network.parameters()).device
         self.num_workers = distributed.get_world_size() if distributed.is_initialized() else 1
+        freeze(network, settings.freeze_stages)
         self._network = self._synchronised(network)
         self._preprocessing = record.preprocessing
         self._settings = settings
@@ -46,12 +47,12 @@ class TrainingStep:
         self._class_weights = class_weights(settings, record.class_names).to(self.device)
         self._dtype = training_dtype(self.device, record.architecture)
         self._optimizer = torch.optim.SGD(
-            self._network.parameters(),
+            parameter_groups(self._network, settings),
             lr=settings.learning_rate,
             momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.momentum > 0,
+            nesterov=settings.nesterov and settings.momentum > 0,
         )
+        self._average = MovingAverage(self._network, settings.ema_decay) if settings.ema_decay else None
         self.is_compiled = settings.compile and can_compile(self.device)
         self._forward: Any = torch.compile(self._network) if self.is_compiled else self._network
         if self.num_workers > 1:
@@ -80,10 +81,13 @@ class TrainingStep:
         sums = self._over_workers(self._accumulate(images, matched, num_matched))
         if not sums.isfinite().all():
             raise NotFiniteError(f"the loss is {sums.sum().item()} at step {step}")
-        norm = torch.nn.utils.clip_grad_norm_(self._network.parameters(), max_norm=MAX_GRADIENT_NORM)
+        max_norm = self._settings.max_gradient_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self._network.parameters(), max_norm=max_norm)
         if not norm.isfinite():
             raise NotFiniteError(f"the gradient is {norm.item()} at step {step}")
         self._optimizer.step()
+        if self._average:
+            self._average.update(step)
         return Losses(*sums)
 
     def check_weights(self) -> None:
@@ -95,14 +99,22 @@ class TrainingStep:
         if not all(weight.isfinite().all() for weight in self._network.parameters()):
             raise NotFiniteError("weights are not finite numbers")
 
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors to measure and to package, by name: the network's, or their moving average."""
+        return self._average.weights if self._average else self._network.state_dict()
+
     def state(self) -> dict[str, Any]:
-        """Return all that another process needs to resume from here."""
-        return {"network": self._network.state_dict(), "optimizer": self._optimizer.state_dict()}
+        """Return all that another process needs to resume from here, and `weights`."""
+        state = {"network": self._network.state_dict(), "optimizer": self._optimizer.state_dict()}
+        return state | {"weights": self.weights}
 
     def load(self, state: dict[str, Any]) -> None:
         """Resume from what `state` returned."""
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
+        if self._average:
+            self._average.load(state["weights"])
 
     def _accumulate(self, images: Tensor, matched: tuple[Tensor, Tensor], num_matched: Tensor) -> Tensor:
         """Run forward and backward, part by part, and return this worker's sums of both losses.
@@ -149,6 +161,27 @@ class TrainingStep:
         if self.num_workers > 1 and self.device.type == "cuda":
             return nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call, no-any-return]
         return network
+
+
+def freeze(network: SSD, num_stages: int) -> None:
+    """Let the first stages of a network's trunk keep their weights, and the statistics of their batch norm."""
+    if not num_stages:
+        return
+    for layer in network.trunk[: pool_positions(network.trunk)[num_stages - 1]]:
+        layer.requires_grad_(False)
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval()
+
+
+def parameter_groups(network: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """Return the parameters to learn, with the weight decay of each, as an optimizer takes them."""
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    is_decayed = [settings.decay_biases or parameter.dim() > 1 for parameter in learned]
+    groups = [
+        {"params": [p for p, is_of in zip(learned, is_decayed, strict=True) if is_of == decays], "weight_decay": decay}
+        for decays, decay in ((True, settings.weight_decay), (False, 0.0))
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def class_weights(settings: TrainingSettings, class_names: tuple[str, ...]) -> Tensor:

@@ -26,7 +26,8 @@ PAGE_FILE = "training.html"
 @json_option
 def train(spec: Path | None, as_json: bool, **flags: Any) -> None:
     """Train an SSD on labelled images, and write its package. By default it is narrow, and starts from scratch."""
-    metrics = train_and_show(load_settings(TrainSettings, spec, flags))
+    settings = load_settings(TrainSettings, spec, flags)
+    metrics = train_and_show(settings) if settings.num_seeds == 1 else train_seeds(settings)
     click.echo(json.dumps(metrics) if as_json else json.dumps(metrics, indent=2))
 
 
@@ -40,6 +41,37 @@ def train_and_show(settings: TrainSettings) -> dict[str, Any]:
     page = render(training.evaluation, training.measured_on, training.history)
     write_page(f"{settings.output.rstrip('/')}/{PAGE_FILE}", page, "output")
     return training.evaluation.package.record.metrics
+
+
+def train_seeds(settings: TrainSettings) -> dict[str, Any]:
+    """Train once per seed, and return the metrics of each with their mean and spread. Seeds that are done are not trained again."""
+    from model.package_files import RECORD_FILE
+    from pipeline.registry.packages import read_files
+    from pipeline.storage import store
+
+    folder, each = settings.output.rstrip("/"), {}
+    for seed in range(settings.seed, settings.seed + settings.num_seeds):
+        name = f"seed-{seed}"
+        output, runs = f"{folder}/{name}", settings.storage or f"{folder}/_runs"
+        changes = {"seed": seed, "name": f"{settings.name}-{name}", "output": output, "storage": runs}
+        if store.exists(f"{output}/{RECORD_FILE}"):
+            each[name] = read_files(output).record.metrics
+        else:
+            each[name] = train_and_show(settings.model_copy(update=changes))
+    return each | spread_of(list(each.values()))
+
+
+def spread_of(each: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the mean of each figure, and the differences between the largest and the smallest, where all have one."""
+    figures = {
+        name: values
+        for name in ("map", "map50", "voc_map_all")
+        if None not in (values := [metrics[name] for metrics in each])
+    }
+    return {
+        "mean": {name: round(sum(values) / len(values), 4) for name, values in figures.items()},
+        "spread": {name: round(max(values) - min(values), 4) for name, values in figures.items()},
+    }
 
 
 @command(
@@ -59,8 +91,10 @@ def evaluate_and_show(settings: EvaluateSettings) -> "Evaluation":
     from jobs.pages.document import page_at
     from jobs.pages.model_page import render
     from pipeline.evaluation.evaluate import evaluate_on_data
+    from pipeline.evaluation.label_errors import render_label_errors
 
-    page = page_at(settings.page, "page")
+    page, listed = page_at(settings.page, "page"), page_at(settings.label_errors, "label_errors")
     evaluation = evaluate_on_data(settings)
+    listed.write(lambda: render_label_errors(evaluation))
     page.write(lambda: render(evaluation, f"{' '.join(settings.data)} {settings.split}"))
     return evaluation

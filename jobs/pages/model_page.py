@@ -12,7 +12,7 @@ from jobs.pages.chart import Line, line_chart
 from jobs.pages.document import document, picture, table
 from model.boxes import pairwise_iou
 from model.metrics import Metrics
-from model.mistakes import Mistake, MistakeKind, best_score, find_mistakes
+from model.mistakes import SURE, Mistake, MistakeKind, confusion_matrix, find_mistakes, label_errors
 from model.package_files import PackageRecord
 from model.postprocess import Detections
 from pipeline.evaluation.evaluate import Evaluation
@@ -23,6 +23,9 @@ from pipeline.training.history import TrainingHistory
 NUM_PICTURES = 6
 """The number of pictures per kind of mistake."""
 NUM_CURVE_POINTS = 300
+MAX_MATRIX = 20
+"""The number of classes up to which the page shows all confusions."""
+NUM_CONFUSIONS = 20
 FOUND, TRUTH = "#e6194b", "#007a33"
 """The colours of detections, and of the image's annotated objects."""
 MISTAKE_TEXTS: dict[MistakeKind, tuple[str, str]] = {
@@ -105,7 +108,7 @@ def _precision_recall(metrics: Metrics) -> str:
     lines = []
     rows = []
     for name, voc in metrics.voc.items():
-        curve, score = voc.curve, best_score(voc.curve)
+        curve, score = voc.curve, voc.curve.best_score
         lines.append(Line(f"{name} {voc.all_points:.3f}", _thinned(curve.recall, curve.precision)))
         at = int((curve.scores >= score).sum()) - 1
         there = (_number(float(curve.precision[at])), _number(float(curve.recall[at]))) if at >= 0 else ("–", "–")
@@ -133,9 +136,12 @@ def _mistakes(
     record: PackageRecord, metrics: Metrics, found: Sequence[Detections], examples: LabelledExamples
 ) -> Iterator[str]:
     """Yield a sheet of pictures for each kind of mistake."""
-    best = [best_score(metrics.curves[name]) if name in metrics.curves else 0.5 for name in record.class_names]
+    best = [metrics.curves[name].best_score if name in metrics.curves else 0.5 for name in record.class_names]
     truths = [examples.truth(index) for index in range(len(examples))]
-    mistakes = find_mistakes(found, truths, torch.tensor([1.0, *best]))
+    min_scores = torch.tensor([1.0, *best])
+    mistakes = find_mistakes(found, truths, min_scores)
+    yield _confusions(confusion_matrix(found, truths, min_scores), record.class_names)
+    yield _label_errors(label_errors(mistakes), found, examples, record.class_names)
     yield (
         "<h2>Worst mistakes</h2><p class='note'>Detections from each class's best score on; difficult objects and crowds "
         f'do not count. <b style="color:{FOUND}">Found</b>, <b style="color:{TRUTH}">annotated</b>; a picture shows the '
@@ -146,6 +152,44 @@ def _mistakes(
         sheet = "".join(_pictures(of_kind, found, examples, record.class_names))
         title, text = MISTAKE_TEXTS[kind]
         yield f'<h3>{title}: {len(of_kind):,}</h3><p class="note">{text}</p><div class="sheet">{sheet}</div>'
+
+
+def _confusions(counts: torch.Tensor, class_names: Sequence[str]) -> str:
+    """Return what objects are taken for: as a matrix, or of many classes the most frequent confusions."""
+    title = "<h2>What objects are taken for</h2>"
+    names = [escape(name) for name in class_names]
+    explained = "Detections from each class's best score on, at an overlap (IoU) above 0.5."
+    if len(names) > MAX_MATRIX:
+        wrong = counts.clone().fill_diagonal_(0)
+        order = wrong.flatten().argsort(descending=True, stable=True)[:NUM_CONFUSIONS].tolist()
+        places = [divmod(place, len(counts)) for place in order]
+        labels = ["nothing", *names]
+        confused = [
+            (labels[row], labels[column], f"{counts[row, column]:,}") for row, column in places if wrong[row, column]
+        ]
+        return f"{title}<p class='note'>{explained}</p>{table(('annotated', 'found', 'times'), confused)}"
+    rows = [
+        (name, *(f"{count:,}" for count in [*counts[label, 1:].tolist(), int(counts[label, 0])]))
+        for label, name in [*enumerate(names, start=1), (0, "nothing")]
+    ]
+    return (
+        f"{title}<p class='note'>A row for each annotated class, a column for what was found. {explained}</p>"
+        + table(("", *names, "nothing"), rows)
+    )
+
+
+def _label_errors(
+    suspects: Sequence[Mistake], found: Sequence[Detections], examples: LabelledExamples, class_names: Sequence[str]
+) -> str:
+    """Return pictures of the labels that are worth a second look."""
+    if not suspects:
+        return ""
+    sheet = "".join(_pictures(suspects, found, examples, class_names))
+    return (
+        f"<h2>Labels worth a second look: {len(suspects):,}</h2><p class='note'>The model is sure (score {SURE:g} or more) of an object where "
+        "none is annotated, or one of another class. Where it is right, mend the label. <code>ssd-batch evaluate --label-errors FILE</code> "
+        f'lists them all.</p><div class="sheet">{sheet}</div>'
+    )
 
 
 def _pictures(

@@ -21,6 +21,9 @@ class EvaluateSettings(DetectionSettings):
     """Split to measure on: the name of a list, a file or a folder of the data. Data without splits has train and val."""
     page: Place | None = None
     """HTML page to write, by path or URL: one file with curves, and with pictures of the worst mistakes."""
+    label_errors: Place | None = None
+    """CSV file to write, by path or URL: the labels that are worth a second look, because the model is sure (0.8 or more) of
+    an object where none is annotated, or one of another class."""
 
 
 class QuantizeSettings(DetectionSettings):

@@ -37,7 +37,7 @@ def backfill(settings: InferSettings) -> BackfillSummary:
     """
     assert settings.dates
     started, dates = time.monotonic(), days(settings.dates)
-    table, package = ResultTable(settings.table), read_files(settings.model, settings.precision)
+    table, package = ResultTable(settings.table), read_files(settings.model, settings.precision, settings.min_score)
     summaries: dict[str, Summary] = {}
     with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder, ExitStack() as stack:
         listed = Path(folder, "days.parquet")

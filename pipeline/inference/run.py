@@ -48,9 +48,8 @@ def infer(settings: InferSettings) -> Summary:
         ReconciliationError: rows are missing at the end. The rows in the table stay, and the next run does the rest.
     """
     with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder, ExitStack() as stack:
-        task = RunTask(
-            settings, ResultTable(settings.table), read_files(settings.model, settings.precision), Path(folder)
-        )
+        files = read_files(settings.model, settings.precision, settings.min_score)
+        task = RunTask(settings, ResultTable(settings.table), files, Path(folder))
         return execute(task, stack)
 
 

@@ -1,11 +1,12 @@
 """The settings of `infer` and `canary`; flags, specs and the schema are made from these classes."""
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from model.config import Frozen
+from model.package_files import BEST
 from pipeline.settings import LOCAL, LOCAL_RAY, InputSettings, Metavar, Place, Url
 
 Stage = Literal["fetch", "decode", "detect"]
@@ -38,6 +39,30 @@ def _check_path_columns(setting: str) -> str:
     from pipeline.inference.path_columns import check_setting  # with DuckDB, which --help does not need
 
     return check_setting(setting)
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _check_min_score(text: str) -> str:
+    """Return a setting that can be used, as it is."""
+    try:
+        is_score = text == BEST or 0 <= float(text) < 1
+    except ValueError:
+        is_score = False
+    if not is_score:
+        raise ValueError(f"give a number from 0 to 1, such as 0.5, or {BEST}")
+    return text
+
+
+MinScore = Annotated[
+    str,
+    BeforeValidator(_as_text),
+    AfterValidator(_check_min_score),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "exclusiveMaximum": 1}, {"const": BEST}]}),
+    Metavar("SCORE"),
+]
 
 
 class SelectionSettings(Frozen):
@@ -108,6 +133,10 @@ class InferSettings(InputSettings, LimitSettings, FailureSettings, SelectionSett
     """Delta table of results, local or s3://. It is made if it does not exist."""
     model: Url
     """Model package: a folder with model.json and model.safetensors, or a published model such as models/blood/latest."""
+    min_score: MinScore | None = None
+    """Least score of the detections to keep. "best" takes, for each class, the score at which F1 was highest when the
+    model was measured. Without it, the model's threshold counts: 0.01 as a rule, which also keeps much that is wrong.
+    The digest in the rows stands for the score, too, so that other scores detect all images again."""
     commit_interval_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
     """Seconds between commits: a crash can lose this much work, and the blocks that detectors work on. A run that does
     not commit for three intervals is treated as dead."""

@@ -233,7 +233,7 @@ def _storage(url: str) -> dict[str, Any]:
 def what_came_out(result: Result, settings: ClusterTraining) -> Trained:
     """Return the weights of the chosen checkpoint, and the history that the last checkpoint has."""
     assert result.checkpoint is not None  # the last step leaves a checkpoint
-    weights = read_state(chosen(result, settings))["network"]
+    weights = read_state(chosen(result, settings))["weights"]
     return Trained(weights, TrainingHistory.from_state(read_state(result.checkpoint)["history"]))
 
 

@@ -1,6 +1,8 @@
 """The events of a training, which say how far it is: sent by its first worker, shown by the driver."""
 
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,8 +46,23 @@ class Evaluated:
     map50: float
 
 
-TrainingEvent = Started | StepDone | Evaluated
+@dataclass(frozen=True)
+class StoppedEarly:
+    """The end of a training that no longer gets better, before its last step."""
+
+    step: int
+    num_measured: int
+    """The number of measurements in which it has not got better."""
+
+
+TrainingEvent = Started | StepDone | Evaluated | StoppedEarly
 """An event that the first worker sends."""
+
+
+NUM_RECENT = 50
+"""The number of steps whose mean loss is compared."""
+RISE = 2.0
+"""The factor by which the mean loss must rise above its lowest."""
 
 
 class Speed:
@@ -74,6 +91,29 @@ class Speed:
         return (step - before) * self._batch_size / (now_s - since_s) if step > before and now_s > since_s else None
 
 
+class Rise:
+    """Says once that the loss has risen, which is a sign of a learning rate that is too high."""
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=NUM_RECENT)
+        self._lowest, self._is_said = math.inf, False
+
+    def __call__(self, event: StepDone) -> str:
+        """Return what to say after a step, or ""."""
+        self._recent.append(event.localization + event.classification)
+        if len(self._recent) < NUM_RECENT:
+            return ""
+        mean = sum(self._recent) / NUM_RECENT
+        if not self._is_said and mean > RISE * self._lowest:
+            self._is_said, before = True, self._lowest
+            return (
+                f"step {event.step:,}: the loss has risen to {mean:.2f} from {before:.2f} (means of {NUM_RECENT} steps); a lower learning_rate "
+                "or a longer warm-up may help"
+            )
+        self._lowest = min(self._lowest, mean)
+        return ""
+
+
 class TrainingProgress:
     """Shows step, pass, losses, learning rate, images per second and time left.
 
@@ -93,6 +133,7 @@ class TrainingProgress:
         self._interval_s = REDRAW_INTERVAL_S if self._is_terminal else LINE_INTERVAL_S
         self._shown_s = 0.0
         self._speed = Speed(batch_size)
+        self._rise = Rise()
 
     def show(self, event: TrainingEvent) -> None:
         """Show an event of the first worker."""
@@ -104,6 +145,12 @@ class TrainingProgress:
                 self._write(f"step {event.step:,}: map50 {event.map50:.4f} on the held-out images")
             case StepDone():
                 self._show_step(event, images_per_s, time.monotonic())
+                if text := self._rise(event):
+                    self._write(text)
+            case StoppedEarly():
+                self._write(
+                    f"the training ends at step {event.step:,}: {event.num_measured} measurements without a better map50"
+                )
 
     def _beginning(self, event: Started) -> str:
         begins = f"resumes after step {event.step:,} of {self._num_steps:,}" if event.step else "begins"

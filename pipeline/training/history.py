@@ -45,6 +45,11 @@ class TrainingHistory:
         """Return the history as numbers, strings, lists and dicts only, for a file that is read without running code."""
         return asdict(self)
 
+    def is_stuck(self, patience: int | None) -> bool:
+        """Are the last `patience` measurements all no better than one before them?"""
+        scores = [event.map50 for event in self.measured]
+        return patience is not None and len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
+
     def add(self, event: TrainingEvent) -> None:
         """Add an event; steps come in order."""
         match event:

@@ -23,6 +23,8 @@ class ClusterTraining(TrainingSettings, ClusterSettings):
     validate_every_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps between measurements on the held-out images. If set, the checkpoint with the best map50 becomes the
     package, not the last one."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Number of measurements in a row without a better map50 after which the training ends. Needs validate_every_steps."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     """Number of checkpoints to keep: the best measured ones if validate_every_steps is set, else the newest. The
     last one is always kept."""
@@ -36,9 +38,11 @@ class ClusterTraining(TrainingSettings, ClusterSettings):
     """URI of an MLflow server that records the training as a run, such as http://host:5000. Needs the extra mlflow."""
 
     @model_validator(mode="after")
-    def _workers_in_order(self) -> "ClusterTraining":
+    def _fit_together(self) -> "ClusterTraining":
         if self.min_workers and self.min_workers > (self.num_workers or self.min_workers - 1):
             raise ValueError(f"min_workers {self.min_workers} needs a num_workers of as many or more")
+        if self.patience and not self.validate_every_steps:
+            raise ValueError("patience counts measurements; give validate_every_steps, too")
         if self.num_workers > self.batch_size:
             raise ValueError(
                 f"num_workers {self.num_workers} are more than batch_size {self.batch_size}; take fewer, or a larger batch"
@@ -83,12 +87,21 @@ class TrainSettings(ClusterTraining):
     class_names: Place | None = None
     """File with the classes to learn, one per line. Objects of other classes are left out; their images stay. If not
     set: all classes of the train split."""
+    num_seeds: Annotated[int, Field(ge=1, le=100)] = 1
+    """Number of trainings, one after the other, with the seeds from seed on. Each has a folder of output, such as seed-0.
+    The mean and the spread of their figures are printed."""
     class_map: dict[str, Name] = Field(default_factory=dict)
     """Names that classes of init have in the data, such as person=pedestrian, so that their heads are kept."""
 
     @model_validator(mode="after")
     def _scales_of_the_architecture(self) -> "TrainSettings":
         Architecture(kind=self.architecture, **self.default_boxes)
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_from_a_start(self) -> "TrainSettings":
+        if self.freeze_stages and not self.init:
+            raise ValueError(f"freeze_stages {self.freeze_stages} would keep random weights; give init, too")
         return self
 
     @model_validator(mode="after")
@@ -106,7 +119,7 @@ class TrainSettings(ClusterTraining):
 
 
 RESUMABLE = frozenset(
-    {"num_workers", "min_workers", "checkpoint_every_steps", "validate_every_steps", "keep_checkpoints", "max_failures",
+    {"num_workers", "min_workers", "checkpoint_every_steps", "validate_every_steps", "keep_checkpoints", "max_failures", "patience",
      "restart", "tensorboard", "mlflow", "address", "require_gpu", "node_wait_s", "compile", "grad_accumulation"}
 )  # fmt: skip
 """The settings that may change between a run's start and its resumption. They change neither what is learned, nor from which data."""

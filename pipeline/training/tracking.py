@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from pipeline.errors import SettingError, reason
 from pipeline.redaction import redacted
 from pipeline.storage import store
-from pipeline.training.events import Evaluated, Speed, Started, StepDone, TrainingEvent
+from pipeline.training.events import Evaluated, Speed, Started, StepDone, StoppedEarly, TrainingEvent
 from pipeline.training.history import TrainingHistory
 from pipeline.training.settings import ClusterTraining
 from pipeline.urls import absolute, is_local
@@ -117,8 +117,10 @@ class Guarded:
             self._has_failed = True
 
 
-def scalars(event: StepDone | Evaluated, images_per_s: float | None) -> dict[str, float]:
+def scalars(event: StepDone | Evaluated | StoppedEarly, images_per_s: float | None) -> dict[str, float]:
     """Return the numbers of an event, by name."""
+    if isinstance(event, StoppedEarly):
+        return {}
     if isinstance(event, Evaluated):
         return {"held_out/map": event.map, "held_out/map50": event.map50}
     found = {

@@ -23,7 +23,7 @@ from model.ssd import SSD
 from model.step import NotFiniteError, TrainingStep, learning_rate
 from pipeline.machine import local_cores
 from pipeline.storage import store
-from pipeline.training.events import Evaluated, Started, StepDone, TrainingEvent
+from pipeline.training.events import Evaluated, Started, StepDone, StoppedEarly, TrainingEvent
 from pipeline.training.feed import Feed
 from pipeline.training.history import TrainingHistory
 from pipeline.training.settings import ClusterTraining
@@ -61,7 +61,7 @@ def learn(task: Task) -> str:
     """
     worker = Worker(task)
     first_step = worker.resume()
-    return worker.learn_from(first_step) if first_step < task.settings.num_steps else ""
+    return worker.learn_from(first_step) if first_step < task.settings.num_steps and not worker.is_stuck() else ""
 
 
 class Worker:
@@ -106,22 +106,33 @@ class Worker:
                 losses = self._step(step, images, targets)
                 rate = learning_rate(step, self._settings)
                 self._report(StepDone(step + 1, losses.localization.item(), losses.classification.item(), rate))
-                self._save_if_due(step + 1)
+                if self._save_if_due(step + 1) and self.is_stuck():
+                    self._report(StoppedEarly(step + 1, self._settings.patience or 0))
+                    break
             except NotFiniteError as error:
                 return f"{error}; its batch is kept in {self._keep_batch(step)}"
         return ""
+
+    def is_stuck(self) -> bool:
+        """Has the training been measured `patience` times without getting better? All workers get the same answer."""
+        answer = [self._history.is_stuck(self._settings.patience)]
+        if self._num_workers > 1:
+            distributed.broadcast_object_list(answer)
+        return answer[0]
 
     def _data_cpus(self) -> float:
         """Return this worker's part of the cores that no training worker books."""
         num_cpus: float = ray.cluster_resources()["CPU"]  # type: ignore[no-untyped-call]
         return num_cpus / self._num_workers - WORKER_CPUS
 
-    def _save_if_due(self, num_done: int) -> None:
+    def _save_if_due(self, num_done: int) -> bool:
+        """Leave a checkpoint where one is due, measured or not, and return whether it was measured."""
         every = self._settings.validate_every_steps
         is_measured = every is not None and (num_done % every == 0 or num_done == self._settings.num_steps)
         if is_measured or num_done % self._settings.checkpoint_every_steps == 0 or num_done == self._settings.num_steps:
             self._step.check_weights()
             self._save(num_done, self._measure(num_done) if is_measured else {})
+        return is_measured
 
     def _save(self, num_done: int, metrics: dict[str, Any]) -> None:
         """Report the metrics; the first worker also writes a checkpoint, which counts once Ray Train has registered it."""
@@ -137,7 +148,7 @@ class Worker:
     def _measure(self, num_done: int) -> dict[str, Any]:
         """Measure the mAP on the held-out images, with each worker detecting in some of them. Only the first worker gets the result."""
         held_out = ray.get(self._task.held_out[0])
-        detector = Detector(ModelPackage(self._record, self._step.state()["network"]), self._device)
+        detector = Detector(ModelPackage(self._record, self._step.weights), self._device)
         results_here = [
             detect(detector, held_out, index) for index in range(self._rank, len(held_out), self._num_workers)
         ]

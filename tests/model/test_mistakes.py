@@ -5,7 +5,7 @@ import torch
 
 from model.average_precision import Curve
 from model.example import Truth, plain_truth
-from model.mistakes import Mistake, best_score, find_mistakes
+from model.mistakes import Mistake, confusion_matrix, find_mistakes, label_errors
 from model.postprocess import Detections
 
 HERE = [0.0, 0.0, 10.0, 10.0]
@@ -83,7 +83,27 @@ def test_the_worst_come_first() -> None:
 def test_the_best_score() -> None:
     """Right, wrong, right, wrong of two: F1 2/3, 1/2, 4/5, 2/3."""
     recall, precision = torch.tensor([0.5, 0.5, 1, 1]), torch.tensor([1, 0.5, 2 / 3, 0.5])
-    assert best_score(Curve(recall, precision, torch.tensor([0.9, 0.8, 0.75, 0.1]))) == 0.75
+    assert Curve(recall, precision, torch.tensor([0.9, 0.8, 0.75, 0.1])).best_score == 0.75
     nothing = torch.zeros(0)
-    assert best_score(Curve(nothing, nothing, nothing)) == 1.0
-    assert best_score(Curve(torch.zeros(1), torch.zeros(1), torch.tensor([0.9]))) == 1.0
+    assert Curve(nothing, nothing, nothing).best_score == 1.0
+    assert Curve(torch.zeros(1), torch.zeros(1), torch.tensor([0.9])).best_score == 1.0
+
+
+def test_sure_mistakes_may_be_mistakes_of_the_labels() -> None:
+    detections = found((NOWHERE, 1, 0.9), (THERE, 2, 0.8), (HERE, 1, 0.79), (THIRD_OF_HERE, 1, 0.95))
+    suspects = label_errors(mistakes(detections, truth((THERE, 1), (THIRD_OF_HERE, 1))))
+    assert [(m.kind, m.detection, m.object) for m in suspects] == [("false_positive", 0, None), ("wrong_class", 1, 0)]
+
+
+def test_the_confusion_matrix() -> None:
+    """Found as it is, found as another class, found twice, missed, and nothing found as something; weak ones do not count."""
+    detections = found((HERE, 1, 0.9), (HERE, 1, 0.8), (THERE, 1, 0.7), (NOWHERE, 2, 0.6), (NOWHERE, 1, 0.1))
+    objects = truth((HERE, 1), (THERE, 2), ([200.0, 0.0, 210.0, 10.0], 2))
+    counts = confusion_matrix([detections, found()], [objects, truth((HERE, 1))], torch.tensor([1.0, 0.25, 0.25]))
+    assert counts.tolist() == [[0, 1, 1], [1, 1, 0], [1, 1, 0]]
+
+
+@pytest.mark.parametrize("field", ["is_difficult", "is_crowd"])
+def test_what_does_not_count_is_taken_for_nothing(field: str) -> None:
+    objects = replace(truth((HERE, 1), (THERE, 1)), **{field: torch.tensor([True, True])})
+    assert confusion_matrix([found((HERE, 2, 0.9))], [objects], torch.zeros(3)).sum() == 0

@@ -6,7 +6,7 @@ from safetensors.torch import save
 
 from model.config import Architecture, Preprocessing, Thresholds
 from model.package import ModelPackage
-from model.package_files import RECORD_FILE, WEIGHTS_FILE, PackageError, PackageRecord
+from model.package_files import RECORD_FILE, WEIGHTS_FILE, PackageError, PackageFiles, PackageRecord
 from model.ssd import SSD
 
 RECORD = PackageRecord(
@@ -169,3 +169,24 @@ def test_digest_is_not_of_scaling_that_is_off(package):
     """Packages of before have no such value."""
     assert b"jpeg_dct_scaling" not in package.to_files()["model.json"]
     assert with_record(package, preprocessing=Preprocessing(jpeg_dct_scaling=False)).digest == package.digest
+
+
+def test_a_least_score_makes_another_digest(package):
+    """A number, or the best score of each class; a class that was never found right keeps the threshold."""
+    best = with_record(package, metrics={"best_scores": {"disc": 0.4, "square": 1.0}})
+    files = PackageFiles(best.to_files())
+    changed, by_class = files.with_min_score("0.5"), files.with_min_score("best")
+    assert (changed.record.thresholds.score_thresh, changed.record.thresholds.min_scores) == (0.5, ())
+    assert (by_class.record.thresholds.score_thresh, by_class.record.thresholds.min_scores) == (0.01, (0.4, 0.01))
+    assert len({files.digest, changed.digest, by_class.digest}) == 3
+    assert ModelPackage.from_files(by_class.content).digest == by_class.digest
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [({}, "it has no best scores"), ({"best_scores": {"disc": 7}}, "metrics.best_scores must be numbers")],
+)
+def test_a_package_without_best_scores(metrics, message, package):
+    files = PackageFiles(with_record(package, metrics=metrics).to_files())
+    with pytest.raises(PackageError, match=message):
+        files.with_min_score("best")

@@ -113,3 +113,14 @@ def test_half_precision_heads_are_decoded_in_full():
     (found,) = postprocess(offsets, logits, DEFAULT_BOXES[:1], SIZE_PX, Thresholds())
     assert found.scores.dtype == found.boxes_xyxy.dtype == torch.float32
     assert_scores(found, 1 / (1 + math.exp(-5)))
+
+
+def test_each_class_may_have_a_least_score_of_its_own():
+    """It is the same as to leave out lower ones afterwards: a lower one suppresses no better one."""
+    scores = [[0.6, 0.3], [0.5, 0.2], [0.3, 0.4]]
+    everything, kept = detect(scores), detect(scores, min_scores=(0.55, 0.3))
+    least = torch.tensor([0.55, 0.3])
+    is_kept = everything.scores >= least[everything.labels - 1] - 1e-6
+    assert_scores(kept, 0.6, 0.4, 0.3)
+    assert torch.equal(kept.scores, everything.scores[is_kept])
+    assert torch.equal(kept.boxes_xyxy, everything.boxes_xyxy[is_kept])

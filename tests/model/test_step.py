@@ -1,3 +1,4 @@
+import io
 import json
 import math
 import os
@@ -6,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ from model.step import (
     class_weights,
     learning_rate,
     num_parts,
+    parameter_groups,
     training_dtype,
 )
 from tests.model.bright_square import PREPROCESSING, SETTINGS, bright_square
@@ -250,3 +253,69 @@ def test_gradients_of_ssd512_are_right_in_the_type_that_it_trains_in():
 def test_wide_networks_train_in_the_hardwares_type():
     for architecture in (Architecture(kind="ssd512_vgg16"), Architecture(width=0.05)):
         assert training_dtype(torch.device("cpu"), architecture) == fast_dtype(torch.device("cpu"))
+
+
+def test_the_average_follows_the_weights() -> None:
+    """After the first step it is a tenth of the start and nine tenths of the first weights, and so on, batch norm's statistics too. It
+    is what is packaged, and what another process resumes with."""
+    settings = SETTINGS.model_copy(update={"num_steps": 3, "ema_decay": 0.15})
+    torch.manual_seed(0)
+    network = SSD(ARCHITECTURE, num_classes=2)
+    step_on, seen = TrainingStep(network, RECORD, settings), [clone(network.state_dict())]
+    for step in range(3):
+        step_on(step, *prepared_batch(step))
+        seen.append(clone(network.state_dict()))
+    for name, found in step_on.weights.items():
+        expected = seen[0][name].double()
+        for decay, weights_then in zip((0.1, 0.15, 0.15), seen[1:], strict=True):
+            expected = decay * expected + (1 - decay) * weights_then[name]
+        wanted = expected if found.is_floating_point() else seen[-1][name].double()
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
+    other = TrainingStep(SSD(ARCHITECTURE, num_classes=2), RECORD, settings)
+    other.load(clone_state(step_on.state()))
+    for one in (step_on, other):
+        one(3, *prepared_batch(3))
+    assert all(torch.equal(step_on.weights[name], tensor) for name, tensor in other.weights.items())
+
+
+def clone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def clone_state(state: dict[str, Any]) -> dict[str, Any]:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    return loaded
+
+
+def test_frozen_stages_stay() -> None:
+    """Their weights, and the statistics of their batch norm; all else learns."""
+    network, _ = run(SETTINGS.model_copy(update={"num_steps": 2, "freeze_stages": 2}))
+    torch.manual_seed(0)
+    start = SSD(ARCHITECTURE, num_classes=2).state_dict()
+    unchanged = {name for name, tensor in network.state_dict().items() if torch.equal(tensor, start[name])}
+    frozen = {name for name in start if name.startswith("trunk.") and int(name.split(".")[1]) < 13}
+    assert frozen <= unchanged
+    assert len(frozen) == 4 * (2 + 5)
+    assert {name for name in unchanged - frozen if name.endswith("weight")} == set()
+
+
+def test_biases_may_go_without_weight_decay() -> None:
+    network = SSD(ARCHITECTURE, num_classes=2)
+    (everything,) = parameter_groups(network, SETTINGS)
+    filters, others = parameter_groups(network, SETTINGS.model_copy(update={"decay_biases": False}))
+    assert (everything["weight_decay"], filters["weight_decay"], others["weight_decay"]) == (5e-4, 5e-4, 0)
+    assert {parameter.dim() for parameter in filters["params"]} == {4}
+    assert {parameter.dim() for parameter in others["params"]} == {1}
+    assert len(filters["params"]) + len(others["params"]) == len(everything["params"])
+
+
+@pytest.mark.parametrize(("limit", "is_limited"), [(1e-6, True), (0, False)])
+def test_the_gradient_may_be_shortened(limit: float, is_limited: bool) -> None:
+    settings = SETTINGS.model_copy(update={"num_steps": 1, "max_gradient_norm": limit, "weight_decay": 0})
+    network, _ = run(settings)
+    torch.manual_seed(0)
+    moved = (weights(network) - weights(SSD(ARCHITECTURE, num_classes=2))).norm().item()
+    assert (moved < 1e-6) == is_limited

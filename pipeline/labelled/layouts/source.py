@@ -39,7 +39,7 @@ class Source:
     read: Callable[[OnBroken], list[LabelledImage]]
     """Returns the images with their boxes as annotated."""
     instead: str = ""
-    """What the images are, for people, if they stand for a split that the data set lacks."""
+    """The text that says, for people, that the images stand in for a split that the data set lacks."""
 
 
 def is_image(name: str) -> bool:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from jobs.commands.train import evaluate_and_show, train_and_show
+from jobs.commands.train import evaluate_and_show, spread_of, train_and_show, train_seeds
 from jobs.demo.pictures import CLASS_NAMES, draw_picture
 from model.config import Architecture, Preprocessing
 from model.package import ModelPackage
@@ -110,6 +110,19 @@ def test_a_training_leaves_a_package_with_its_metrics(voc: Path, trained: Traine
     )
     assert evaluate_and_show(held_out).metrics.summary().items() <= metrics.items()
     assert 'aria-label="Loss"' not in (tmp_path / "page.html").read_text()
+
+
+def test_trainings_with_several_seeds(voc: Path, tmp_path: Path) -> None:
+    """Each leaves a package; started again, none is trained anew."""
+    several = settings(voc, tmp_path, seed=3, num_seeds=2)
+    found = train_seeds(several)
+    assert list(found) == ["seed-3", "seed-4", "mean", "spread"]
+    packages = [read_package(str(tmp_path / name)) for name in ("seed-3", "seed-4")]
+    assert [package.record.provenance["settings"]["seed"] for package in packages] == [3, 4]
+    assert packages[0].digest != packages[1].digest
+    assert train_seeds(several) == found
+    figures = [{"map": 0.5, "map50": 0.75, "voc_map_all": None}, {"map": 0.25, "map50": 0.75, "voc_map_all": 0.5}]
+    assert spread_of(figures) == {"mean": {"map": 0.375, "map50": 0.75}, "spread": {"map": 0.25, "map50": 0.0}}
 
 
 def test_a_training_starts_from_a_trunk(trained: Trained, trunk: str) -> None:

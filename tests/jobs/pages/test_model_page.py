@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from jobs.pages import model_page
 from jobs.pages.document import write_page
 from jobs.pages.model_page import _loss_limits, render
 from model.config import Architecture
@@ -63,8 +64,29 @@ def test_it_stands_alone_and_shows_mistakes(examples: LabelledExamples) -> None:
     assert counts == [("False positives", "0"), ("Wrong class", "1"), ("Poorly placed", "0"), ("Missed", "1")]
     assert "&lt;b&gt;ring found as square 0.75 in " in html
     assert html.count("data:image/jpeg;base64,") == 2
+    matrix = re.search(r"What objects are taken for.*?<table>(.*?)</table>", html, re.DOTALL)
+    assert matrix
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in matrix[1].split("</tr>")[1:-1]]
+    assert rows == [["&lt;b&gt;ring", "0", "1", "0"], ["square", "0", "1", "1"], ["nothing", "0", "0", "0"]]
+    assert "Labels worth a second look" not in html  # the model isn't sure
     assert "<td>settings.seed</td><td>7</td>" in html
     assert 'aria-label="Loss"' not in html
+
+
+def test_labels_of_which_the_model_is_sure_otherwise(examples: LabelledExamples) -> None:
+    ring = examples.truth(0).boxes_xyxy[0].tolist()
+    html = page(examples, [found((ring, 2, 0.95)), found()])
+    assert "<h2>Labels worth a second look: 1</h2>" in html
+    assert html.count("&lt;b&gt;ring found as square 0.95 in ") == 2  # there, and among the mistakes
+
+
+def test_of_many_classes_the_page_shows_the_most_frequent_confusions(
+    examples: LabelledExamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_page, "MAX_MATRIX", 1)
+    ring, square = (examples.truth(index).boxes_xyxy[0].tolist() for index in (0, 1))
+    html = page(examples, [found((ring, 2, 0.75)), found((square, 2, 0.75))])
+    assert '<td>&lt;b&gt;ring</td><td class="number">square</td><td class="number">1</td>' in html
 
 
 def test_a_poorly_placed_box_tells_its_overlap(examples: LabelledExamples) -> None:

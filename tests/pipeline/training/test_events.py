@@ -3,7 +3,7 @@ import io
 import pytest
 
 from pipeline.training import events
-from pipeline.training.events import Evaluated, Started, StepDone, TrainingProgress, describe
+from pipeline.training.events import Evaluated, Rise, Started, StepDone, StoppedEarly, TrainingProgress, describe
 
 
 class Terminal(io.StringIO):
@@ -47,10 +47,12 @@ def test_what_else_is_told() -> None:
     progress = TrainingProgress(num_steps=60, batch_size=4, num_examples=10, stream=stream)
     progress.show(Started(40, 1, "cpu", True))
     progress.show(Evaluated(50, 0.5, 0.81234))
+    progress.show(StoppedEarly(50, 3))
     assert stream.getvalue().splitlines() == [
         "the training resumes after step 40 of 60: 1 workers, cpu; compile: no C++ compiler (g++, or CXX) was found, "
         "so it goes without",
         "step 50: map50 0.8123 on the held-out images",
+        "the training ends at step 50: 3 measurements without a better map50",
     ]
 
 
@@ -62,3 +64,18 @@ def test_a_terminal_has_one_line_that_rewrites_itself(clock: list[float]) -> Non
         progress.show(StepDone(step, 1.0, 2.0, 0.01))
     assert stream.getvalue().count("\r\x1b[Kstep") == 2
     assert stream.getvalue().count("\n") == 1
+
+
+def test_a_loss_that_rises_is_told_once() -> None:
+    """Fifty steps at 3 on the mean, then higher ones: from 6 on."""
+    rise = Rise()
+    losses = [4.0, 2.0] * 25 + [20.0] * 60
+    said = [
+        (step, text) for step, loss in enumerate(losses, 1) if (text := rise(StepDone(step, loss / 2, loss / 2, 0.1)))
+    ]
+    assert said == [
+        (
+            59,
+            "step 59: the loss has risen to 6.00 from 3.00 (means of 50 steps); a lower learning_rate or a longer warm-up may help",
+        )
+    ]

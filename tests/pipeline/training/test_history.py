@@ -40,3 +40,15 @@ def test_it_goes_on_from_a_checkpoint_to_the_same_end(monkeypatch: pytest.Monkey
         resumed.add(told)
     assert resumed.stepped == whole.stepped
     assert (resumed.begun, resumed.measured) == ([Started(num_done, 2, "cpu", False)], [Evaluated(7, 0.5, 0.75)])
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "expected"),
+    [([], 1, False), ([0.5], 1, False), ([0.5, 0.5], 1, True), ([0.5, 0.4, 0.6], 1, False), ([0.5, 0.4, 0.5], 2, True),
+     ([0.5, 0.4, 0.5], 3, False), ([0.5, 0.1, 0.1, 0.1], None, False)],
+)  # fmt: skip
+def test_it_is_stuck_after_some_measurements_without_a_better_one(
+    scores: list[float], patience: int | None, expected: bool
+) -> None:
+    kept = TrainingHistory(1, measured=[Evaluated(step, 0.0, score) for step, score in enumerate(scores)])
+    assert kept.is_stuck(patience) == expected

@@ -15,6 +15,7 @@ from pipeline.training.settings import RESUMABLE, ClusterTraining
         ({"num_workers": 9, "batch_size": 8}, "num_workers 9 are more than batch_size 8"),
         ({"min_workers": 2}, "min_workers 2 needs a num_workers of as many or more"),
         ({"min_workers": 3, "num_workers": 2}, "min_workers 3 needs"),
+        ({"patience": 2}, "patience counts measurements; give validate_every_steps, too"),
     ],
 )
 def test_workers_that_can_not_be(settings: dict[str, int], message: str) -> None:
