@@ -1,24 +1,39 @@
-"""The network's layers as Markdown tables: `python -m model.describe` prints them, `--write` writes them into the page."""
+"""The network as Markdown tables: `python -m model.describe` prints them, `--write` writes them into the page.
+
+`--photo FILE` draws the default boxes of one cell of each map on a photograph, as the page shows them.
+"""
 
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
+from model.boxes import cxcywh_to_xyxy, decode_boxes, encode_boxes, xyxy_to_cxcywh
 from model.config import Architecture
+from model.default_boxes import box_shapes, default_boxes
 from model.ssd import SSD, L2Norm
-from model.vgg16 import pool_positions, vgg16_trunk
+from model.vgg16 import STAGES, pool_positions, vgg16_trunk
 
 PAGE = Path(__file__).parent / "README.md"
+PICTURE = Path(__file__).parent / "default_boxes.jpg"
+PICTURE_SIDE_PX = 240
+COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#46f0f0")
+"""The colours of the default boxes of a cell."""
 NUM_CLASSES = 21
 HEADER = "| layer | parameters | output (C×H×W) | downsampling rate |\n|---|---|---|---|\n"
 
 
 def tables() -> dict[str, str]:
     """Return the page's tables by name, computed from the modules at width 1."""
-    return _trunk() | _after_the_trunk(Architecture()) | _after_the_trunk(Architecture(kind="ssd512_vgg16"), "512")
+    return (
+        _trunk()
+        | _after_the_trunk(Architecture())
+        | _after_the_trunk(Architecture(kind="ssd512_vgg16"), "512")
+        | {"costs": _costs(Architecture()), "coding": _coding(Architecture())}
+    )
 
 
 def _trunk() -> dict[str, str]:
@@ -65,6 +80,94 @@ def _trace(layers: list[tuple[str, nn.Module]], x: Tensor, rate: int = 1) -> Ite
             rate *= _side(layer.stride)
         _, channels, height, width = x.shape
         yield f"| {name} | {parameters(layer)} | {channels}×{height}×{width} | {rate} |\n"
+
+
+def _costs(architecture: Architecture) -> str:
+    """Return a table of what each convolution costs, and how much of the image one of its outputs sees."""
+    with torch.device("meta"):
+        network = SSD(architecture, NUM_CLASSES)
+        x = torch.empty(1, 3, architecture.image_size_px, architecture.image_size_px)
+    of_trunk = iter(
+        [f"conv{stage}_{number}" for stage, of_stage in enumerate(STAGES, 1) for number in range(1, len(of_stage) + 1)]
+    )
+    layers = [(next(of_trunk) if isinstance(layer, nn.Conv2d) else "", layer) for layer in network.trunk]
+    layers += [("conv6", network.conv6[0]), ("conv7", network.conv7[0])]
+    for number in architecture.auxiliary:
+        names = [f"conv{number}_{part}" for part in (1, 2)]
+        layers += [(name, next(network.get_submodule(name).children())) for name in names]
+    rows = ["| stage | layer | parameters | multiply-adds | sees (px) |", "|---|---|---|---|---|"]
+    stage, sees, step_px, weights, products = "1", 1, 1, 0, 0
+    for name, layer in layers:
+        x = layer(x)
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+            sees += (_side(layer.kernel_size) - 1) * _side(layer.dilation) * step_px
+            step_px *= _side(layer.stride)
+        if isinstance(layer, nn.Conv2d):
+            stage = name[4:].partition("_")[0]
+            weights, products = weights + _num_weights(layer), products + _num_products(layer, x)
+            rows.append(
+                f"| {stage} | {name} | {_num_weights(layer):,} | {_num_products(layer, x) / 1e6:,.0f} M | {sees} |"
+            )
+    for name, heads in (("localization", network.localization), ("classification", network.classification)):
+        shapes = [torch.empty(1, 1, side, side, device="meta") for side in architecture.feature_map_sizes]
+        num_products = sum(_num_products(head, shape) for head, shape in zip(heads, shapes, strict=True))
+        num_weights = sum(map(_num_weights, heads))
+        weights, products = weights + num_weights, products + num_products
+        rows.append(f"| heads | {name} | {num_weights:,} | {num_products / 1e6:,.0f} M | 16 to 128 more |")
+    weights += _num_weights(network.conv4_3_norm)
+    rows.append(f"| all | with conv4_3_norm | {weights:,} | {products / 1e6:,.0f} M | |")
+    return "\n".join(rows) + "\n"
+
+
+def _num_weights(layer: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in layer.parameters())
+
+
+def _num_products(layer: nn.Module, output: Tensor) -> int:
+    """Return the multiplications of a convolution, from its weights and the places of its output."""
+    assert isinstance(layer, nn.Conv2d)
+    return layer.weight.numel() * output.shape[2] * output.shape[3]
+
+
+def _coding(architecture: Architecture) -> str:
+    """Return a box of 300×300 pixels, a default box, and the offsets between them, there and back."""
+    side_px = architecture.image_size_px
+    box = torch.tensor([[60.0, 90.0, 150.0, 210.0]]) / side_px
+    of_map = sum(size * size * count for size, count in zip(architecture.feature_map_sizes[:2], (4, 6), strict=True))
+    cell = of_map + (4 * 10 + 3) * 6
+    default = default_boxes(architecture)[cell : cell + 1]
+    offsets = encode_boxes(xyxy_to_cxcywh(box), default)
+    rows = {
+        "the object, xyxy in pixels": box * side_px,
+        "the object, cxcywh in shares": xyxy_to_cxcywh(box),
+        "a default box of conv8_2 (row 4, column 3), cxcywh in shares": default,
+        "what the localization head learns": offsets,
+        "decoded, xyxy in pixels": decode_boxes(offsets, default) * side_px,
+    }
+    lines = ["| | | | | |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {name} | {' | '.join(f'{number:.4g}' for number in values[0].tolist())} |" for name, values in rows.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def draw_default_boxes(photo: Image.Image, architecture: Architecture) -> Image.Image:
+    """Return the photograph once per feature map, with the default boxes of a cell in the middle of each map."""
+    sizes, side = architecture.feature_map_sizes, PICTURE_SIDE_PX
+    small = photo.convert("RGB").resize((side, side))
+    sheet = Image.new("RGB", (side * ((len(sizes) + 1) // 2), 2 * side), "white")
+    for index, size in enumerate(sizes):
+        shapes = box_shapes(architecture, index).clamp(0, 1)
+        cell = (size // 2 + 0.5) * architecture.steps_px[index] / architecture.image_size_px
+        boxes = cxcywh_to_xyxy(torch.cat((torch.full_like(shapes, cell), shapes), dim=1)).clamp(0, 1) * (side - 1)
+        panel = small.copy()
+        draw = ImageDraw.Draw(panel)
+        for box, colour in zip(boxes.tolist(), COLOURS, strict=False):
+            draw.rectangle(box, outline=colour, width=2)
+        draw.rectangle((0, 0, 108, 14), fill="white")
+        draw.text((3, 1), f"{architecture.feature_map_names[index]}: {size}x{size}", fill="black")
+        sheet.paste(panel, (index // 2 * side, index % 2 * side))
+    return sheet
 
 
 def _side(value: int | tuple[int, ...]) -> int:
@@ -121,7 +224,12 @@ def main() -> None:
     """Print the tables, or write them into the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"write them into {PAGE.name}")
-    if parser.parse_args().write:
+    parser.add_argument("--photo", type=Path, help=f"draw {PICTURE.name} on this photograph")
+    arguments = parser.parse_args()
+    if arguments.photo:
+        draw_default_boxes(Image.open(arguments.photo), Architecture()).save(PICTURE, quality=85)
+        return
+    if arguments.write:
         PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
         return
     for name, table in tables().items():

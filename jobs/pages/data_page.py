@@ -90,6 +90,7 @@ def _sizes(splits: dict[str, SplitReport], architecture: Architecture) -> str:
             table((escape(name), *QUANTILES), cells)
             + f"<p>Without a default box that overlaps them by {MATCH_IOU}: {share:.1%} of the objects.</p>"
             + f"<p><b>{escape(split.advice(architecture))}</b></p>"
+            + "".join(f"<p>train takes {escape(str(choice))}</p>" for choice in split.choices)
             + _histogram(split.overlaps)
         )
     return "".join(parts)

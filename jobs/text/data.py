@@ -31,6 +31,8 @@ def report_as_json(report: DataReport, output: str | None, architecture: Archite
                 "class_counts": split.class_counts,
                 "sizes": split.sizes,
                 "advice": split.advice(architecture),
+                "choices": {choice.setting: choice.value for choice in split.choices},
+                "reasons": [str(choice) for choice in split.choices],
             }
             for name, split in report.splits.items()
         },
@@ -53,6 +55,7 @@ def describe_report(report: dict[str, Any]) -> str:
             lines.append(f"  sides at the network's input: {sides[0]['min']} to {sides[1]['max']} px")
         if split["advice"]:
             lines.append(f"  {split['advice']}")
+        lines += [f"  train takes {reason}" for reason in split["reasons"]]
     for found in report["findings"]:
         lines.append(f"{found['level']}: {found['split']}: {FINDING_TEXTS[found['kind']][1]}: {found['count']:,}")
         lines += [f"  {example}" for example in found["examples"]]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from model.config import Architecture
 from pipeline.labelled import findings
 from pipeline.labelled.box_sizes import best_overlaps, describe_sizes, shares_xyxy
+from pipeline.labelled.choices import Choice, choose
 from pipeline.labelled.dataset import read_labelled
 from pipeline.labelled.findings import Finding, Mark
 from pipeline.labelled.image_facts import ImageFacts, look_at
@@ -41,6 +42,8 @@ class SplitReport:
     """The result of `describe_sizes`."""
     overlaps: NDArray[np.float64]
     """The best overlaps of the split's objects, (N,)."""
+    choices: list[Choice]
+    """The settings that a training on the split takes unless they are given."""
 
     @property
     def num_objects(self) -> int:
@@ -104,7 +107,8 @@ def check_data(
         cleaned = _clean(images[split])
         sized, shares = _sized(cleaned, facts)
         overlaps = _best_overlaps(shares, architecture)
-        reports[split] = _report(images[split], sized, shares, overlaps, architecture)
+        choices = [] if number else choose(sized, architecture)
+        reports[split] = _report(images[split], sized, shares, overlaps, architecture, choices)
         marks: dict[str, Iterable[Mark]] = {
             "broken_annotation": (_unplaced(str(error)) for error in broken[split]),
             "no_objects": [] if num_to_learn_from(cleaned) else [_unplaced(_why_nothing(images[split]))],
@@ -195,10 +199,11 @@ def _report(
     shares: Sequence[NDArray[np.float64]],
     overlaps: Sequence[NDArray[np.float64]],
     architecture: Architecture,
+    choices: list[Choice],
 ) -> SplitReport:
     counts = Counter(name for image in images for name in image.class_names)
     is_one = ~np.concatenate([np.zeros(0, dtype=np.bool_), *(image.is_crowd for image in sized)])
     boxes = np.concatenate([np.zeros((0, 4)), *shares])[is_one]
     best = np.concatenate([np.zeros(0), *overlaps])[is_one]
     sizes = describe_sizes(boxes, best, architecture.image_size_px)
-    return SplitReport(len(images), dict(sorted(counts.items())), sizes, best)
+    return SplitReport(len(images), dict(sorted(counts.items())), sizes, best, choices)

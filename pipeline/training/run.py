@@ -22,6 +22,7 @@ from pipeline.cluster.connect import cluster
 from pipeline.errors import SettingError
 from pipeline.evaluation.evaluate import Evaluation, evaluate
 from pipeline.inputs.class_names import read_class_names
+from pipeline.labelled.choices import choose
 from pipeline.labelled.dataset import read_clean
 from pipeline.labelled.examples import LabelledExamples
 from pipeline.labelled.record import DataError, LabelledImage, class_names, num_to_learn_from
@@ -93,7 +94,7 @@ def train_on_data(settings: TrainSettings) -> Training:
     check_free(settings.output)
     images, names = of_classes(read_clean(settings.data, settings.train_split, [settings.val_split]), settings)
     start = start_of(settings, names)
-    settings = suited_to(start, settings, len(images))
+    settings = suited_to(start, settings, images)
     examples = start.examples(images, names, settings.crop_min)
     if not num_to_learn_from(images):
         raise DataError(
@@ -154,16 +155,20 @@ def start_of(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
     return replace(start, preprocessing=preprocessing)
 
 
-def suited_to(start: Start, settings: TrainSettings, num_images: int) -> TrainSettings:
-    """Return the settings with the learning rate that the start needs, unless one is set, and with epochs as steps."""
+def suited_to(start: Start, settings: TrainSettings, images: Sequence[LabelledImage]) -> TrainSettings:
+    """Return the settings with what the start and the images need, and with epochs as steps. Settings that are given stay, and others are logged."""
     changes: dict[str, Any] = {}
+    for choice in choose(images, start.architecture):
+        if choice.setting not in settings.model_fields_set:
+            changes[choice.setting] = choice.value
+            logger.info("%s", choice)
     if not start.architecture.batch_norm and "learning_rate" not in settings.model_fields_set:
         changes["learning_rate"] = PLAIN_LEARNING_RATE
         logger.info("learning_rate: %s, as the start has no batch norm", PLAIN_LEARNING_RATE)
     if settings.epochs:
-        changes["num_steps"] = math.ceil(settings.epochs * num_images / settings.batch_size)
+        changes["num_steps"] = math.ceil(settings.epochs * len(images) / settings.batch_size)
         logger.info(
-            "%g epochs of %s images are %s steps", settings.epochs, f"{num_images:,}", f"{changes['num_steps']:,}"
+            "%g epochs of %s images are %s steps", settings.epochs, f"{len(images):,}", f"{changes['num_steps']:,}"
         )
     return settings.model_copy(update=changes)
 

@@ -1,6 +1,7 @@
 """From labelled images to a measured package."""
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -240,17 +241,31 @@ def test_class_maps_that_name_no_class(voc: Path, tmp_path: Path) -> None:
 
 def test_the_learning_rate_follows_the_start(voc: Path, tmp_path: Path, trunk: str) -> None:
     plain, fresh = (settings(voc, tmp_path, **more) for more in ({"init": trunk}, {}))
-    assert suited_to(start_of(plain, ("circle",)), plain, 9).learning_rate == 0.001
-    assert suited_to(start_of(fresh, ("circle",)), fresh, 9).learning_rate == 0.02
+    assert suited_to(start_of(plain, ("circle",)), plain, []).learning_rate == 0.001
+    assert suited_to(start_of(fresh, ("circle",)), fresh, []).learning_rate == 0.02
     chosen = settings(voc, tmp_path, init=trunk, learning_rate=0.02)
-    assert suited_to(start_of(chosen, ("circle",)), chosen, 9).learning_rate == 0.02
+    assert suited_to(start_of(chosen, ("circle",)), chosen, []).learning_rate == 0.02
 
 
 def test_epochs_are_steps(voc: Path, tmp_path: Path) -> None:
     given = TrainSettings(data=(str(voc),), output=str(tmp_path), name="x", epochs=1.5, batch_size=4)
-    assert suited_to(start_of(given, ("circle",)), given, 9).num_steps == 4  # 13.5 images
+    images = read_clean([str(voc)], "train")
+    assert suited_to(start_of(given, ("circle",)), given, images).num_steps == 4  # 13.5 images
     with pytest.raises(ValueError, match=r"epochs 2 and num_steps 5 both say how long to train; give one"):
         TrainSettings(data=(str(voc),), output=str(tmp_path), name="x", epochs=2, num_steps=5)
+
+
+def test_settings_follow_the_data_unless_they_are_given(
+    voc: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = read_clean([str(voc)], "train") * 3
+    free, given = (settings(voc, tmp_path, **more) for more in ({}, {"zoom_out_max": 4, "crop_min": 0.3}))
+    with caplog.at_level(logging.INFO):
+        chosen = suited_to(start_of(free, ("circle",)), free, images)
+    assert 1.2 <= chosen.zoom_out_max < 4
+    assert any(line.startswith(f"zoom_out_max: {chosen.zoom_out_max}, as objects are ") for line in caplog.messages)
+    kept = suited_to(start_of(given, ("circle",)), given, images)
+    assert (kept.zoom_out_max, kept.crop_min) == (4, 0.3)
 
 
 def test_only_some_classes_are_learned(voc: Path, tmp_path: Path) -> None:
