@@ -12,6 +12,8 @@ LUMA = (0.2989, 0.587, 0.114)
 """The weights of red, green and blue in a pixel's grey, as in torchvision; the first axis of YIQ."""
 YIQ = torch.tensor([LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])
 """The matrix that turns RGB into grey and two axes of hue. Source: the NTSC standard of 1953."""
+RGB = torch.linalg.inv(YIQ)
+"""The matrix that turns it back."""
 
 
 def distort_colours(image: Tensor) -> Tensor:
@@ -53,7 +55,7 @@ def _around_grey(saturation: float, turns: float) -> Tensor:
     """Return a (3, 3) matrix for RGB, which turns and stretches the plane of hue and leaves greys unchanged."""
     along, across = (saturation * part(2 * math.pi * turns) for part in (math.cos, math.sin))
     turned = torch.tensor([[1.0, 0.0, 0.0], [0.0, along, across], [0.0, -across, along]])
-    matrix: Tensor = torch.linalg.solve(YIQ, turned @ YIQ)
+    matrix: Tensor = RGB @ turned @ YIQ
     return matrix
 
 

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model.config import Architecture, TrainingSettings
 from model.default_boxes import default_boxes
-from model.engine import fast_dtype
+from model.engine import DTYPES, fast_precision
 from model.loss import Losses, Targets, count_matched, match, multibox_loss
 from model.moving_average import MovingAverage
 from model.package_files import PackageRecord
@@ -46,6 +46,7 @@ class TrainingStep:
         self._default_boxes = default_boxes(record.architecture).to(self.device)
         self._class_weights = class_weights(settings, record.class_names).to(self.device)
         self._dtype = training_dtype(self.device, record.architecture)
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype == torch.float16)
         self._optimizer = torch.optim.SGD(
             parameter_groups(self._network, settings),
             lr=settings.learning_rate,
@@ -81,11 +82,13 @@ class TrainingStep:
         sums = self._over_workers(self._accumulate(images, matched, num_matched))
         if not sums.isfinite().all():
             raise NotFiniteError(f"the loss is {sums.sum().item()} at step {step}")
+        self._scaler.unscale_(self._optimizer)
         max_norm = self._settings.max_gradient_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self._network.parameters(), max_norm=max_norm)
-        if not norm.isfinite():
+        if not norm.isfinite() and self._scaler.get_scale() <= 1:  # 1 without float16, whose first steps may be skipped
             raise NotFiniteError(f"the gradient is {norm.item()} at step {step}")
-        self._optimizer.step()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         if self._average:
             self._average.update(step)
         return Losses(*sums)
@@ -107,12 +110,13 @@ class TrainingStep:
     def state(self) -> dict[str, Any]:
         """Return all that another process needs to resume from here, and `weights`."""
         state = {"network": self._network.state_dict(), "optimizer": self._optimizer.state_dict()}
-        return state | {"weights": self.weights}
+        return state | {"weights": self.weights, "scaler": self._scaler.state_dict()}
 
     def load(self, state: dict[str, Any]) -> None:
         """Resume from what `state` returned."""
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
         if self._average:
             self._average.load(state["weights"])
 
@@ -128,7 +132,7 @@ class TrainingStep:
             with self._gathered_later() if number < len(parts) else nullcontext():
                 losses = self._losses(part, (boxes_xyxy, labels), num_matched)
                 # DistributedDataParallel takes the mean over workers, where the sum is wanted.
-                (losses.total * self.num_workers).backward()  # type: ignore[no-untyped-call]
+                self._scaler.scale(losses.total * self.num_workers).backward()  # type: ignore[no-untyped-call]
             sums += torch.stack((losses.localization.detach(), losses.classification.detach()))
         return sums
 
@@ -209,7 +213,7 @@ def can_compile(device: torch.device) -> bool:
 
 
 def training_dtype(device: torch.device, architecture: Architecture) -> torch.dtype:
-    """Return `fast_dtype`, but float32 where gradients in bfloat16 can't be trusted.
+    """Return the type of `fast_precision`, but float32 where gradients in bfloat16 can't be trusted.
 
     On a CPU with avx512_bf16, torch 2.14.1 gave wrong or infinite weight gradients of conv6, or crashed. This happened
     when its map was 32×32 and its input channels were no multiple of 16. SSD300's 19×19 and all multiples of 16 were
@@ -217,7 +221,7 @@ def training_dtype(device: torch.device, architecture: Architecture) -> torch.dt
     """
     if device.type == "cpu" and architecture.kind == "ssd512_vgg16" and scaled(512, architecture.width) % 16:
         return torch.float32
-    return fast_dtype(device)
+    return DTYPES[fast_precision(device)]
 
 
 def learning_rate(step: int, settings: TrainingSettings) -> float:

@@ -1,7 +1,7 @@
 """What only a GPU can show: that it finds what a CPU finds, that its memory may be too small, and that runs and trainings use it."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,12 +12,15 @@ from torch import Tensor
 from jobs.demo import PACKAGE
 from jobs.demo.examples import DrawnExamples
 from jobs.demo.pictures import draw_picture
-from model.config import Precision
+from model.config import Precision, TrainingSettings
 from model.default_boxes import default_boxes
 from model.detector import Detector
+from model.loss import Targets
 from model.package import ModelPackage
 from model.postprocess import postprocess
 from model.preprocess import resize
+from model.ssd import SSD
+from model.step import TrainingStep
 from pipeline.registry.packages import read_package
 from pipeline.stages.detect import DetectStage
 from pipeline.stages.rows import PIXELS, numbered
@@ -27,6 +30,7 @@ from pipeline.table.schema import SCHEMA
 from pipeline.training.driver import train
 from pipeline.training.settings import ClusterTraining
 from tests.e2e.command import answer, ask, infer
+from tests.model.test_step import learned
 
 pytestmark = [
     pytest.mark.gpu,
@@ -135,3 +139,38 @@ def test_a_training_uses_it(tmp_path: Path, package: ModelPackage, capsys: pytes
     )
     assert "the training begins: 1 workers, cuda" in capsys.readouterr().err
     assert all(tensor.isfinite().all() for tensor in trained.weights.values())
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are no two GPUs")
+def test_two_workers_take_the_steps_of_one(free_port: Callable[[], int]) -> None:
+    """By NCCL, with batch norm's statistics over the whole batch."""
+    alone, together = (learned(count, free_port(), DEVICE="cuda") for count in (1, 2))
+    assert together["norm"] == pytest.approx(alone["norm"], rel=1e-4)
+    torch.testing.assert_close(torch.tensor(together["losses"]), torch.tensor(alone["losses"]), rtol=1e-2, atol=1e-2)
+
+
+def test_a_compiled_training_takes_the_same_steps(images: Tensor, package: ModelPackage) -> None:
+    settings = TrainingSettings(num_steps=3, warmup_steps=0, learning_rate=0.001)
+    targets = Targets(torch.tensor([[[0.2, 0.2, 0.6, 0.7]]]).expand(8, 1, 4), torch.ones(8, 1, dtype=torch.int64))
+    losses = []
+    for is_compiled in (False, True):
+        network = SSD(package.record.architecture, len(package.record.class_names) + 1)
+        network.load_state_dict(package.weights)
+        network = network.float().to(GPU, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        step_on = TrainingStep(network, package.record, settings.model_copy(update={"compile": is_compiled}))
+        losses.append([step_on(step, images[:8], targets).total.item() for step in range(3)])
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert losses[0][2] < losses[0][0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_training_in_half_precision_learns(dtype: torch.dtype, images: Tensor, package: ModelPackage) -> None:
+    """float16 is what GPUs without bfloat16 learn in, with scaled losses."""
+    targets = Targets(torch.tensor([[[0.2, 0.2, 0.6, 0.7]]]).expand(8, 1, 4), torch.ones(8, 1, dtype=torch.int64))
+    network = SSD(package.record.architecture, len(package.record.class_names) + 1).to(GPU)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.step.training_dtype", lambda device, architecture: dtype)
+        step_on = TrainingStep(network, package.record, TrainingSettings(warmup_steps=0, learning_rate=0.01))
+    losses = [step_on(step, images[:8], targets).total.item() for step in range(20)]
+    assert losses[-1] < losses[0]
+    step_on.check_weights()

@@ -142,21 +142,21 @@ def test_two_forward_passes_are_one_step():
     torch.testing.assert_close(weights(two), weights(one), atol=1e-5, rtol=1e-4)
 
 
+def learned(num_workers: int, port: int, **environment: str) -> dict[str, object]:
+    """What `two_workers.py` prints."""
+    command = [sys.executable, str(Path(__file__).parent / "two_workers.py"), str(num_workers), str(port)]
+    places = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, env=os.environ | places | environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.mark.slow
 def test_two_workers_take_the_steps_of_one(free_port: Callable[[], int]) -> None:
     """Batches of five: two images for the first, three for the second, in two passes each where they accumulate."""
 
-    def learned(num_workers: int, **environment: str) -> dict[str, object]:
-        command = [sys.executable, str(Path(__file__).parent / "two_workers.py"), str(num_workers), str(free_port())]
-        places = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        done = subprocess.run(
-            command, env=os.environ | places | environment, capture_output=True, text=True, timeout=200
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    alone = learned(1)
-    for together in (learned(2), learned(2, GRAD_ACCUMULATION="2")):
+    alone = learned(1, free_port())
+    for together in (learned(2, free_port()), learned(2, free_port(), GRAD_ACCUMULATION="2")):
         assert together["norm"] == pytest.approx(alone["norm"], rel=1e-6)
         torch.testing.assert_close(
             torch.tensor(together["losses"]), torch.tensor(alone["losses"]), rtol=1e-4, atol=1e-4
@@ -319,3 +319,23 @@ def test_the_gradient_may_be_shortened(limit: float, is_limited: bool) -> None:
     torch.manual_seed(0)
     moved = (weights(network) - weights(SSD(ARCHITECTURE, num_classes=2))).norm().item()
     assert (moved < 1e-6) == is_limited
+
+
+def test_float16_learns_with_scaled_losses() -> None:
+    """Gradients that overflow are skipped with a smaller scale, and no weight changes; then it learns. The scale is kept."""
+    torch.manual_seed(0)
+    network = SSD(ARCHITECTURE, num_classes=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.step.training_dtype", lambda device, architecture: torch.float16)
+        step_on = TrainingStep(network, RECORD, SETTINGS)
+        other = TrainingStep(SSD(ARCHITECTURE, num_classes=2), RECORD, SETTINGS)
+    step_on._scaler.load_state_dict(step_on._scaler.state_dict() | {"scale": 2.0**60})
+    before = weights(network).clone()
+    step_on(0, *prepared_batch(0))
+    assert torch.equal(weights(network), before)
+    assert step_on._scaler.get_scale() == 2.0**59
+    step_on._scaler.update(2.0**10)
+    losses = [step_on(step, *prepared_batch(step)).total.item() for step in range(1, 9)]
+    assert losses[-1] < losses[0]
+    other.load(clone_state(step_on.state()))
+    assert other._scaler.get_scale() == step_on._scaler.get_scale() <= 2.0**10

@@ -1,4 +1,7 @@
-"""The same batches learned by one process and by two: prints the losses. `python two_workers.py NUM_WORKERS PORT`."""
+"""The same batches learned by one process and by two: prints the losses. `python two_workers.py NUM_WORKERS PORT`.
+
+With DEVICE=cuda each has a GPU of its own, and batch norm, whose statistics are those of the whole batch there.
+"""
 
 import json
 import os
@@ -35,10 +38,15 @@ def batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def learn(rank: int, num_workers: int, port: int) -> None:
     torch.set_num_threads(1)
+    device = torch.device(os.environ.get("DEVICE", "cpu"), rank if "DEVICE" in os.environ else None)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if num_workers > 1:
-        distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=num_workers)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, f"tcp://127.0.0.1:{port}", rank=rank, world_size=num_workers)
     torch.manual_seed(rank)  # the first worker's weights are everyone's
-    network = SSD(RECORD.architecture, num_classes=3)
+    architecture = RECORD.architecture.model_copy(update={"batch_norm": device.type == "cuda"})
+    network = SSD(architecture, num_classes=3).to(device)
     accumulation = int(os.environ.get("GRAD_ACCUMULATION", "1"))
     settings = SETTINGS.model_copy(update={"grad_accumulation": accumulation})
     step_on = TrainingStep(network, RECORD, settings)
