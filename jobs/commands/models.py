@@ -11,7 +11,7 @@ import cloup
 from jobs.commands.options import examples, json_option
 from jobs.specs.load import load_settings, spec_options
 from pipeline.evaluation.settings import QuantizeSettings
-from pipeline.registry.settings import ExportSettings, ImportSettings, PublishSettings
+from pipeline.registry.settings import ExportSettings, ImportSettings, PublishSettings, PushSettings
 
 
 @cloup.group(
@@ -97,6 +97,25 @@ def publish_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
     settings = load_settings(PublishSettings, spec, flags)
     done = publish(settings.model, settings.to, settings.alias)
     click.echo(json.dumps(asdict(done)) if as_json else describe_published(done))
+
+
+@model.command(
+    "push",
+    epilog=examples(
+        "model push --model models/mine --to hf://me/blood",
+        "model push --model models/blood/latest --to hf://me/blood --private",
+    ),
+)
+@spec_options(PushSettings)
+@json_option
+def push_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
+    """Push a model package with a card to the Hugging Face Hub. Needs the extra hub."""
+    from pipeline.registry.hub import push
+
+    settings = load_settings(PushSettings, spec, flags)
+    done = push(settings.model, settings.to, settings.private)
+    text = f"{done.to}: {done.commit_url}\nmodel {done.model_digest}"
+    click.echo(json.dumps(asdict(done)) if as_json else text)
 
 
 @model.command(

@@ -64,3 +64,17 @@ class PublishSettings(Frozen):
     """Folder or URL of the published models. Each model is stored in a folder there, named by its digest."""
     alias: Annotated[str, AfterValidator(check_alias), Metavar("NAME")] = "latest"
     """Alias that stands for the model from now on. Use it in infer as --model TO/ALIAS; TO/ and the beginning of a digest works, too."""
+
+
+class PushSettings(Frozen):
+    """The settings of `model push`: which package is pushed to the Hugging Face Hub, and where."""
+
+    heading: ClassVar[str] = "Package and place"
+
+    model: Url
+    """Model package to push: a folder or URL, or a published model."""
+    to: Annotated[str, Field(min_length=1), Metavar("HF_URL")]
+    """Repository of the Hugging Face Hub, as hf://NAME/REPOSITORY. It is made if it does not exist. The token is that of
+    HF_TOKEN, or of hf auth login."""
+    private: bool = False
+    """Make a new repository private."""

@@ -328,3 +328,21 @@ def test_boxes_are_pixels_of_the_upright_original(model: Path, tmp_path: Path) -
     sql = "SELECT width_px, height_px, bool_and(xmax <= width_px AND ymax <= height_px) AS inside FROM detections GROUP BY ALL"
     code, out, _ = run("query", "--table", table, sql, "--format", "json")
     assert (code, json.loads(out)) == (0, [{"width_px": 48, "height_px": 64, "inside": True}])
+
+
+def test_detections_from_a_least_score_on_are_of_another_digest(model: Path, tmp_path: Path) -> None:
+    """They are the same as those of the whole model that score as much, for a number and for each class's best score."""
+    folder, table = tmp_path / "pictures", tmp_path / "table"
+    folder.mkdir()
+    for seed in range(4):
+        draw_picture(seed).image.save(folder / f"{seed}.png")
+    arguments = ("--input", folder, "--table", table, "--model", PACKAGE)
+    digests = [infer(*arguments, *more)["model_digest"] for more in ((), ("--min-score", 0.5), ("--min-score", "best"))]
+    assert len(set(digests)) == 3
+    best = json.loads((PACKAGE / "model.json").read_text())["metrics"]["best_scores"]
+    boxes = "SELECT uri, class_name, score FROM detections WHERE model_digest = '{}' ORDER BY ALL"
+    whole, half, best_ones = ([tuple(row.values()) for row in ask(table, boxes.format(digest))] for digest in digests)
+    assert half == [row for row in whole if row[2] > 0.5]
+    assert best_ones == [row for row in whole if row[2] >= best[row[1]]]
+    assert 0 < len(best_ones) < len(whole)
+    assert infer(*arguments, "--min-score", "best")["planned"] == 0
