@@ -1,18 +1,22 @@
 """The commands for training: `train` and `evaluate`."""
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobs.commands.options import command, json_option
+from jobs.demo import PACKAGE, WIDTH
 from jobs.specs.load import load_settings, spec_options
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from pipeline.evaluation.evaluate import Evaluation
+
+logger = logging.getLogger(__name__)
 
 PAGE_FILE = "training.html"
 """The page of a training, in the folder of its package."""
@@ -25,10 +29,18 @@ PAGE_FILE = "training.html"
 @spec_options(TrainSettings)
 @json_option
 def train(spec: Path | None, as_json: bool, **flags: Any) -> None:
-    """Train an SSD on labelled images, and write its package. By default it is narrow, and starts from scratch."""
-    settings = load_settings(TrainSettings, spec, flags)
+    """Train an SSD on labelled images, and write its package. By default it is narrow, and starts from the demo's model."""
+    settings = with_start(load_settings(TrainSettings, spec, flags))
     metrics = train_and_show(settings) if settings.num_seeds == 1 else train_seeds(settings)
     click.echo(json.dumps(metrics) if as_json else json.dumps(metrics, indent=2))
+
+
+def with_start(settings: TrainSettings) -> TrainSettings:
+    """Return the settings with the demo's model as the start, if none is given and its width is the wanted one."""
+    if settings.init or settings.width != WIDTH:
+        return settings
+    logger.info("init: the demo's model, as none is given; --init random starts from nothing")
+    return settings.model_copy(update={"init": str(PACKAGE)})
 
 
 def train_and_show(settings: TrainSettings) -> dict[str, Any]:

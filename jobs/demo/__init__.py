@@ -4,3 +4,5 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent / "model"
 """The folder of the small model's package."""
+WIDTH = 0.25
+"""The width of the small model."""

@@ -1,6 +1,6 @@
 """Make the demo's model package: `python -m jobs.demo.train`. It takes about half an hour on two cores."""
 
-from jobs.demo import PACKAGE
+from jobs.demo import PACKAGE, WIDTH
 from jobs.demo.examples import DrawnExamples
 from jobs.demo.pictures import CLASS_NAMES
 from pipeline.cluster.connect import cluster
@@ -8,7 +8,6 @@ from pipeline.training.run import TrainingRun, begin, finish, from_scratch, trai
 from pipeline.training.settings import ClusterTraining
 
 RUN_FOLDER = "demo-out/_runs/demo-shapes"
-WIDTH = 0.25
 NUM_PICTURES = 20_000
 HELD_OUT_SEED = 1_000_000
 NUM_HELD_OUT = 500

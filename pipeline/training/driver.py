@@ -116,7 +116,7 @@ class _Trainer(TorchTrainer):
 
 
 def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) -> None:
-    """Check that a run resumes with the settings and the data with which it was begun.
+    """Check that a run resumes with the settings and the data with which it was begun, but for more steps.
 
     The first time, and at a restart, write them down. This needs no cluster.
 
@@ -140,6 +140,13 @@ def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) ->
         if not store.exists(file):
             return store.write(file, json.dumps(ours_now, indent=2).encode())
         before = json.loads(store.read(file))
+        if (num_steps := settings.num_steps) > before["num_steps"] and before | {"num_steps": num_steps} == ours_now:
+            logger.info(
+                "num_steps: %s instead of %s: the training goes on, with the longer schedule",
+                num_steps,
+                before["num_steps"],
+            )
+            return store.write(file, json.dumps(ours_now, indent=2).encode())
     except OSError as error:
         raise SettingError(f"the run's folder {url!r} can't be used: {reason(error)}") from error
     if changed := sorted(name for name in before.keys() | ours_now.keys() if before.get(name) != ours_now.get(name)):

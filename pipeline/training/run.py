@@ -32,7 +32,7 @@ from pipeline.settings import DetectionSettings
 from pipeline.training.driver import check_same_run, train
 from pipeline.training.history import TrainingHistory
 from pipeline.training.provenance import provenance
-from pipeline.training.settings import ClusterTraining, TrainSettings
+from pipeline.training.settings import RANDOM, ClusterTraining, TrainSettings
 from pipeline.training.tracking import Tracker, tracked
 
 logger = logging.getLogger(__name__)
@@ -145,8 +145,10 @@ def of_classes(
 
 def start_of(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
     """Return the start that the settings describe; raises as `from_package`."""
-    if settings.init:
+    if settings.init and settings.init != RANDOM:
         start = from_package(settings, labels)
+    elif settings.freeze_stages:
+        raise SettingError(f"freeze_stages {settings.freeze_stages} would keep random weights; give init, too")
     else:
         start = from_scratch(settings.width, settings.architecture, **settings.default_boxes)
     if "jpeg_dct_scaling" not in settings.model_fields_set:

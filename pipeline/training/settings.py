@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from model.config import Architecture, ArchitectureName, TrainingSettings
 from pipeline.settings import ClusterSettings, Metavar, Name, Place, Url
 
+RANDOM = "random"
+"""The `init` of a training that starts from nothing."""
+
 
 class ClusterTraining(TrainingSettings, ClusterSettings):
     """The recipe of a training, and how the cluster follows it."""
@@ -83,7 +86,8 @@ class TrainSettings(ClusterTraining):
     init: Place | None = None
     """Model package to start from: a trunk, or a detector, whose heads are kept for the classes that both have. The
     training takes over its width, batch norm and preprocessing (jpeg_dct_scaling may be set anew). Without batch norm,
-    the learning_rate is 0.001 unless it is set."""
+    the learning_rate is 0.001 unless it is set. If not set: the demo's model, if the width is 0.25. "random" starts
+    from nothing."""
     class_names: Place | None = None
     """File with the classes to learn, one per line. Objects of other classes are left out; their images stay. If not
     set: all classes of the train split."""
@@ -96,12 +100,6 @@ class TrainSettings(ClusterTraining):
     @model_validator(mode="after")
     def _scales_of_the_architecture(self) -> "TrainSettings":
         Architecture(kind=self.architecture, **self.default_boxes)
-        return self
-
-    @model_validator(mode="after")
-    def _frozen_from_a_start(self) -> "TrainSettings":
-        if self.freeze_stages and not self.init:
-            raise ValueError(f"freeze_stages {self.freeze_stages} would keep random weights; give init, too")
         return self
 
     @model_validator(mode="after")

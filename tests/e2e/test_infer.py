@@ -340,7 +340,7 @@ def test_detections_from_a_least_score_on_are_of_another_digest(model: Path, tmp
     digests = [infer(*arguments, *more)["model_digest"] for more in ((), ("--min-score", 0.5), ("--min-score", "best"))]
     assert len(set(digests)) == 3
     best = json.loads((PACKAGE / "model.json").read_text())["metrics"]["best_scores"]
-    boxes = "SELECT uri, class_name, score FROM detections WHERE model_digest = '{}' ORDER BY ALL"
+    boxes = "SELECT uri, label, score FROM detections WHERE model_digest = '{}' ORDER BY ALL"
     whole, half, best_ones = ([tuple(row.values()) for row in ask(table, boxes.format(digest))] for digest in digests)
     assert half == [row for row in whole if row[2] > 0.5]
     assert best_ones == [row for row in whole if row[2] >= best[row[1]]]

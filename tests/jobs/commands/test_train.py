@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from jobs.commands.train import evaluate_and_show, spread_of, train_and_show, train_seeds
+from jobs.commands.train import evaluate_and_show, spread_of, train_and_show, train_seeds, with_start
+from jobs.demo import PACKAGE
 from jobs.demo.pictures import CLASS_NAMES, draw_picture
 from model.config import Architecture, Preprocessing
 from model.package import ModelPackage
@@ -20,7 +21,7 @@ from pipeline.errors import SettingError, SsdBatchError
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.labelled.dataset import read_clean
 from pipeline.registry.packages import read_package, read_start, write_package
-from pipeline.training.run import from_package, of_classes, start_of, suited_to, train_on_data
+from pipeline.training.run import from_package, from_scratch, of_classes, start_of, suited_to, train_on_data
 from pipeline.training.settings import TrainSettings
 
 pytestmark = [
@@ -245,6 +246,23 @@ def test_the_learning_rate_follows_the_start(voc: Path, tmp_path: Path, trunk: s
     assert suited_to(start_of(fresh, ("circle",)), fresh, []).learning_rate == 0.02
     chosen = settings(voc, tmp_path, init=trunk, learning_rate=0.02)
     assert suited_to(start_of(chosen, ("circle",)), chosen, []).learning_rate == 0.02
+
+
+def test_the_demos_model_is_the_start_where_it_fits(voc: Path, tmp_path: Path, trunk: str) -> None:
+    plain = TrainSettings(data=(str(voc),), output=str(tmp_path), name="x")
+    chosen = with_start(plain)
+    assert chosen.init == str(PACKAGE)
+    start = start_of(chosen, ("circle", "cat"))
+    assert (start.architecture, start.preprocessing) == (
+        from_scratch(0.25).architecture,
+        from_scratch(0.25).preprocessing,
+    )
+    for changes in ({"width": 0.5}, {"init": "random"}, {"init": trunk}):
+        given = plain.model_copy(update=changes)
+        assert with_start(given) == given
+    assert start_of(plain.model_copy(update={"init": "random"}), ("circle",)).weights == {}
+    with pytest.raises(SettingError, match="freeze_stages 2 would keep random weights; give init, too"):
+        start_of(plain.model_copy(update={"init": "random", "freeze_stages": 2}), ("circle",))
 
 
 def test_epochs_are_steps(voc: Path, tmp_path: Path) -> None:
