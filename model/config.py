@@ -148,6 +148,8 @@ class Preprocessing(Frozen):
     jpeg_dct_scaling: Annotated[bool, Field(exclude_if=lambda scaling: not scaling)] = False
     """Decodes large JPEGs at 1/4 or 1/8 of their size, by libjpeg's scaled DCT. Records leave it out where it is
     False, so that older digests stay as they are."""
+    test_time_flip: Annotated[bool, Field(exclude_if=lambda flip: not flip)] = False
+    """Detects in each image and in its mirror image, and suppresses what both find. Training does not."""
 
     def min_side_px(self, image_size_px: int, crop_min: float = 1.0) -> int | None:
         """Return the fewest pixels that each side of a JPEG keeps when it is decoded at a fraction, or None for no fraction.

@@ -34,7 +34,9 @@ class Detector:
         self.record = package.record
         self.image_size_px = package.record.architecture.image_size_px
         self._engine = open_engine(package, device, precision, num_images)
-        self._default_boxes = default_boxes(package.record.architecture).to(device)
+        defaults = default_boxes(package.record.architecture).to(device)
+        self._flips = package.record.preprocessing.test_time_flip
+        self._default_boxes = torch.cat((defaults, mirrored(defaults))) if self._flips else defaults
 
     @property
     def engine(self) -> str:
@@ -61,10 +63,25 @@ class Detector:
         """
         if not len(images):
             return []
-        offsets, logits = self._engine(images)
+        offsets, logits = self._raw(images)
         if not all(_are_finite(outputs) for outputs in (offsets, logits)):
             raise OutputError("the network's outputs are infinite or NaN")
         return postprocess(offsets, logits, self._default_boxes, sizes_px.to(self.device), self.record.thresholds)
+
+    def _raw(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the raw outputs for all default boxes. If images are flipped, those of the mirror images come after the others."""
+        offsets, logits = self._engine(images)
+        if not self._flips:
+            return offsets, logits
+        offsets, logits = offsets.clone(), logits.clone()  # an engine's outputs are valid until its next call
+        flipped_offsets, flipped_logits = self._engine(images.flip(-1))
+        turned = flipped_offsets * flipped_offsets.new_tensor([-1, 1, 1, 1])
+        return torch.cat((offsets, turned), dim=1), torch.cat((logits, flipped_logits), dim=1)
+
+
+def mirrored(boxes_cxcywh: Tensor) -> Tensor:
+    """Return the boxes of the mirror image: (A, 4) cxcywh in [0, 1]. A mirrored default box, and a negated first offset, give a mirrored box."""
+    return torch.cat((1 - boxes_cxcywh[:, :1], boxes_cxcywh[:, 1:]), dim=1)
 
 
 def _are_finite(outputs: Tensor) -> bool:

@@ -132,6 +132,10 @@ def export(package: ModelPackage, kind: Format, part: Part, batch_size: int, pat
         raise PackageError(
             "it is quantized, and its int8 network is OpenVINO's already; export the package that it was made of"
         )
+    if package.record.preprocessing.test_time_flip:
+        raise PackageError(
+            "it detects in mirror images, too, which a file does not; export the package that it was made of"
+        )
     import torchvision  # noqa: F401  for what a suppression returns, before it is computed
 
     module = (ExportedDetector if part == "detector" else ExportedNetwork)(package).eval()

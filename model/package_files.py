@@ -121,8 +121,15 @@ class PackageFiles:
             thresholds = Thresholds.model_validate(record.thresholds.model_dump() | changes)
         except ValidationError as error:
             raise PackageError(f"{RECORD_FILE}: metrics.best_scores must be numbers from 0 to 1") from error
-        changed = record.model_copy(update={"thresholds": thresholds})
-        return PackageFiles({**self.content, RECORD_FILE: changed.to_bytes()})
+        return self._with(record.model_copy(update={"thresholds": thresholds}))
+
+    def with_test_time_flip(self) -> "PackageFiles":
+        """Return the package that also detects in mirror images, which changes its digest."""
+        preprocessing = self.record.preprocessing.model_copy(update={"test_time_flip": True})
+        return self._with(self.record.model_copy(update={"preprocessing": preprocessing}))
+
+    def _with(self, record: PackageRecord) -> "PackageFiles":
+        return PackageFiles({**self.content, RECORD_FILE: record.to_bytes()})
 
     @cached_property
     def quantized(self) -> dict[str, bytes]:

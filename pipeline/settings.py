@@ -78,5 +78,8 @@ class InputSettings(DetectionSettings):
     """Process all files in folders and prefixes, not only those with the suffix of an image."""
     sample: Annotated[int, Field(ge=1)] | None = None
     """Process only this many images: a fixed sample, chosen by a hash of their URIs."""
+    test_time_flip: bool = False
+    """Detect in each image and in its mirror image. It takes twice as long, and finds a little more as a rule. The digest
+    of the results stands for it."""
     max_pixels: Annotated[int, Field(ge=1)] = 200_000_000
     """Largest number of pixels of an image. Larger images are not decoded, and recorded as failed."""

@@ -35,7 +35,7 @@ def evaluate_on_data(settings: EvaluateSettings) -> Evaluation:
     Raises:
         SettingError: the package or the data can't be used, or the data has classes that the package lacks.
     """
-    package = read_package(settings.model, settings.precision)
+    package = read_package(settings.model, settings.precision, settings.test_time_flip)
     examples = read_examples(settings.data, settings.split, package)
     try:
         return evaluate(package, examples, settings)

@@ -19,6 +19,8 @@ class EvaluateSettings(DetectionSettings):
     such as data.yaml. May be given several times."""
     split: Name = "test"
     """Split to measure on: the name of a list, a file or a folder of the data. Data without splits has train and val."""
+    test_time_flip: bool = False
+    """Detect in each image and in its mirror image. It takes twice as long, and finds a little more as a rule."""
     page: Place | None = None
     """HTML page to write, by path or URL: one file with curves, and with pictures of the worst mistakes."""
     label_errors: Place | None = None

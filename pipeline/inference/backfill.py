@@ -37,7 +37,10 @@ def backfill(settings: InferSettings) -> BackfillSummary:
     """
     assert settings.dates
     started, dates = time.monotonic(), days(settings.dates)
-    table, package = ResultTable(settings.table), read_files(settings.model, settings.precision, settings.min_score)
+    table, package = (
+        ResultTable(settings.table),
+        read_files(settings.model, settings.precision, settings.min_score, settings.test_time_flip),
+    )
     summaries: dict[str, Summary] = {}
     with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder, ExitStack() as stack:
         listed = Path(folder, "days.parquet")

@@ -85,7 +85,9 @@ def canary(settings: CanarySettings) -> Comparison:
         SettingError: the models are the same, for example; it is raised before anything is started or written.
         SsdBatchError: as `pipeline.inference.run.infer`.
     """
-    against, new = (read_files(url, settings.precision) for url in (settings.against, settings.model))
+    against, new = (
+        read_files(url, settings.precision, None, settings.test_time_flip) for url in (settings.against, settings.model)
+    )
     if against.digest == new.digest:
         raise SettingError(f"model {settings.model!r} is the same as against {settings.against!r}: digest {new.digest}")
     with TemporaryDirectory(prefix="ssd-batch-") as folder:

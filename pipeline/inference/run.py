@@ -48,7 +48,7 @@ def infer(settings: InferSettings) -> Summary:
         ReconciliationError: rows are missing at the end. The rows in the table stay, and the next run does the rest.
     """
     with tempfile.TemporaryDirectory(prefix="ssd-batch-") as folder, ExitStack() as stack:
-        files = read_files(settings.model, settings.precision, settings.min_score)
+        files = read_files(settings.model, settings.precision, settings.min_score, settings.test_time_flip)
         task = RunTask(settings, ResultTable(settings.table), files, Path(folder))
         return execute(task, stack)
 

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def read_files(url: str, precision: Precision = "auto", min_score: str | None = None) -> PackageFiles:
+def read_files(
+    url: str, precision: Precision = "auto", min_score: str | None = None, test_time_flip: bool = False
+) -> PackageFiles:
     """Read a package's files. Check the record, and the digest if the package was published. torch is not imported.
 
     Args:
         url: a folder, local or in object storage, or a published package by its alias or digest.
         precision: the type in which the network is to compute.
         min_score: the least score of detections, if it is not that of the package; see `PackageFiles.with_min_score`.
+        test_time_flip: also detect in mirror images.
 
     Raises:
         SettingError: the package is not there, may not be read, has a wrong file or another precision, or was changed after it was
@@ -47,7 +50,8 @@ def read_files(url: str, precision: Precision = "auto", min_score: str | None = 
             "after it was published; publish the right one again"
         )
     try:
-        return files.with_min_score(min_score) if min_score else files
+        files = files.with_min_score(min_score) if min_score else files
+        return files.with_test_time_flip() if test_time_flip else files
     except PackageError as error:
         raise unusable(url, error) from error
 
@@ -57,9 +61,9 @@ def unusable(url: str, error: PackageError) -> SettingError:
     return SettingError(f"model {url!r} can't be used: {error}")
 
 
-def read_package(url: str, precision: Precision = "auto") -> "ModelPackage":
+def read_package(url: str, precision: Precision = "auto", test_time_flip: bool = False) -> "ModelPackage":
     """Read a package that a network can be made of; raises as `read_files`."""
-    package = read_start(url, precision)
+    package = read_start(url, precision, test_time_flip)
     try:
         package.network()
     except PackageError as error:
@@ -67,11 +71,11 @@ def read_package(url: str, precision: Precision = "auto") -> "ModelPackage":
     return package
 
 
-def read_start(url: str, precision: Precision = "auto") -> "ModelPackage":
+def read_start(url: str, precision: Precision = "auto", test_time_flip: bool = False) -> "ModelPackage":
     """Read a package for a training to start from, which may be a trunk; raises as `read_files`."""
     from model.package import ModelPackage  # torch takes seconds to import, and most of what is here does not need it
 
-    files = read_files(url, precision)
+    files = read_files(url, precision, test_time_flip=test_time_flip)
     try:
         return ModelPackage.from_files(files.content)
     except PackageError as error:

@@ -2,11 +2,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from jobs.demo import PACKAGE
+from jobs.demo.examples import DrawnExamples
 from model.config import Architecture, Thresholds
 from model.detector import Detector, OutputError
 from model.package import ModelPackage
-from model.package_files import PackageRecord
+from model.package_files import PackageFiles, PackageRecord
 from model.postprocess import Detections
+from model.preprocess import resize
 from model.ssd import SSD
 
 CPU = torch.device("cpu")
@@ -108,3 +111,18 @@ def test_ssd512_from_pixels_to_detections(package):
     found = large(images, torch.tensor([[512.0, 512.0], [1024.0, 100.0]]))
     assert [len(each.scores) for each in found] == [20, 20]
     assert (found[1].boxes_xyxy <= torch.tensor([1024.0, 100.0, 1024.0, 100.0])).all()
+
+
+def test_with_mirror_images_it_finds_in_a_picture_what_it_finds_in_its_mirror_image() -> None:
+    """Mirrored. And the best is the best of both pictures by themselves."""
+    files = PackageFiles({file.name: file.read_bytes() for file in PACKAGE.iterdir()})
+    flipping = files.with_test_time_flip()
+    both, one = (Detector(ModelPackage.from_files(each.content), CPU, "fp32") for each in (flipping, files))
+    picture, size_px = resize(DrawnExamples(0, 1)[0].image, 300)[None], torch.tensor([[300.0, 300.0]])
+    (found,), (of_mirror,) = both(picture, size_px), both(picture.flip(-1), size_px)
+    turned = of_mirror.boxes_xyxy[:, [2, 1, 0, 3]] * torch.tensor([-1, 1, -1, 1]) + torch.tensor([300, 0, 300, 0])
+    assert len(found.scores) > 10
+    assert_same(found, Detections(turned, of_mirror.scores, of_mirror.labels))
+    alone = [one(pixels, size_px)[0].scores for pixels in (picture, picture.flip(-1))]
+    assert found.scores[0] == max(scores.max() for scores in alone)
+    assert flipping.digest != files.digest
