@@ -63,42 +63,50 @@ def match(targets: Targets, default_boxes: Tensor, match_iou: float = 0.5) -> tu
 
     Source: section 2.2, "Matching strategy". Where two objects share their best default box: the authors' Caffe code.
     """
-    is_object = targets.labels > 0
-    if targets.labels.shape[1] == 0:
-        shape = (targets.labels.shape[0], len(default_boxes))
-        return default_boxes.new_zeros(*shape, 4), targets.labels.new_zeros(shape)
-    overlaps = pairwise_iou(targets.boxes_xyxy, cxcywh_to_xyxy(default_boxes))  # (B, M, A)
-    iou = overlaps.masked_fill(~is_object[:, :, None], -1)
-    best_iou, best_object = iou.max(dim=1)
-    for image, objects in enumerate(is_object):
-        if objects.any():
-            forced = _own_boxes(iou[image, objects])
-            best_object[image, forced] = objects.nonzero()[:, 0]
-            best_iou[image, forced] = 1
-    labels = targets.labels.gather(1, best_object) * (best_iou >= match_iou)
-    if (is_region := targets.labels == IGNORED).any():
-        is_ignored = _ignored(overlaps, is_region, targets.boxes_xyxy, default_boxes, match_iou)
-        labels = labels.masked_fill(is_ignored & (labels <= 0), IGNORED)
-    boxes = targets.boxes_xyxy.gather(1, best_object[:, :, None].expand(-1, -1, 4))
+    default_xyxy = cxcywh_to_xyxy(default_boxes)
+    matched = [
+        _match_image(boxes[labels != 0], labels[labels != 0], default_boxes, default_xyxy, match_iou)
+        for boxes, labels in zip(targets.boxes_xyxy, targets.labels, strict=True)
+    ]
+    boxes, labels = (torch.stack(parts) for parts in zip(*matched, strict=True))
     return boxes, labels
 
 
-def _ignored(iou: Tensor, is_region: Tensor, boxes_xyxy: Tensor, default_boxes: Tensor, match_iou: float) -> Tensor:
-    """Return (B, A) bool: the default boxes that belong to an ignored region.
+def _match_image(
+    boxes_xyxy: Tensor, labels: Tensor, default_boxes: Tensor, default_xyxy: Tensor, match_iou: float
+) -> tuple[Tensor, Tensor]:
+    """Match one image's objects and ignored regions, (M, 4) and (M,); returns (A, 4) and (A,)."""
+    if not len(labels):
+        return torch.zeros_like(default_xyxy), labels.new_zeros(len(default_xyxy))
+    overlaps, is_object = pairwise_iou(boxes_xyxy, default_xyxy), labels > 0  # (M, A)
+    iou = overlaps.masked_fill(~is_object[:, None], -1)
+    best_iou, best_object = iou.max(dim=0)
+    if is_object.any():
+        forced = _own_boxes(iou[is_object])
+        best_object[forced] = is_object.nonzero()[:, 0]
+        best_iou[forced] = 1
+    learned = labels[best_object] * (best_iou >= match_iou)
+    if not is_object.all():
+        is_ignored = _ignored(overlaps[~is_object], boxes_xyxy[~is_object], default_boxes, match_iou)
+        learned = learned.masked_fill(is_ignored & (learned <= 0), IGNORED)
+    return boxes_xyxy[best_object], learned
+
+
+def _ignored(iou: Tensor, boxes_xyxy: Tensor, default_boxes: Tensor, match_iou: float) -> Tensor:
+    """Return (A,) bool: the default boxes that belong to an ignored region.
 
     Args:
-        iou: (B, M, A), the overlaps of objects and regions with default boxes.
-        is_region: (B, M) bool, which of these are ignored regions.
-        boxes_xyxy: (B, M, 4) float in [0, 1].
+        iou: (R, A), the overlaps of regions with default boxes.
+        boxes_xyxy: (R, 4) float in [0, 1], the regions.
         default_boxes: (A, 4) float, cxcywh in [0, 1].
         match_iou: the overlap from which on a default box is ignored.
     """
-    areas = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).prod(dim=-1)[:, :, None]
-    of_default_boxes = default_boxes[:, 2:].prod(dim=-1)
+    areas = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(dim=1)[:, None]
+    of_default_boxes = default_boxes[:, 2:].prod(dim=1)
     coverage = iou * (areas + of_default_boxes) / (1 + iou) / of_default_boxes  # the intersection by the default box
-    nearest = torch.zeros_like(iou, dtype=torch.bool).scatter_(2, iou.argmax(dim=2, keepdim=True), True)
+    nearest = torch.zeros_like(iou, dtype=torch.bool).scatter_(1, iou.argmax(dim=1, keepdim=True), True)
     near = (iou >= match_iou) | (coverage >= MIN_COVERAGE) | (nearest & (iou > 0))
-    return (near & is_region[:, :, None]).any(dim=1)
+    return near.any(dim=0)
 
 
 def _own_boxes(iou: Tensor) -> Tensor:
@@ -130,9 +138,11 @@ def hard_negatives(cross_entropy: Tensor, labels: Tensor, min_negatives: int) ->
     """
     is_background = labels == 0
     losses = cross_entropy.detach().masked_fill(~is_background, -1)
-    rank = losses.argsort(dim=1, descending=True).argsort(dim=1)
-    num_negatives = NEGATIVES_A_POSITIVE * (labels > 0).sum(dim=1, keepdim=True)
-    return (rank < num_negatives.clamp(min=min_negatives)) & is_background
+    num_negatives = (NEGATIVES_A_POSITIVE * (labels > 0).sum(dim=1, keepdim=True)).clamp(min=min_negatives)
+    most = min(int(num_negatives.max()), labels.shape[1])
+    places = losses.topk(most, dim=1).indices
+    is_chosen = torch.arange(most, device=labels.device) < num_negatives
+    return torch.zeros_like(is_background).scatter_(1, places, is_chosen) & is_background
 
 
 def multibox_loss(
