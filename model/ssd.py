@@ -126,10 +126,11 @@ class SSD(nn.Module):
 
     def _initialise(self) -> None:
         """Initialise new layers by Xavier, the trunk by He, biases as zero. Source: Liu et al. 2016, section 3; He et al. 2015."""
-        for name, module in self.named_modules():
+        of_trunk = set(self.trunk)
+        for module in self.modules():
             if not isinstance(module, nn.Conv2d):
                 continue
-            if name.startswith("trunk"):
+            if module in of_trunk:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             else:
                 nn.init.xavier_uniform_(module.weight)
