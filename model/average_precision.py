@@ -36,12 +36,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class Matched:
-    """The detections of one label in one image, in their order, and the objects that they find."""
+    """The outcome of each detection in one image, in their order, and the objects that they find."""
 
-    indices: Tensor
-    """(D,) int64: the index of each detection among all detections of the image."""
-    scores: Tensor
-    """(D,): the score of each detection."""
     outcome: Tensor
     """(D,) int64: 1 for a right detection, 0 for a wrong one, -1 for one that does not count."""
     objects: Tensor
@@ -80,16 +76,24 @@ def average_precisions(
     Source: Everingham et al. 2010, section 4.2. The rule of eleven points is VOC2007's, that of all points VOC2010's
     and later.
     """
-    return [_one_label(found, truths, label, match_iou) for label in range(1, num_labels + 1)]
+    none = torch.zeros(0, dtype=torch.int64)  # of no images
+    labels, scores = (torch.cat([none, *(getattr(f, name) for f in found)]) for name in ("labels", "scores"))
+    outcomes = torch.cat([none, *(match(f, t, match_iou).outcome for f, t in zip(found, truths, strict=True))])
+    counted = torch.cat([none, *(t.labels[~t.is_difficult & ~t.is_crowd] for t in truths)])
+    each = []
+    for label in range(1, num_labels + 1):
+        is_of_label = labels == label
+        num_objects = int((counted == label).sum())
+        each.append(_one_label(scores[is_of_label], outcomes[is_of_label], num_objects))
+    return each
 
 
-def _one_label(found: Sequence[Detections], truths: Sequence[Truth], label: int, match_iou: float) -> AveragePrecision:
-    num_objects = sum(int(((t.labels == label) & ~t.is_difficult & ~t.is_crowd).sum()) for t in truths)
+def _one_label(scores: Tensor, outcomes: Tensor, num_objects: int) -> AveragePrecision:
+    """Return the average precision of a label, from the scores and outcomes of its detections in all images."""
     if num_objects == 0:
         nothing = torch.zeros(0, dtype=torch.float64)
         return AveragePrecision(float("nan"), float("nan"), 0, Curve(nothing, nothing, nothing))
-    matched = [match_label(f, t, label, match_iou) for f, t in zip(found, truths, strict=True)]
-    curve = _curve(torch.cat([m.scores for m in matched]), torch.cat([m.outcome for m in matched]), num_objects)
+    curve = _curve(scores, outcomes, num_objects)
     # The best precision at this recall or any higher one: curves are read from the right.
     best = curve.precision.flip(0).cummax(0).values.flip(0) if len(curve.precision) else curve.precision
     steps = torch.diff(curve.recall, prepend=torch.zeros(1, dtype=torch.float64))
@@ -101,31 +105,29 @@ def _one_label(found: Sequence[Detections], truths: Sequence[Truth], label: int,
 
 
 def _curve(scores: Tensor, outcomes: Tensor, num_objects: int) -> Curve:
-    """Return the curve of a label's detections in all images, from the scores and outcomes of `match_label`."""
     order = scores.argsort(descending=True, stable=True)
     order = order[outcomes[order] >= 0]
     num_right = outcomes[order].double().cumsum(0)
     return Curve(num_right / num_objects, num_right / torch.arange(1, len(order) + 1), scores[order].double())
 
 
-def match_label(found: Detections, truth: Truth, label: int, match_iou: float = 0.5) -> Matched:
-    """Match one image's detections of a label with its objects, by the rule of `average_precisions`."""
-    detected, is_labelled = (found.labels == label).nonzero().flatten(), truth.labels == label
-    scores, boxes = found.scores[detected], found.boxes_xyxy[detected]
-    in_crowd = (pairwise_covered(boxes, truth.boxes_xyxy[is_labelled & truth.is_crowd]) > match_iou).any(dim=1)
-    matched = Matched(detected, scores, -in_crowd.long(), torch.full_like(detected, -1))
-    objects = (is_labelled & ~truth.is_crowd).nonzero().flatten()
-    if len(detected) == 0 or len(objects) == 0:
-        return matched
-    best_iou, best_object = pairwise_iou(boxes, truth.boxes_xyxy[objects]).max(dim=1)
-    taken: set[int] = set()
-    for index in scores.argsort(descending=True, stable=True).tolist():
-        chosen = int(objects[best_object[index]])
-        if best_iou[index] <= match_iou:
-            continue
-        if truth.is_difficult[chosen]:
-            matched.outcome[index] = -1
-        elif chosen not in taken:
-            matched.outcome[index], matched.objects[index] = 1, chosen
-            taken.add(chosen)
-    return matched
+def match(found: Detections, truth: Truth, match_iou: float = 0.5) -> Matched:
+    """Match one image's detections with its objects, by the rule of `average_precisions`, all classes at once."""
+    is_same = found.labels[:, None] == truth.labels
+    in_crowd = (pairwise_covered(found.boxes_xyxy, truth.boxes_xyxy) > match_iou) & is_same & truth.is_crowd
+    outcome, objects = -in_crowd.any(dim=1).long(), torch.full_like(found.labels, -1)
+    overlaps = pairwise_iou(found.boxes_xyxy, truth.boxes_xyxy) * (is_same & ~truth.is_crowd)
+    if not overlaps.numel():
+        return Matched(outcome, objects)
+    best_iou, best_object = overlaps.max(dim=1)
+    (hits,) = (best_iou > match_iou).nonzero(as_tuple=True)
+    outcome[hits[truth.is_difficult[best_object[hits]]]] = -1
+    hits = hits[~truth.is_difficult[best_object[hits]]]
+    hits = hits[found.scores[hits].argsort(descending=True, stable=True)]
+    # Of the detections that choose an object, the best one is right.
+    first = torch.full((len(truth.labels),), len(hits))
+    first.scatter_reduce_(0, best_object[hits], torch.arange(len(hits)), "amin")
+    (taken,) = (first < len(hits)).nonzero(as_tuple=True)
+    right = hits[first[taken]]
+    outcome[right], objects[right] = 1, taken
+    return Matched(outcome, objects)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from model.average_precision import match_label
+from model.average_precision import match
 from model.boxes import pairwise_iou
 from model.example import Truth
 from model.postprocess import Detections
@@ -126,14 +126,9 @@ def _in_image(image: int, found: Detections, truth: Truth, min_scores: Tensor, m
 def _judge(found: Detections, truth: Truth, min_scores: Tensor, match_iou: float) -> tuple[set[int], list[int]]:
     """Return the objects that are found, and the detections that are wrong."""
     is_kept = found.scores >= min_scores[found.labels]
-    right: set[int] = set()
-    wrong: list[int] = []
-    for label in sorted(set(found.labels[is_kept].tolist())):
-        matched = match_label(found, truth, label, match_iou)
-        is_counted = is_kept[matched.indices]
-        right |= set(matched.objects[is_counted & (matched.outcome == 1)].tolist())
-        wrong += matched.indices[is_counted & (matched.outcome == 0)].tolist()
-    return right, wrong
+    matched = match(found, truth, match_iou)
+    right = set(matched.objects[is_kept & (matched.outcome == 1)].tolist())
+    return right, (is_kept & (matched.outcome == 0)).nonzero().flatten().tolist()
 
 
 def _explain(

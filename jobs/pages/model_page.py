@@ -141,7 +141,8 @@ def _mistakes(
     min_scores = torch.tensor([1.0, *best])
     mistakes = find_mistakes(found, truths, min_scores)
     yield _confusions(confusion_matrix(found, truths, min_scores), record.class_names)
-    yield _label_errors(label_errors(mistakes), found, examples, record.class_names)
+    sure = label_errors(find_mistakes(found, truths, torch.zeros_like(min_scores)))
+    yield _label_errors(sure, found, examples, record.class_names)
     yield (
         "<h2>Worst mistakes</h2><p class='note'>Detections from each class's best score on; difficult objects and crowds "
         f'do not count. <b style="color:{FOUND}">Found</b>, <b style="color:{TRUTH}">annotated</b>; a picture shows the '

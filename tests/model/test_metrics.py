@@ -28,6 +28,7 @@ def test_the_summary_has_all_that_people_compare():
     assert summary == {
         "num_images": 1, "map": 0.5, "map50": 0.5, "map75": 0.5, "map_small": 0.5, "map_medium": None, "map_large": None,
         "voc_map_11pt": 0.5, "voc_map_all": 0.5, "per_class": {"cat": 1.0, "dog": 0.0}, "per_class_map": {"cat": 1.0, "dog": 0.0},
+        "best_scores": {"cat": 0.75, "dog": 1.0},
     }  # fmt: skip
     assert metrics.curves.keys() == {"cat", "dog"}
     assert metrics.curves["cat"].scores.tolist() == [0.75]

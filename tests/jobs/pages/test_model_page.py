@@ -77,7 +77,7 @@ def test_labels_of_which_the_model_is_sure_otherwise(examples: LabelledExamples)
     ring = examples.truth(0).boxes_xyxy[0].tolist()
     html = page(examples, [found((ring, 2, 0.95)), found()])
     assert "<h2>Labels worth a second look: 1</h2>" in html
-    assert html.count("&lt;b&gt;ring found as square 0.95 in ") == 2  # there, and among the mistakes
+    assert "&lt;b&gt;ring found as square 0.95 in " in html
 
 
 def test_of_many_classes_the_page_shows_the_most_frequent_confusions(
