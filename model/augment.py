@@ -49,7 +49,10 @@ class Augmentation:
             canvas = _zoomed_out(size_px, self._settings.zoom_out_max)
         if self._settings.crop_min < 1:
             origin = canvas[:2].repeat(2)
-            crop = draw_crop(boxes[labels > 0] - origin, canvas[2:] - canvas[:2], self._settings.crop_min)
+            is_seen = _centres_within(boxes, torch.tensor([[0, 0, *size_px]]))[
+                0
+            ]  # else a crop might show nothing of the image
+            crop = draw_crop(boxes[(labels > 0) & is_seen] - origin, canvas[2:] - canvas[:2], self._settings.crop_min)
             if crop is not None:
                 canvas = crop + origin
                 is_within = _centres_within(boxes, canvas[None])[0] | ((labels == IGNORED) & _overlaps(boxes, canvas))

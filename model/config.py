@@ -203,7 +203,7 @@ class TrainingSettings(Frozen):
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     """Weight decay."""
     decay_biases: bool = True
-    """Apply weight decay to biases and norms, too. The paper's authors apply it to the filters of convolutions only."""
+    """Apply weight decay to biases and norms, too. The paper's authors spare biases."""
     max_gradient_norm: Annotated[float, Field(ge=0)] = 10.0
     """Largest length of the gradient; a longer one is shortened. 0 means no limit, as in the paper."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0

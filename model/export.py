@@ -205,25 +205,26 @@ def load(kind: Format, path: Path) -> Compute:
             return lambda images: [torch.from_numpy(out.copy()) for out in compiled([images.numpy()]).values()]
 
 
-def check(package: ModelPackage, compute: Compute, part: Part, batches: Iterable[Tensor]) -> int:
-    """Compare a file with the package, on images, and return the number of detections that were compared.
+def check(package: ModelPackage, compute: Compute, part: Part, batches: Iterable[Tensor], num_images: int) -> int:
+    """Compare a file with the package, on images, and return the number of detections in them.
 
     Args:
         package: the model.
         compute: what `load` returned.
         part: the part that the file holds.
         batches: images (B, 3, S, S) uint8, of the batch size of the file.
+        num_images: the number of images; what follows them only fills the last batch.
 
     Raises:
         ExportError: a detection of one of both is not one of the other, or outputs differ by more than `TOLERANCE`.
     """
-    network, record, num_detections = ExportedNetwork(package), package.record, 0
+    network, record, counts = ExportedNetwork(package), package.record, list[int]()
     defaults = default_boxes(record.architecture)
     for images in batches:
         with torch.no_grad():
             offsets, logits = network(images)
         found = postprocess(offsets, logits, defaults, torch.ones(len(images), 2), record.thresholds)
-        num_detections += sum(len(detections.scores) for detections in found)
+        counts += [len(detections.scores) for detections in found]
         outputs = compute(images)
         if part == "network":
             _check_close(network.outputs, (offsets, logits), outputs)
@@ -232,7 +233,7 @@ def check(package: ModelPackage, compute: Compute, part: Part, batches: Iterable
             for ours, boxes, scores, labels in zip(found, *outputs, strict=True):
                 is_there = scores > 0
                 _check_same(Detections(boxes[is_there], scores[is_there], labels[is_there]), ours, limit)
-    return num_detections
+    return sum(counts[:num_images])
 
 
 def _check_close(names: Sequence[str], ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:

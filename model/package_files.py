@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, deserialize
 
 from model.config import Architecture, Frozen, Precision, Preprocessing, Thresholds
@@ -45,6 +45,14 @@ class PackageRecord(Frozen):
     """The origin of the model: data, command, seed, time. It is not in the digest."""
     metrics: dict[str, Any] = Field(default_factory=dict)
     """The quality of the model, and the data that it was measured on. They are not in the digest."""
+
+    @model_validator(mode="after")
+    def _a_least_score_per_class(self) -> "PackageRecord":
+        if len(self.thresholds.min_scores) not in (0, len(self.class_names)):
+            raise ValueError(
+                f"thresholds.min_scores has {len(self.thresholds.min_scores)} entries for {len(self.class_names)} classes"
+            )
+        return self
 
     @property
     def file_names(self) -> tuple[str, ...]:

@@ -38,7 +38,12 @@ class Preparation:
         size_px = image.shape[2], image.shape[1]
         fraction = torch.tensor(size_px) / torch.tensor(example.size_px)
         learned = truth.labels.masked_fill(truth.is_crowd, IGNORED)
-        window, boxes, labels = self._augmentation(size_px, truth.boxes_xyxy * fraction.repeat(2), learned)
+        boxes = truth.boxes_xyxy * fraction.repeat(2)
+        if (
+            example.original_px
+        ):  # rounding may have moved a box over the border of a picture that was decoded at a fraction
+            boxes = boxes.minimum(torch.tensor(size_px).repeat(2))
+        window, boxes, labels = self._augmentation(size_px, boxes, learned)
         input_px = (self._image_size_px, self._image_size_px)
         pixels, boxes = window.show(image, boxes, input_px, self._fill, distort_colours)
         is_seen = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE_PX).all(dim=1)

@@ -116,7 +116,8 @@ class TrainingStep:
         """Resume from what `state` returned."""
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty if the run began where there is no float16
+            self._scaler.load_state_dict(state["scaler"])
         if self._average:
             self._average.load(state["weights"])
 

@@ -27,11 +27,6 @@ class Window:
     is_upside_down: bool = False
     """Swaps above and below."""
 
-    @property
-    def xyxy(self) -> Tensor:
-        """Return the window's corners, (4,) int64, in pixels of the image."""
-        return torch.tensor([self.left, self.top, self.right, self.bottom])
-
     def show(
         self,
         image: Tensor,

@@ -10,14 +10,18 @@ import click
 from jobs.commands.options import command, json_option
 from jobs.demo import PACKAGE, WIDTH
 from jobs.specs.load import load_settings, spec_options
+from pipeline.errors import SettingError
 from pipeline.evaluation.settings import EvaluateSettings
-from pipeline.training.settings import TrainSettings
+from pipeline.redaction import redacted_json
+from pipeline.training.settings import RESUMABLE, TrainSettings
 
 if TYPE_CHECKING:
     from pipeline.evaluation.evaluate import Evaluation
 
 logger = logging.getLogger(__name__)
 
+OF_A_SEED = {"seed", "num_seeds", "name", "output", "storage"}
+"""The settings in which the trainings with several seeds differ."""
 PAGE_FILE = "training.html"
 """The page of a training, in the folder of its package."""
 
@@ -66,11 +70,34 @@ def train_seeds(settings: TrainSettings) -> dict[str, Any]:
         name = f"seed-{seed}"
         output, runs = f"{folder}/{name}", settings.storage or f"{folder}/_runs"
         changes = {"seed": seed, "name": f"{settings.name}-{name}", "output": output, "storage": runs}
-        if store.exists(f"{output}/{RECORD_FILE}"):
-            each[name] = read_files(output).record.metrics
+        if settings.tensorboard:
+            changes["tensorboard"] = f"{settings.tensorboard.rstrip('/')}/{name}"
+        if not settings.restart and store.exists(f"{output}/{RECORD_FILE}"):
+            record = read_files(output).record
+            _check_same_recipe(settings, record.provenance.get("settings", {}), output)
+            each[name] = record.metrics
         else:
             each[name] = train_and_show(settings.model_copy(update=changes))
     return each | spread_of(list(each.values()))
+
+
+def _check_same_recipe(settings: TrainSettings, before: dict[str, Any], output: str) -> None:
+    """Check that a seed that is done was trained as the others will be. What a training takes from its data is not compared."""
+    ours = redacted_json(settings.model_dump(mode="json"))
+    taken = {
+        "zoom_out_max",
+        "crop_min",
+        "class_weights",
+        "match_iou",
+        "learning_rate",
+        "num_steps",
+    } - settings.model_fields_set
+    compared = ours.keys() - RESUMABLE - OF_A_SEED - taken
+    for name in sorted(compared):
+        if ours[name] != before.get(name):
+            raise SettingError(
+                f"{name}: {ours[name]!r}, not {before.get(name)!r} as {output!r} was trained with; give another output"
+            )
 
 
 def spread_of(each: list[dict[str, Any]]) -> dict[str, Any]:

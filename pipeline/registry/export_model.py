@@ -54,7 +54,7 @@ def export_model(settings: ExportSettings) -> Exported:
             logging.getLogger("onnx_ir").setLevel(logging.ERROR)
             export(package, settings.format, settings.part, settings.batch_size, path)
             batches = (torch.stack(batch) for batch in _batches(images, settings.batch_size))
-            num_detections = check(package, load(settings.format, path), settings.part, batches)
+            num_detections = check(package, load(settings.format, path), settings.part, batches, len(images))
         except PackageError as error:
             raise unusable(settings.model, error) from error
         except ExportError as error:
@@ -62,7 +62,7 @@ def export_model(settings: ExportSettings) -> Exported:
                 f"the file would not compute what the package does, and is not kept: {error}"
             ) from error
         try:
-            for file in Path(folder).glob("model.*"):
+            for file in sorted(Path(folder).glob("model.*")):  # OpenVINO's numbers before the graph that names them
                 store.write(f"{url.removesuffix(suffix)}{file.suffix}", file.read_bytes())
         except OSError as error:
             raise SettingError(f"output {settings.output!r} can't be written: {reason(error)}") from error

@@ -38,8 +38,9 @@ def push(model: str, to: str, is_private: bool) -> Pushed:
     if not find_spec("huggingface_hub"):
         raise SettingError(f"to {to!r} needs huggingface_hub: pip install 'ssd-batch[hub]'")
     files = read_files(model)
+    if not files.record.class_names:
+        raise SettingError(f"model {model!r} is a trunk, and detects nothing; push a detector")
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     content = {**files.content, CARD_FILE: card(files, to).encode()}
     try:
@@ -47,6 +48,6 @@ def push(model: str, to: str, is_private: bool) -> Pushed:
         api.create_repo(name, private=is_private, exist_ok=True)
         added = [CommitOperationAdd(path, data) for path, data in content.items()]
         done = api.create_commit(name, added, commit_message=f"{files.record.name} {files.digest[:12]}")
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:  # the hub's own errors, and those of whatever library it speaks HTTP with
         raise SsdBatchError(f"{to} can't be written: {reason(error)}; a token of yours must be in HF_TOKEN") from error
     return Pushed(to, files.digest, done.commit_url)

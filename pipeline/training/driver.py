@@ -140,7 +140,9 @@ def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) ->
         if not store.exists(file):
             return store.write(file, json.dumps(ours_now, indent=2).encode())
         before = json.loads(store.read(file))
-        if (num_steps := settings.num_steps) > before["num_steps"] and before | {"num_steps": num_steps} == ours_now:
+        if (num_steps := settings.num_steps) > before.get("num_steps", num_steps) and before | {
+            "num_steps": num_steps
+        } == ours_now:
             logger.info(
                 "num_steps: %s instead of %s: the training goes on, with the longer schedule",
                 num_steps,

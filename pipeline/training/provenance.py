@@ -28,7 +28,7 @@ def provenance(settings: ClusterTraining, history: TrainingHistory, seconds: flo
     known: dict[str, Any] = redacted_json(settings.model_dump(mode="json"))
     return {
         "settings": known,
-        "num_steps": settings.num_steps,
+        "num_steps": history.stepped[-1].step if history.stepped else 0,
         "devices": sorted({start.device for start in history.begun}),
         "num_workers": sorted({start.num_workers for start in history.begun}),
         "num_starts": len(history.begun),

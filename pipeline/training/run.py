@@ -160,7 +160,7 @@ def start_of(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
 def suited_to(start: Start, settings: TrainSettings, images: Sequence[LabelledImage]) -> TrainSettings:
     """Return the settings with what the start and the images need, and with epochs as steps. Settings that are given stay, and others are logged."""
     changes: dict[str, Any] = {}
-    for choice in choose(images, start.architecture):
+    for choice in choose(images, start.architecture) if settings.follow_data else ():
         if choice.setting not in settings.model_fields_set:
             changes[choice.setting] = choice.value
             logger.info("%s", choice)

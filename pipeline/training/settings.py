@@ -83,6 +83,9 @@ class TrainSettings(ClusterTraining):
     jpeg_dct_scaling: bool = False
     """Decode large JPEGs at 1/4 or 1/8 of their size, wherever at least twice the input's pixels per side remain; in
     training, after the smallest crop. It is part of the model's digest."""
+    follow_data: bool = True
+    """Take zoom_out_max, crop_min, class_weights and match_iou from the sizes and counts of the objects to learn, unless
+    they are given. Otherwise their defaults count."""
     init: Place | None = None
     """Model package to start from: a trunk, or a detector, whose heads are kept for the classes that both have. The
     training takes over its width, batch norm and preprocessing (jpeg_dct_scaling may be set anew). Without batch norm,

@@ -61,7 +61,7 @@ def learn(task: Task) -> str:
     """
     worker = Worker(task)
     first_step = worker.resume()
-    return worker.learn_from(first_step) if first_step < task.settings.num_steps and not worker.is_stuck() else ""
+    return worker.learn_from(first_step)
 
 
 class Worker:
@@ -98,6 +98,8 @@ class Worker:
 
     def learn_from(self, first_step: int) -> str:
         """Train all steps that are left. Return an empty string, or the reason why the training could not continue."""
+        if first_step == self._settings.num_steps or self._stops_early(first_step):
+            return ""
         share = share_of(self._rank, self._num_workers, self._settings.batch_size)
         is_ahead = self._device.type != "cpu"  # on CPUs, a segment is made with the same cores that learn from it
         batches = self._task.feed.batches(first_step, share, self._data_cpus(), is_ahead)
@@ -106,18 +108,19 @@ class Worker:
                 losses = self._step(step, images, targets)
                 rate = learning_rate(step, self._settings)
                 self._report(StepDone(step + 1, losses.localization.item(), losses.classification.item(), rate))
-                if self._save_if_due(step + 1) and self.is_stuck():
-                    self._report(StoppedEarly(step + 1, self._settings.patience or 0))
+                if self._save_if_due(step + 1) and self._stops_early(step + 1):
                     break
             except NotFiniteError as error:
                 return f"{error}; its batch is kept in {self._keep_batch(step)}"
         return ""
 
-    def is_stuck(self) -> bool:
+    def _stops_early(self, num_done: int) -> bool:
         """Has the training been measured `patience` times without getting better? All workers get the same answer."""
         answer = [self._history.is_stuck(self._settings.patience)]
         if self._num_workers > 1:
             distributed.broadcast_object_list(answer)
+        if answer[0]:
+            self._report(StoppedEarly(num_done, self._settings.patience or 0))
         return answer[0]
 
     def _data_cpus(self) -> float:

@@ -219,3 +219,12 @@ def test_boxes_move_with_the_pixels_whatever_the_size(size_px: tuple[int, int]) 
         rows, columns = is_bright.any(dim=1).nonzero().flatten(), is_bright.any(dim=0).nonzero().flatten()
         found = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
         assert moved.tolist() == [pytest.approx(found, abs=1e-3)]
+
+
+def test_an_object_beside_the_image_draws_no_crop() -> None:
+    """Its annotation has no size, by which it would be clipped: a crop around its centre would show nothing of the image."""
+    box = torch.tensor([[90.0, 40.0, 200.0, 60.0]])
+    torch.manual_seed(0)
+    for _ in range(400):
+        image, _, _ = shown(PAPERS, torch.zeros(3, 100, 100, dtype=torch.uint8), box, torch.tensor([1]))
+        assert image.numel()

@@ -42,7 +42,7 @@ def test_a_file_detects_what_the_package_does(
 ) -> None:
     path = tmp_path / f"model{SUFFIXES[kind]}"
     export(package, kind, part, BATCH_SIZE, path)
-    assert check(package, load(kind, path), part, batches) > 20
+    assert check(package, load(kind, path), part, batches, 4) > 20
 
 
 def its_own(package: ModelPackage, part: Part) -> Compute:
@@ -63,7 +63,7 @@ def test_a_detector_that_differs_is_found_out(
     output: int, change: Compute, message: str, package: ModelPackage, batches: list[Tensor]
 ) -> None:
     right = its_own(package, "detector")
-    assert check(package, right, "detector", batches) > 20
+    assert check(package, right, "detector", batches, 4) > 20
 
     def wrong(images: Tensor) -> list[Tensor]:
         outputs = right(images)
@@ -71,7 +71,7 @@ def test_a_detector_that_differs_is_found_out(
         return outputs
 
     with pytest.raises(ExportError, match=message):
-        check(package, wrong, "detector", batches)
+        check(package, wrong, "detector", batches, 4)
 
 
 @pytest.mark.parametrize("value", [1.5, torch.nan])
@@ -83,9 +83,9 @@ def test_a_network_that_differs_is_found_out(value: float, package: ModelPackage
         offsets[1, 7, 2] += value
         return [offsets, logits]
 
-    assert check(package, right, "network", batches) > 20
+    assert check(package, right, "network", batches, 4) > 20
     with pytest.raises(ExportError, match="offsets differ by"):
-        check(package, wrong, "network", batches)
+        check(package, wrong, "network", batches, 4)
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

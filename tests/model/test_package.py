@@ -190,3 +190,9 @@ def test_a_package_without_best_scores(metrics, message, package):
     files = PackageFiles(with_record(package, metrics=metrics).to_files())
     with pytest.raises(PackageError, match=message):
         files.with_min_score("best")
+
+
+def test_least_scores_are_of_all_classes(package):
+    files = with_json(package, thresholds={"min_scores": [0.5]})
+    with pytest.raises(PackageError, match=r"thresholds\.min_scores has 1 entries for 2 classes"):
+        ModelPackage.from_files(files)

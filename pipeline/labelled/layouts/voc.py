@@ -41,12 +41,14 @@ def splits(folder: str, names: set[str]) -> dict[str, Source]:
 
 def undivided(folder: str, names: set[str]) -> Source | None:
     """Return the images of a folder with annotations, but without lists of splits."""
-    if image_ids := _annotated(names):
-        return Source(LAYOUT, partial(_read, folder, folder, image_ids))
     photographs = sorted(filter(IMAGES.fullmatch, names))
     for annotations in sorted(filter(ANNOTATIONS.fullmatch, names)) if photographs else ():
-        if image_ids := _annotated(store.names(f"{folder}/{annotations}")):
+        files = store.names(f"{folder}/{annotations}")
+        image_ids = _annotated(files)
+        if len(image_ids) > sum(name.endswith(".txt") for name in files):  # else these are YOLO's
             return Source(LAYOUT, partial(_read, f"{folder}/{annotations}", f"{folder}/{photographs[0]}", image_ids))
+    if image_ids := _annotated(names):
+        return Source(LAYOUT, partial(_read, folder, folder, image_ids))
     return None
 
 

@@ -123,6 +123,8 @@ def test_trainings_with_several_seeds(voc: Path, tmp_path: Path) -> None:
     assert [package.record.provenance["settings"]["seed"] for package in packages] == [3, 4]
     assert packages[0].digest != packages[1].digest
     assert train_seeds(several) == found
+    with pytest.raises(SettingError, match=r"batch_size: 3, not 2 as '.*seed-3' was trained with; give another output"):
+        train_seeds(several.model_copy(update={"batch_size": 3}))
     figures = [{"map": 0.5, "map50": 0.75, "voc_map_all": None}, {"map": 0.25, "map50": 0.75, "voc_map_all": 0.5}]
     assert spread_of(figures) == {"mean": {"map": 0.375, "map50": 0.75}, "spread": {"map": 0.25, "map50": 0.0}}
 

@@ -126,6 +126,7 @@ def test_a_training_that_no_longer_gets_better_ends(runs: Path, capsys: pytest.C
     assert "the training ends at step 3: 2 measurements without a better map50" in capsys.readouterr().err
     again = trained(runs / "stuck", patience=2, **settings)
     assert again.history == stuck.history
+    assert "the training ends at step 3: 2 measurements without a better map50" in capsys.readouterr().err
     more = trained(runs / "stuck", patience=4, **settings)
     assert [told.step for told in more.history.stepped] == [1, 2, 3, 4, 5]
 

@@ -74,6 +74,16 @@ def test_layouts_without_splits_are_divided(layout, files, found, expected):
     assert splits["train"] | splits["val"] == expected("a", "b", "c")
 
 
+def test_another_xml_file_hides_no_layout(files, found, expected):
+    """Beside the folders of VOC, or among the labels of YOLO."""
+    for name in "ab":
+        files.image(f"images/{name}.jpg")
+        files.text(f"Annotations/{name}.xml", files.voc(name))
+    files.text("meta.xml", "<meta/>")
+    splits = found()
+    assert splits["train"] | splits["val"] == expected("a", "b")
+
+
 @pytest.mark.parametrize("kind", ["coco", "voc", "csv", "labelme"])
 @pytest.mark.parametrize("held_out", ["valid", "val", "test"])
 def test_a_folder_per_split(kind, held_out, files, found, expected):
