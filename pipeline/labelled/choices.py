@@ -34,7 +34,7 @@ class Choice:
     """The name of the setting in `TrainSettings`."""
     value: Any
     why: str
-    """What was measured, for people."""
+    """The measurement that suggests it, for people."""
 
     def __str__(self) -> str:
         value = self.value

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NUM_STAT_THREADS = 32
+HTTP_LIBRARIES = ("httpx", "httpx2")
+"""The libraries with which optional file systems speak HTTP, such as that of the Hugging Face Hub."""
 ARCHIVES = re.compile(r"^(zip|tar|libarchive|rar|7z|asar|squashfs)://|::")
 """A pattern of the URLs of files within an archive."""
 
@@ -37,7 +39,7 @@ def as_os_error() -> Iterator[None]:
         from aiohttp import ClientError
         from botocore.exceptions import BotoCoreError
 
-        if isinstance(error, BotoCoreError | ClientError):
+        if isinstance(error, BotoCoreError | ClientError) or type(error).__module__.partition(".")[0] in HTTP_LIBRARIES:
             raise OSError(reason(error)) from error
         raise
 

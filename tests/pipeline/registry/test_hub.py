@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -69,6 +69,18 @@ class Hub(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
+def point_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the client library find the hub at a URL. It reads HF_ENDPOINT only when it is imported."""
+    from huggingface_hub import constants, hf_api, hf_file_system
+
+    for module in (constants, hf_api, hf_file_system):
+        if hasattr(module, "ENDPOINT"):
+            monkeypatch.setattr(module, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    hf_file_system.HfFileSystem.clear_instance_cache()
+
+
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     """The files of the hub's repository."""
@@ -76,15 +88,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     handler = type("Handler", (Hub,), {"kept": files})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        from huggingface_hub import constants, hf_api, hf_file_system
-
-        url = f"http://127.0.0.1:{server.server_port}"
-        for module in (constants, hf_api, hf_file_system):
-            if hasattr(module, "ENDPOINT"):
-                monkeypatch.setattr(module, "ENDPOINT", url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-        monkeypatch.setenv("HF_TOKEN", "secret")
-        hf_file_system.HfFileSystem.clear_instance_cache()
+        point_to(f"http://127.0.0.1:{server.server_port}", monkeypatch)
         yield files
         server.shutdown()
 
@@ -101,6 +105,15 @@ def test_a_package_goes_to_the_hub_and_comes_back(kept: dict[str, bytes]) -> Non
         "which detects 6 classes: circle, square", "--model hf://me/shapes", found.digest, "COCO mAP", "jobs.demo.pictures"
     ):  # fmt: skip
         assert text in card
+
+
+def test_a_hub_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]) -> None:
+    point_to(f"http://127.0.0.1:{free_port()}", monkeypatch)
+    with pytest.raises(SettingError, match=r"model 'hf://me/shapes' can't be read: .*refused") as found:
+        read_package("hf://me/shapes")
+    assert found.value.exit_code == 1  # it may answer later
+    with pytest.raises(SsdBatchError, match=r"hf://me/shapes can't be written: .*refused"):
+        push(str(PACKAGE), "hf://me/shapes", is_private=False)
 
 
 def test_what_can_not_be_pushed(kept: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
