@@ -18,6 +18,10 @@ from pipeline.progress import Progress
 from pipeline.storage import store
 
 
+class UnreadableError(DataError):
+    """An image is not there, or can't be decoded. The message names it."""
+
+
 class LabelledExamples(Sequence[Example]):
     """The images with their objects. An image is read and decoded when it is asked for.
 
@@ -55,14 +59,15 @@ class LabelledExamples(Sequence[Example]):
         """Read and decode one image.
 
         Raises:
-            DataError: the image is not there, can't be decoded, or has another size than annotated. Another attempt would fail, too.
+            UnreadableError: the image is not there, or can't be decoded. Another attempt would fail, too.
+            DataError: the image has another size than annotated.
             SsdBatchError: the image can't be read now.
         """
         uri = self.uri(index)
         try:
             stored = decode_stored(store.read(uri), min_side_px=self._min_side_px)
         except (FileNotFoundError, PermissionError, DecodeError) as error:
-            raise DataError(f"{uri}: {reason(error)}") from error
+            raise UnreadableError(f"{uri}: {reason(error)}") from error
         except OSError as error:
             raise SsdBatchError(f"{uri} can't be read: {reason(error)}") from error
         found, said = stored.size_px, tuple(self._sizes_px[index].tolist())
@@ -74,22 +79,29 @@ class LabelledExamples(Sequence[Example]):
             )
         return Example(turn(stored.pixels, stored.orientation), self.truth(index), uri, found)
 
-    def check_images(self) -> None:
-        """Read and decode all images, and show the progress on standard error.
+    def unreadable(self) -> dict[int, UnreadableError]:
+        """Read and decode all images, and show the progress on standard error. Return the errors of those that can't be, by their index.
 
         Raises:
-            DataError, SsdBatchError: an image can't be used, see `__getitem__`.
+            DataError, SsdBatchError: the annotation of an image, or the store, is at fault; see `__getitem__`.
         """
 
-        def check(index: int) -> None:
-            self[index]
+        def look(index: int) -> UnreadableError | None:
+            try:
+                self[index]
+            except UnreadableError as error:
+                return error
+            return None
 
+        found: dict[int, UnreadableError] = {}
         with ThreadPoolExecutor(local_cores()) as threads, closing(Progress(len(self))) as progress:
             try:
-                for _ in threads.map(check, range(len(self))):
-                    progress.update(1, 0)
+                for index, error in enumerate(threads.map(look, range(len(self)))):
+                    progress.update(1, int(error is not None))
+                    found |= {index: error} if error else {}
             finally:
                 threads.shutdown(cancel_futures=True)
+        return found
 
     @property
     def digest(self) -> str:

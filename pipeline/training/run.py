@@ -41,6 +41,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """The standard deviations that bring inputs near unit spread. With batch norm and fresh weights, there is no Caffe range to keep to."""
 PLAIN_LEARNING_RATE = 0.001
 """The learning rate of a network without batch norm. Source: Liu et al. 2016, section 3."""
+MAX_LOOKED_AT = 20_000
+"""The number of images to learn from up to which a training looks at each before it starts."""
+MAX_UNREADABLE = 0.1
+"""The share of images that may be left out because they can't be read."""
 RUNS_FOLDER = "_runs"
 """The folder next to the package with a folder per run, for its checkpoints."""
 
@@ -94,13 +98,16 @@ def train_on_data(settings: TrainSettings) -> Training:
     check_free(settings.output)
     images, names = of_classes(read_clean(settings.data, settings.train_split, [settings.val_split]), settings)
     start = start_of(settings, names)
+    if len(images) <= MAX_LOOKED_AT:
+        images = readable(images, start.examples(images, names), settings.train_split)
     settings = suited_to(start, settings, images)
     examples = start.examples(images, names, settings.crop_min)
     if not num_to_learn_from(images):
         raise DataError(
             f"train_split {settings.train_split!r}: nothing to learn from in {len(images):,} images: no object, or none but crowds"
         )
-    held_out = start.examples(of_classes(read_clean(settings.data, settings.val_split), settings)[0], names)
+    measured = of_classes(read_clean(settings.data, settings.val_split), settings)[0]
+    held_out = start.examples(readable(measured, start.examples(measured, names), settings.val_split), names)
     runs = settings.storage or f"{settings.output.rstrip('/')}/{RUNS_FOLDER}"
     run = TrainingRun(settings.name, settings, f"{runs.rstrip('/')}/{settings.name}", {"data": examples.digest})
     origin = start.provenance | {
@@ -110,10 +117,6 @@ def train_on_data(settings: TrainSettings) -> Training:
         "data_digest": run.data["data"],
     }
     measured_on = f"{' '.join(settings.data)} {settings.val_split}"
-    logger.info(
-        "%s: looking at all %s images, for they are measured on at the end", settings.val_split, f"{len(held_out):,}"
-    )
-    held_out.check_images()
     begun = begin(start, names, run)
     with tracked(settings, run.name, run.url, redacted_json(settings.model_dump(mode="json"))) as trackers:
         with cluster(settings.address):
@@ -122,6 +125,26 @@ def train_on_data(settings: TrainSettings) -> Training:
         for tracker in trackers:
             tracker.finish(evaluation.package.record.metrics)
     return Training(evaluation, measured_on, history)
+
+
+def readable(images: Sequence[LabelledImage], examples: LabelledExamples, split: str) -> Sequence[LabelledImage]:
+    """Return the images that can be read and decoded, and log which are left out.
+
+    Raises:
+        DataError: more than a tenth can't be, or an image has another size than annotated.
+    """
+    logger.info("%s: looking at all %s images", split, f"{len(images):,}")
+    if not (errors := examples.unreadable()):
+        return images
+    first = next(iter(errors.values()))
+    if len(errors) > MAX_UNREADABLE * len(images):
+        raise DataError(
+            f"{first}; {len(errors):,} of the {len(images):,} images of {split!r} can't be read; ssd-batch data check names them"
+        )
+    logger.warning(
+        "%s: %s of %s images can't be read, and are left out: %s", split, len(errors), f"{len(images):,}", first
+    )
+    return [image for index, image in enumerate(images) if index not in errors]
 
 
 def of_classes(

@@ -21,7 +21,7 @@ from pipeline.errors import SettingError, SsdBatchError
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.labelled.dataset import read_clean
 from pipeline.registry.packages import read_package, read_start, write_package
-from pipeline.training.run import from_package, from_scratch, of_classes, start_of, suited_to, train_on_data
+from pipeline.training.run import from_package, from_scratch, of_classes, readable, start_of, suited_to, train_on_data
 from pipeline.training.settings import TrainSettings
 
 pytestmark = [
@@ -273,6 +273,25 @@ def test_epochs_are_steps(voc: Path, tmp_path: Path) -> None:
     assert suited_to(start_of(given, ("circle",)), given, images).num_steps == 4  # 13.5 images
     with pytest.raises(ValueError, match=r"epochs 2 and num_steps 5 both say how long to train; give one"):
         TrainSettings(data=(str(voc),), output=str(tmp_path), name="x", epochs=2, num_steps=5)
+
+
+def test_images_that_can_not_be_read_are_left_out_and_named(
+    labelled: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As long as they are few."""
+    labelled.voc(tmp_path, **{str(number): labelled.thing("cat", 2, 2, 4, 4) for number in range(20)})
+    images = read_clean([str(tmp_path)], "train")
+    start = from_scratch(0.05)
+    for broken, expected in ((0, 20), (2, 18)):
+        for number in range(broken):
+            (tmp_path / f"JPEGImages/{number}.jpg").write_bytes(b"no image")
+        assert len(readable(images, start.examples(images, ("cat",)), "train")) == expected
+    assert "train: 2 of 20 images can't be read, and are left out: " in caplog.text
+    (tmp_path / "JPEGImages/2.jpg").unlink()
+    with pytest.raises(
+        SettingError, match=r"0\.jpg: .*; 3 of the 20 images of 'train' can't be read; ssd-batch data check"
+    ):
+        readable(images, start.examples(images, ("cat",)), "train")
 
 
 def test_settings_follow_the_data_unless_they_are_given(
