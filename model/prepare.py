@@ -1,5 +1,7 @@
 """Make examples ready for the training step: augmented, resized, padded to a batch."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -50,7 +52,7 @@ class Preparation:
         return pixels, boxes / self._image_size_px, labels.masked_fill(~is_seen, IGNORED)
 
 
-def pad_targets(boxes_xyxy: list[Tensor], labels: list[Tensor]) -> Targets:
+def pad_targets(boxes_xyxy: Sequence[Tensor], labels: Sequence[Tensor]) -> Targets:
     """Return the objects of a batch, image by image, padded to the largest number in any image."""
     pad = torch.nn.utils.rnn.pad_sequence
-    return Targets(pad(boxes_xyxy, batch_first=True), pad(labels, batch_first=True))
+    return Targets(pad(list(boxes_xyxy), batch_first=True), pad(list(labels), batch_first=True))

@@ -1,4 +1,8 @@
-"""The examples of one training worker, streamed by Ray Data. Tasks of the cluster read, decode, augment and resize them."""
+"""The examples of one training worker: read, decoded, augmented and resized.
+
+For a GPU, tasks of the cluster do that, and Ray Data streams what they made. A worker on CPUs does it itself between two steps: the cores are the same,
+and a task on one of them would make all threads of the step wait.
+"""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -32,6 +36,10 @@ SEGMENT_BYTES = 256 * 2**20
 
 A running execution spins while its output waits, and takes half of the cores from the training (seen with Ray 2.60).
 """
+NUM_SEGMENTS = 2
+"""The segments at a time: one is made while the one before it is learned from."""
+NUM_READERS = 16
+"""The threads in which a worker reads and decodes the images of a batch: object storage takes tens of milliseconds for each."""
 
 READY = pa.schema(
     [("pixels", pa.large_binary()), ("boxes_xyxy", pa.list_(pa.float32())), ("labels", pa.list_(pa.int64()))]
@@ -51,22 +59,40 @@ class Feed:
     preprocessing: Preprocessing
     settings: TrainingSettings
 
-    def batches(
-        self, first_step: int, share: Share, num_cpus: float, is_ahead: bool
-    ) -> Iterator[tuple[Tensor, Targets]]:
-        """Yield a worker's part of each batch from a step on: images (B, 3, S, S) uint8, and their objects.
+    def prepared_batches(self, first_step: int, share: Share) -> Iterator[tuple[Tensor, Targets]]:
+        """Yield a worker's part of each batch from a step on, prepared in this process when it is asked for.
+
+        Args:
+            first_step: the first of the steps that are left.
+            share: the worker's part of each batch.
+
+        Returns:
+            Images (B, 3, S, S) uint8 in channels-last memory, and their objects.
+        """
+        examples: Examples = ray.get(self.examples[0])
+        prepare = Preparation(self.image_size_px, self.preprocessing, self.settings)
+        with ThreadPoolExecutor(NUM_READERS) as readers:
+            for step in range(first_step, self.settings.num_steps):
+                positions = [share.position(row, step, self.settings.batch_size) for row in range(share.size)]
+                indices = [index_at(position, self.num_examples, self.settings.seed) for position in positions]
+                read = readers.map(examples.__getitem__, indices)
+                ready = [prepare(example, position) for example, position in zip(read, positions, strict=True)]
+                images, boxes_xyxy, labels = zip(*ready, strict=True)
+                yield torch.stack(images).contiguous(memory_format=torch.channels_last), pad_targets(boxes_xyxy, labels)
+
+    def streamed_batches(self, first_step: int, share: Share, num_cpus: float) -> Iterator[tuple[Tensor, Targets]]:
+        """Yield the same, prepared by tasks of the cluster while earlier ones are learned from.
 
         Args:
             first_step: the first of the steps that are left.
             share: the worker's part of each batch.
             num_cpus: the number of cores that the worker's tasks may book.
-            is_ahead: make a segment while the segment before it is learned from. Where both need the same cores, they should take
-                turns: a thread that waits for its core makes all threads of the step wait.
         """
-        segments, num_begun = self._segments(first_step, share), 2 if is_ahead else 1
+        segments = self._segments(first_step, share)
         with ThreadPoolExecutor(max_workers=1) as pool:
             begun = deque(
-                pool.submit(self._prepared_blocks, *segment, share, num_cpus) for segment in islice(segments, num_begun)
+                pool.submit(self._prepared_blocks, *segment, share, num_cpus)
+                for segment in islice(segments, NUM_SEGMENTS)
             )
             while begun:
                 for block in begun.popleft().result():

@@ -101,8 +101,11 @@ class Worker:
         if first_step == self._settings.num_steps or self._stops_early(first_step):
             return ""
         share = share_of(self._rank, self._num_workers, self._settings.batch_size)
-        is_ahead = self._device.type != "cpu"  # on CPUs, a segment is made with the same cores that learn from it
-        batches = self._task.feed.batches(first_step, share, self._data_cpus(), is_ahead)
+        feed = self._task.feed
+        if self._device.type == "cpu":
+            batches = feed.prepared_batches(first_step, share)
+        else:
+            batches = feed.streamed_batches(first_step, share, self._data_cpus())
         for step, (images, targets) in zip(range(first_step, self._settings.num_steps), batches, strict=True):
             try:
                 losses = self._step(step, images, targets)

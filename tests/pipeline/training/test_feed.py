@@ -36,10 +36,12 @@ def feed(local_cluster) -> Feed:
 
 
 def seen(
-    feed: Feed, first_step: int = 0, rank: int = 0, num_workers: int = 1, is_ahead: bool = False
+    feed: Feed, first_step: int = 0, rank: int = 0, num_workers: int = 1, is_streamed: bool = True
 ) -> list[tuple[Tensor, Targets]]:
     share = share_of(rank, num_workers, SETTINGS.batch_size)
-    return list(feed.batches(first_step, share, num_cpus=0.5, is_ahead=is_ahead))
+    if is_streamed:
+        return list(feed.streamed_batches(first_step, share, num_cpus=0.5))
+    return list(feed.prepared_batches(first_step, share))
 
 
 def objects(targets: Targets) -> list[list[list[float]]]:
@@ -81,13 +83,24 @@ def test_a_resumed_run_sees_what_was_left(feed: Feed, whole: list[tuple[Tensor, 
         assert objects(targets) == objects(of_expected)
 
 
-@pytest.mark.parametrize("is_ahead", [False, True])
+@pytest.mark.parametrize("start", [(0, 0, 1), (3, 0, 1), (0, 0, 2), (2, 1, 2)])
+def test_prepared_in_the_worker_they_are_the_same(feed: Feed, start: tuple[int, int, int]) -> None:
+    """From whatever step on, for one worker and for two."""
+    for (images, targets), (expected, of_expected) in zip(
+        seen(feed, *start, is_streamed=False), seen(feed, *start), strict=True
+    ):
+        assert torch.equal(images, expected)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(targets.boxes_xyxy, of_expected.boxes_xyxy)
+        assert torch.equal(targets.labels, of_expected.labels)
+
+
 def test_a_long_training_comes_in_segments(
-    feed: Feed, whole: list[tuple[Tensor, Targets]], monkeypatch: pytest.MonkeyPatch, is_ahead: bool
+    feed: Feed, whole: list[tuple[Tensor, Targets]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two steps each: three executions for five steps."""
     monkeypatch.setattr("pipeline.training.feed.SEGMENT_BYTES", 11 * 3 * SIZE_PX**2)
-    for (images, targets), (expected, of_expected) in zip(seen(feed, is_ahead=is_ahead), whole, strict=True):
+    for (images, targets), (expected, of_expected) in zip(seen(feed), whole, strict=True):
         assert torch.equal(images, expected)
         assert objects(targets) == objects(of_expected)
 
