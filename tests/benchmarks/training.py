@@ -53,8 +53,7 @@ from pipeline.training.settings import TrainSettings
 RECIPE = Path(__file__).parents[2] / "jobs/bccd.yaml"
 BATCH_SIZE = 16
 NUM_WARM, NUM_MEASURED, NUM_LATER = 62, 124, 124
-"""Steps of the recipe. With feed.SEGMENT_BYTES, 62 are prepared at once: measured is the preparing of two such segments and the learning
-from as many; then the training is interrupted."""
+"""Steps of the recipe: those before the measurement, those that are measured, and those that would follow when it is interrupted."""
 NUM_BARE = 60
 """Steps of the bare side, after five."""
 
