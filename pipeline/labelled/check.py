@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -181,7 +181,7 @@ def _sized(
     sized, shares = [], []
     for image in images:
         if size_px := image.size_px or facts[image.uri].size_px:
-            sized.append(image)
+            sized.append(replace(image, size_px=size_px))
             shares.append(shares_xyxy(image, size_px))
     return sized, shares
 

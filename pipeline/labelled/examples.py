@@ -79,26 +79,28 @@ class LabelledExamples(Sequence[Example]):
             )
         return Example(turn(stored.pixels, stored.orientation), self.truth(index), uri, found)
 
-    def unreadable(self) -> dict[int, UnreadableError]:
-        """Read and decode all images, and show the progress on standard error. Return the errors of those that can't be, by their index.
+    def look_at_all(self) -> "list[tuple[int, int] | UnreadableError]":
+        """Read and decode all images, and show the progress on standard error.
+
+        Returns:
+            The width and height of each image, or the error of one that can't be read.
 
         Raises:
             DataError, SsdBatchError: the annotation of an image, or the store, is at fault; see `__getitem__`.
         """
 
-        def look(index: int) -> UnreadableError | None:
+        def look(index: int) -> tuple[int, int] | UnreadableError:
             try:
-                self[index]
+                return self[index].size_px
             except UnreadableError as error:
                 return error
-            return None
 
-        found: dict[int, UnreadableError] = {}
+        found = []
         with ThreadPoolExecutor(local_cores()) as threads, closing(Progress(len(self))) as progress:
             try:
-                for index, error in enumerate(threads.map(look, range(len(self)))):
-                    progress.update(1, int(error is not None))
-                    found |= {index: error} if error else {}
+                for size_or_error in threads.map(look, range(len(self))):
+                    found.append(size_or_error)
+                    progress.update(1, int(isinstance(size_or_error, UnreadableError)))
             finally:
                 threads.shutdown(cancel_futures=True)
         return found

@@ -24,7 +24,7 @@ from pipeline.evaluation.evaluate import Evaluation, evaluate
 from pipeline.inputs.class_names import read_class_names
 from pipeline.labelled.choices import choose
 from pipeline.labelled.dataset import read_clean
-from pipeline.labelled.examples import LabelledExamples
+from pipeline.labelled.examples import LabelledExamples, UnreadableError
 from pipeline.labelled.record import DataError, LabelledImage, class_names, num_to_learn_from
 from pipeline.redaction import redacted, redacted_json
 from pipeline.registry.packages import check_free, read_start, write_package
@@ -128,23 +128,27 @@ def train_on_data(settings: TrainSettings) -> Training:
 
 
 def readable(images: Sequence[LabelledImage], examples: LabelledExamples, split: str) -> Sequence[LabelledImage]:
-    """Return the images that can be read and decoded, and log which are left out.
+    """Return the images that can be read and decoded, with their sizes, and log which are left out.
 
     Raises:
         DataError: more than a tenth can't be, or an image has another size than annotated.
     """
     logger.info("%s: looking at all %s images", split, f"{len(images):,}")
-    if not (errors := examples.unreadable()):
-        return images
-    first = next(iter(errors.values()))
+    looked = examples.look_at_all()
+    errors = [found for found in looked if isinstance(found, UnreadableError)]
     if len(errors) > MAX_UNREADABLE * len(images):
         raise DataError(
-            f"{first}; {len(errors):,} of the {len(images):,} images of {split!r} can't be read; ssd-batch data check names them"
+            f"{errors[0]}; {len(errors):,} of the {len(images):,} images of {split!r} can't be read; ssd-batch data check names them"
         )
-    logger.warning(
-        "%s: %s of %s images can't be read, and are left out: %s", split, len(errors), f"{len(images):,}", first
-    )
-    return [image for index, image in enumerate(images) if index not in errors]
+    if errors:
+        logger.warning(
+            "%s: %s of %s images can't be read, and are left out: %s", split, len(errors), f"{len(images):,}", errors[0]
+        )
+    return [
+        image if image.size_px else replace(image, size_px=found)
+        for image, found in zip(images, looked, strict=True)
+        if not isinstance(found, UnreadableError)
+    ]
 
 
 def of_classes(

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +287,8 @@ def test_images_that_can_not_be_read_are_left_out_and_named(
             (tmp_path / f"JPEGImages/{number}.jpg").write_bytes(b"no image")
         assert len(readable(images, start.examples(images, ("cat",)), "train")) == expected
     assert "train: 2 of 20 images can't be read, and are left out: " in caplog.text
+    unsized = [replace(image, size_px=None) for image in images]
+    assert {image.size_px for image in readable(unsized, start.examples(unsized, ("cat",)), "train")} == {(20, 10)}
     (tmp_path / "JPEGImages/2.jpg").unlink()
     with pytest.raises(
         SettingError, match=r"0\.jpg: .*; 3 of the 20 images of 'train' can't be read; ssd-batch data check"

@@ -3,7 +3,7 @@ import torch
 
 from pipeline.errors import SsdBatchError
 from pipeline.labelled.dataset import read_labelled
-from pipeline.labelled.examples import LabelledExamples
+from pipeline.labelled.examples import LabelledExamples, UnreadableError
 from pipeline.labelled.record import DataError
 from pipeline.storage import store
 
@@ -41,7 +41,7 @@ def test_a_picture_of_another_size_than_its_annotation_says_is_named(size_px, tu
     root = labelled.voc(tmp_path, size_px=size_px, a=labelled.thing("cat", 2, 2, 4, 4))
     examples = LabelledExamples(read_labelled([str(root)], "train"), ("cat",))
     said = f"{size_px[0]}×{size_px[1]}"
-    for look in (lambda: examples[0], examples.unreadable):
+    for look in (lambda: examples[0], examples.look_at_all):
         with pytest.raises(DataError, match=rf"a\.jpg: the picture is 20×10 pixels, annotated {turned}as {said}"):
             look()
 
@@ -49,12 +49,12 @@ def test_a_picture_of_another_size_than_its_annotation_says_is_named(size_px, tu
 def test_all_that_can_not_be_read_are_found(labelled, tmp_path):
     labelled.voc(tmp_path, **{name: labelled.thing("cat", 2, 2, 4, 4) for name in "abc"})
     examples = LabelledExamples(read_labelled([str(tmp_path)], "train"), ("cat",))
-    assert examples.unreadable() == {}
+    assert examples.look_at_all() == [(20, 10)] * 3
     (tmp_path / "JPEGImages/a.jpg").write_bytes(b"no image")
     (tmp_path / "JPEGImages/c.jpg").unlink()
-    errors = examples.unreadable()
-    assert list(errors) == [0, 2]
-    assert str(errors[0]).startswith(f"{tmp_path}/JPEGImages/a.jpg: ")
+    first, second, third = examples.look_at_all()
+    assert (second, type(first), type(third)) == ((20, 10), UnreadableError, UnreadableError)
+    assert str(first).startswith(f"{tmp_path}/JPEGImages/a.jpg: ")
 
 
 def test_what_can_not_be_read_now_may_be_read_later(images, monkeypatch):
