@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from jobs.commands.train import evaluate_and_show, spread_of, train_and_show, train_seeds, with_start
+from jobs.commands import train as commands
+from jobs.commands.train import evaluate_and_show, train_and_show, with_start
 from jobs.demo import PACKAGE
 from jobs.demo.pictures import CLASS_NAMES, draw_picture
 from model.config import Architecture, Preprocessing
@@ -57,6 +58,7 @@ def settings(voc: Path, output: Path, **more: object) -> TrainSettings:
     return TrainSettings(data=(str(voc),), output=str(output), name="shapes", **few | more)
 
 
+RECORD = PackageRecord(name="x", architecture=Architecture(width=0.05), class_names=("disc",))
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
@@ -114,19 +116,32 @@ def test_a_training_leaves_a_package_with_its_metrics(voc: Path, trained: Traine
     assert 'aria-label="Loss"' not in (tmp_path / "page.html").read_text()
 
 
-def test_trainings_with_several_seeds(voc: Path, tmp_path: Path) -> None:
-    """Each leaves a package; started again, none is trained anew."""
-    several = settings(voc, tmp_path, seed=3, num_seeds=2)
-    found = train_seeds(several)
+def test_trainings_with_several_seeds(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a training of its own; started again, none is trained anew, and those of another recipe are named."""
+    begun = []
+
+    def learn(one: TrainSettings) -> dict[str, Any]:
+        begun.append((one.seed, one.name, one.output, one.storage, one.tensorboard))
+        metrics = {"map": 0.25 * (one.seed - 2), "map50": 0.75, "voc_map_all": None}
+        origin = {"settings": one.model_dump(mode="json")}
+        record = RECORD.model_copy(update={"metrics": metrics, "provenance": origin})
+        write_package(ModelPackage(record, {}), one.output)
+        return metrics
+
+    monkeypatch.setattr(commands, "train_and_show", learn)
+    several = settings(voc, tmp_path, seed=3, num_seeds=2, tensorboard="events")
+    found = commands.train_seeds(several)
+    assert begun == [
+        (seed, f"shapes-seed-{seed}", f"{tmp_path}/seed-{seed}", f"{tmp_path}/_runs", f"events/seed-{seed}")
+        for seed in (3, 4)
+    ]
     assert list(found) == ["seed-3", "seed-4", "mean", "spread"]
-    packages = [read_package(str(tmp_path / name)) for name in ("seed-3", "seed-4")]
-    assert [package.record.provenance["settings"]["seed"] for package in packages] == [3, 4]
-    assert packages[0].digest != packages[1].digest
-    assert train_seeds(several) == found
+    assert found["mean"] == {"map": 0.375, "map50": 0.75}
+    assert found["spread"] == {"map": 0.25, "map50": 0.0}
+    assert commands.train_seeds(several) == found
+    assert len(begun) == 2
     with pytest.raises(SettingError, match=r"batch_size: 3, not 2 as '.*seed-3' was trained with; give another output"):
-        train_seeds(several.model_copy(update={"batch_size": 3}))
-    figures = [{"map": 0.5, "map50": 0.75, "voc_map_all": None}, {"map": 0.25, "map50": 0.75, "voc_map_all": 0.5}]
-    assert spread_of(figures) == {"mean": {"map": 0.375, "map50": 0.75}, "spread": {"map": 0.25, "map50": 0.0}}
+        commands.train_seeds(several.model_copy(update={"batch_size": 3}))
 
 
 def test_a_training_starts_from_a_trunk(trained: Trained, trunk: str) -> None:
@@ -297,16 +312,21 @@ def test_images_that_can_not_be_read_are_left_out_and_named(
 
 
 def test_settings_follow_the_data_unless_they_are_given(
-    voc: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    labelled: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    images = read_clean([str(voc)], "train") * 3
-    free, given = (settings(voc, tmp_path, **more) for more in ({}, {"zoom_out_max": 4, "crop_min": 0.3}))
+    """Sixty objects of one size: they need hardly any zoom."""
+    labelled.voc(tmp_path, **{str(number): labelled.thing("cat", 2, 2, 8, 8) for number in range(60)})
+    images = read_clean([str(tmp_path)], "train")
+    free = settings(tmp_path, tmp_path)
     with caplog.at_level(logging.INFO):
-        chosen = suited_to(start_of(free, ("circle",)), free, images)
-    assert 1.2 <= chosen.zoom_out_max < 4
-    assert any(line.startswith(f"zoom_out_max: {chosen.zoom_out_max}, as objects are ") for line in caplog.messages)
-    kept = suited_to(start_of(given, ("circle",)), given, images)
-    assert (kept.zoom_out_max, kept.crop_min) == (4, 0.3)
+        chosen = suited_to(from_scratch(0.05), free, images)
+    assert (chosen.zoom_out_max, chosen.crop_min) == (1.2, 0.8)
+    assert (
+        "zoom_out_max: 1.2, as objects are 1.00 to 1.00 times as large as the median of their class" in caplog.messages
+    )
+    for more in ({"zoom_out_max": 4, "crop_min": 0.3}, {"follow_data": False}):
+        kept = suited_to(from_scratch(0.05), settings(tmp_path, tmp_path, **more), images)
+        assert (kept.zoom_out_max, kept.crop_min) == (4, 0.3)
 
 
 def test_only_some_classes_are_learned(voc: Path, tmp_path: Path) -> None:
