@@ -103,7 +103,7 @@ def publish_model(spec: Path | None, as_json: bool, **flags: Any) -> None:
     "push",
     epilog=examples(
         "model push --model models/mine --to hf://me/blood",
-        "model push --model models/blood/latest --to hf://me/blood --private",
+        "model push --model models/blood/latest --to hf://me/blood \\\n      --private",
     ),
 )
 @spec_options(PushSettings)

@@ -23,6 +23,7 @@ from model.package import ModelPackage
 from model.step import num_parts
 from pipeline.cluster.capacity import cluster_cores, gpu, num_gpus, wait_for_room
 from pipeline.errors import SettingError, SsdBatchError, reason
+from pipeline.labelled.examples import UnreadableError
 from pipeline.labelled.record import DataError
 from pipeline.redaction import redacted_json
 from pipeline.storage import store
@@ -38,7 +39,10 @@ logger = logging.getLogger(__name__)
 SETTINGS_FILE = "settings.json"
 OUR_ERROR = re.compile(r"^pipeline\.\S+Error: (.+)$", re.MULTILINE)
 """The pattern of our own error in a traceback; Ray passes on the tracebacks of its tasks as text."""
-OF_THE_DATA = re.compile(rf"^{re.escape(DataError.__module__)}\.{DataError.__name__}: ", re.MULTILINE)
+OF_THE_DATA = re.compile(
+    "|".join(rf"^{re.escape(error.__module__)}\.{error.__name__}: " for error in (DataError, UnreadableError)),
+    re.MULTILINE,
+)
 """The pattern of an error of the data in a traceback: it comes again, however often the training is tried."""
 
 

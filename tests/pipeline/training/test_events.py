@@ -76,6 +76,6 @@ def test_a_loss_that_rises_is_told_once() -> None:
     assert said == [
         (
             59,
-            "step 59: the loss has risen to 6.00 from 3.00 (means of 50 steps); a lower learning_rate or a longer warm-up may help",
+            "step 59: the loss has risen to 6.04 from 3.00 (means of 50 steps); a lower learning_rate or a longer warm-up may help",
         )
     ]
