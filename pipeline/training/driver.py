@@ -108,7 +108,7 @@ def _fitted(trainer: TorchTrainer, max_failures: int) -> Result:
                 continue
             return result
         except TrainingFailedError as error:
-            if not num_left or OF_THE_DATA.search(_text(error)):
+            if not num_left or _is_of_the_data(_failure(error)):
                 raise SsdBatchError(f"the training failed: {why(error)}; what was checkpointed stays") from error
             logger.warning("the training failed: %s; it is tried again from its last checkpoint", why(error))
     raise AssertionError("max_failures is 0 or more")
@@ -261,11 +261,16 @@ def chosen(result: Result, settings: ClusterTraining) -> ray.train.Checkpoint:
 
 def why(error: TrainingFailedError) -> str:
     """Return the message of our own error, if a worker's traceback holds one, else the traceback's last line."""
-    text = _text(error)
+    text = str(_failure(error))
     lines = OUR_ERROR.findall(text) or text.strip().splitlines()
     return reason(Exception(lines[-1] if lines else type(error).__name__))
 
 
-def _text(error: TrainingFailedError) -> str:
+def _failure(error: TrainingFailedError) -> Exception:
+    """Return a worker's error: what it raised itself, or the traceback of a task of its own as an error."""
     failures = getattr(error, "worker_failures", None)
-    return str(next(iter(failures.values()))) if failures else str(error)
+    return next(iter(failures.values())) if failures else error
+
+
+def _is_of_the_data(failure: Exception) -> bool:
+    return isinstance(failure, DataError) or bool(OF_THE_DATA.search(str(failure)))
