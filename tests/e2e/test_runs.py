@@ -59,7 +59,7 @@ def test_a_runs_record_and_what_the_next_would_take(pictures: Path, model: Path,
     code, out, _ = run("infer", *arguments, "--dry-run")
     assert (code, f"as fast as run {first['run_id']}" in out) == (0, True)
 
-    code, _, err = run("infer", *arguments, "--max-cost", 1)
+    code, _, err = run("infer", *arguments, "--max-cost", 0.001)
     assert (code, "max_cost: 1 images would cost" in err) == (2, True), err
     assert infer(*arguments, "--max-cost", 1000)["ok"] == 1
     assert [record["outcome"] for record in answer("runs", "--table", table, "--limit", 1)["runs"]] == ["done"]
