@@ -69,12 +69,12 @@ def test_a_run_that_gets_too_dear_stops_and_keeps_what_it_has(pictures: Path, mo
     """No run has been measured, so that nobody can tell before. At the first results it costs more than it may."""
     table = tmp_path / "table"
     arguments = ("--input", pictures, "--table", table, "--model", model, "--price-per-node-hour", 3600)
-    code, out, err = run("infer", *arguments, "--max-cost", 1, "--commit-interval-s", 0.1)
+    code, out, err = run("infer", *arguments, "--max-cost", 0.001, "--commit-interval-s", 0.1)
     assert (code, out) == (1, ""), err
     assert "Error: max_cost: the run has cost" in err
     (committed,) = ask(table, "SELECT count(*) AS n FROM images")
     assert 0 < committed["n"] < NUM_IMAGES
-    (record,) = ask(table, "SELECT outcome, error LIKE 'max_cost: %' AS says_why, cost > 1 AS is_dear FROM runs")
+    (record,) = ask(table, "SELECT outcome, error LIKE 'max_cost: %' AS says_why, cost > 0.001 AS is_dear FROM runs")
     assert record == {"outcome": "failed", "says_why": True, "is_dear": True}
     assert infer(*arguments)["ok"] == NUM_IMAGES - committed["n"]
 
