@@ -4,8 +4,9 @@ from jobs.demo import PACKAGE, WIDTH
 from jobs.demo.examples import DrawnExamples
 from jobs.demo.pictures import CLASS_NAMES
 from pipeline.cluster.connect import cluster
-from pipeline.training.run import TrainingRun, begin, finish, from_scratch, train_from
+from pipeline.training.run import TrainingRun, begin, finish, train_from
 from pipeline.training.settings import ClusterTraining
+from pipeline.training.start import from_scratch
 
 RUN_FOLDER = "demo-out/_runs/demo-shapes"
 NUM_PICTURES = 20_000

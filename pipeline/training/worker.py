@@ -118,7 +118,8 @@ class Worker:
         return ""
 
     def _stops_early(self, num_done: int) -> bool:
-        """Has the training been measured `patience` times without getting better? All workers get the same answer."""
+        """Return whether the training has been measured `patience` times without getting better, and report it. All workers get the same
+        answer."""
         answer = [self._history.is_stuck(self._settings.patience)]
         if self._num_workers > 1:
             distributed.broadcast_object_list(answer)

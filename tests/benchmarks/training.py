@@ -47,8 +47,8 @@ from pipeline.labelled.examples import LabelledExamples
 from pipeline.labelled.record import class_names
 from pipeline.training import driver
 from pipeline.training.events import StepDone, TrainingEvent, TrainingProgress
-from pipeline.training.run import Start, from_scratch
 from pipeline.training.settings import TrainSettings
+from pipeline.training.start import Start, from_scratch
 
 RECIPE = Path(__file__).parents[2] / "jobs/bccd.yaml"
 BATCH_SIZE = 16

@@ -22,8 +22,9 @@ from pipeline.errors import SettingError, SsdBatchError
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.labelled.dataset import read_clean
 from pipeline.registry.packages import read_package, read_start, write_package
-from pipeline.training.run import from_package, from_scratch, of_classes, readable, start_of, suited_to, train_on_data
+from pipeline.training.run import of_classes, readable, suited_to, train_on_data
 from pipeline.training.settings import TrainSettings
+from pipeline.training.start import from_package, from_scratch, start_of
 
 pytestmark = [
     pytest.mark.slow,
