@@ -6,11 +6,9 @@ from torch import Tensor
 from model.config import Precision
 from model.default_boxes import default_boxes
 from model.engine import open_engine
-from model.example import Examples, Truth
 from model.package import ModelPackage
 from model.peak import peak_images_per_s
 from model.postprocess import Detections, postprocess
-from model.preprocess import resize
 
 
 class OutputError(ArithmeticError):
@@ -89,11 +87,3 @@ def _are_finite(outputs: Tensor) -> bool:
     """Are all numbers finite? Infinite ones are the least or the greatest, and NaN is both."""
     least, greatest = outputs.aminmax()
     return bool(least.isfinite() & greatest.isfinite())
-
-
-def detect(detector: Detector, examples: Examples, index: int) -> tuple[Detections, Truth]:
-    """Return the detections in an example, by the same resize and detector as in a run, and its annotated objects."""
-    example = examples[index]
-    images = resize(example.image, detector.image_size_px)[None]
-    (found,) = detector(images, torch.tensor([example.size_px], dtype=torch.float32))
-    return found, example.truth

@@ -25,7 +25,7 @@ def resize(image: Tensor, size_px: int | tuple[int, int]) -> Tensor:
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing, dtype: torch.dtype) -> Tensor:
-    """Normalise (B, 3, H, W) uint8 RGB to the same shape in `dtype`, channels-last, on the images' device."""
+    """Normalise (B, 3, H, W) RGB from 0 to 255, of any type, to the same shape in `dtype`, channels-last, on the images' device."""
     mean = torch.tensor(preprocessing.mean, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(preprocessing.std, device=images.device).view(1, 3, 1, 1)
     scaled = (images.float() / 255 - mean) / std

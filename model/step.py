@@ -16,6 +16,7 @@ from model.engine import DTYPES, fast_precision
 from model.loss import Losses, Targets, count_matched, match, multibox_loss
 from model.moving_average import MovingAverage
 from model.package_files import PackageRecord
+from model.prepare import Batch
 from model.preprocess import normalise
 from model.ssd import SSD
 from model.vgg16 import pool_positions, scaled
@@ -59,13 +60,12 @@ class TrainingStep:
         if self.num_workers > 1:
             self._forward = DistributedDataParallel(self._forward)
 
-    def __call__(self, step: int, images: Tensor, targets: Targets) -> Losses:
+    def __call__(self, step: int, batch: Batch) -> Losses:
         """Learn from a batch.
 
         Args:
             step: the number of the step, from 0, which decides the learning rate.
-            images: (B, 3, S, S) uint8; with several workers, this worker's part.
-            targets: the objects of these images.
+            batch: the images and their objects; with several workers, this worker's part.
 
         Returns:
             The losses over the whole batch, of all workers.
@@ -75,11 +75,11 @@ class TrainingStep:
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(step, self._settings)
-        targets = Targets(targets.boxes_xyxy.to(self.device), targets.labels.to(self.device))
+        targets = Targets(batch.targets.boxes_xyxy.to(self.device), batch.targets.labels.to(self.device))
         matched = match(targets, self._default_boxes, self._settings.match_iou)
         num_matched = self._over_workers(count_matched(matched[1], self._settings.min_negatives)).clamp(min=1)
         self._optimizer.zero_grad(set_to_none=True)
-        sums = self._over_workers(self._accumulate(images, matched, num_matched))
+        sums = self._over_workers(self._accumulate(self._inputs(batch), matched, num_matched))
         if not sums.isfinite().all():
             raise NotFiniteError(f"the loss is {sums.sum().item()} at step {step}")
         self._scaler.unscale_(self._optimizer)
@@ -121,13 +121,17 @@ class TrainingStep:
         if self._average:
             self._average.load(state["weights"])
 
-    def _accumulate(self, images: Tensor, matched: tuple[Tensor, Tensor], num_matched: Tensor) -> Tensor:
+    def _inputs(self, batch: Batch) -> Tensor:
+        images = batch.images.to(self.device, non_blocking=True)
+        return normalise(batch.distortion(images) if batch.distortion else images, self._preprocessing, torch.float32)
+
+    def _accumulate(self, inputs: Tensor, matched: tuple[Tensor, Tensor], num_matched: Tensor) -> Tensor:
         """Run forward and backward, part by part, and return this worker's sums of both losses.
 
         The gradients are then those of the whole batch.
         """
         count = num_parts(self._settings, self.num_workers)
-        parts = list(zip(*(tensor.tensor_split(count) for tensor in (images, *matched)), strict=True))
+        parts = list(zip(*(tensor.tensor_split(count) for tensor in (inputs, *matched)), strict=True))
         sums = torch.zeros(2, device=self.device)
         for number, (part, boxes_xyxy, labels) in enumerate(parts, start=1):
             with self._gathered_later() if number < len(parts) else nullcontext():
@@ -137,8 +141,7 @@ class TrainingStep:
             sums += torch.stack((losses.localization.detach(), losses.classification.detach()))
         return sums
 
-    def _losses(self, images: Tensor, matched: tuple[Tensor, Tensor], num_matched: Tensor) -> Losses:
-        inputs = normalise(images.to(self.device), self._preprocessing, torch.float32)
+    def _losses(self, inputs: Tensor, matched: tuple[Tensor, Tensor], num_matched: Tensor) -> Losses:
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
             offsets, logits = self._forward(inputs)
         return multibox_loss(

@@ -1,6 +1,5 @@
 """The part of the plane that a training example shows, as one window over its image that is resized once."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,13 +27,8 @@ class Window:
     """Swaps above and below."""
 
     def show(
-        self,
-        image: Tensor,
-        boxes_xyxy: Tensor,
-        size_px: tuple[int, int],
-        fill: Tensor,
-        change: Callable[[Tensor], Tensor],
-    ) -> tuple[Tensor, Tensor]:
+        self, image: Tensor, boxes_xyxy: Tensor, size_px: tuple[int, int], fill: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the window shows.
 
         Args:
@@ -42,28 +36,29 @@ class Window:
             boxes_xyxy: (N, 4) float, in pixels of the image.
             size_px: the width and height to resize the window to.
             fill: (3,) uint8, the colour beside the image.
-            change: applied to the part of the image that is shown, after it is resized: (3, h, w) to the same shape.
 
         Returns:
-            The pixels (3, height, width) uint8, and the boxes (N, 4) float, in pixels of the result. The borders of the image come to lie
-            on whole pixels, and the boxes move with them.
+            The pixels (3, height, width) uint8, the boxes (N, 4) float, and (4,) int64, the part that shows the image. Both are in
+            pixels of the result. The borders of the image come to lie on whole pixels, and the boxes move with them.
         """
         width_px, height_px = size_px
         across = _Side.of(self.left, self.right, image.shape[-1], width_px)
         down = _Side.of(self.top, self.bottom, image.shape[-2], height_px)
         part = image[:, down.first : down.end, across.first : across.end]
-        pixels = change(resize(part, (down.to_end - down.to_first, across.to_end - across.to_first)))
+        pixels = resize(part, (down.to_end - down.to_first, across.to_end - across.to_first))
         if pixels.shape[1:] != (height_px, width_px):
             canvas = fill.expand(height_px, width_px, 3).clone().permute(2, 0, 1)
             canvas[:, down.to_first : down.to_end, across.to_first : across.to_end] = pixels
             pixels = canvas
-        x_min, y_min, x_max, y_max = boxes_xyxy.unbind(1)
+        of_part = boxes_xyxy.new_tensor([[across.first, down.first, across.end, down.end]])
+        x_min, y_min, x_max, y_max = torch.cat((boxes_xyxy, of_part)).unbind(1)
         x_min, x_max, y_min, y_max = across.moved(x_min), across.moved(x_max), down.moved(y_min), down.moved(y_max)
         if self.is_mirrored:
             pixels, x_min, x_max = pixels.flip(-1), width_px - x_max, width_px - x_min
         if self.is_upside_down:
             pixels, y_min, y_max = pixels.flip(-2), height_px - y_max, height_px - y_min
-        return pixels, torch.stack((x_min, y_min, x_max, y_max), dim=1)
+        moved = torch.stack((x_min, y_min, x_max, y_max), dim=1)
+        return pixels, moved[:-1], moved[-1].round().long()
 
 
 @dataclass(frozen=True)

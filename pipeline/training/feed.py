@@ -4,26 +4,21 @@ For a GPU, tasks of the cluster do that, and Ray Data streams what they made. A 
 and a task on one of them would make all threads of the step wait.
 """
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 import torch
-from ray.data import DataContext, ExecutionResources
-from torch import Tensor
+from ray.data import DataContext, Dataset, ExecutionResources
 
 from model.config import Preprocessing, TrainingSettings
 from model.example import Example, Examples
-from model.loss import Targets
 from model.order import Share, index_at
-from model.prepare import Preparation, Ready, pad_targets
+from model.prepare import Batch, Preparation, Prepared, to_batch
 from pipeline.cluster.connect import quiet_ray_data
 
 PREPARE_CPUS = 0.4
@@ -31,20 +26,23 @@ PREPARE_CPUS = 0.4
 MAX_BLOCK_ROWS = 32
 """The number of examples that one task prepares, or those of one batch if it is larger. Fewer would cost more in tasks
 than in work."""
-SEGMENT_BYTES = 256 * 2**20
-"""The bytes of the examples that one Ray Data execution brings. The execution ends before the first example is learned from.
-
-A running execution spins while its output waits, and takes half of the cores from the training (seen with Ray 2.60).
-"""
-NUM_SEGMENTS = 2
-"""The segments at a time: one is made while the one before it is learned from."""
+AHEAD_BYTES = 512 * 2**20
+"""The bytes of prepared examples that may wait for a worker. Tasks then pause."""
+MAX_BLOCKS = 4096
+"""The number of blocks of one Ray Data execution: 131,072 examples. Each block is an object that the worker owns from the start."""
 NUM_READERS = 16
-"""The threads in which a worker reads and decodes the images of a batch: object storage takes tens of milliseconds for each."""
+"""The threads that read and decode images, in a worker and in each task: object storage takes tens of milliseconds for each."""
 
 READY = pa.schema(
-    [("pixels", pa.large_binary()), ("boxes_xyxy", pa.list_(pa.float32())), ("labels", pa.list_(pa.int64()))]
+    [
+        ("image", pa.large_binary()),
+        ("boxes_xyxy", pa.list_(pa.float32())),
+        ("labels", pa.list_(pa.int64())),
+        ("factors", pa.list_(pa.float32())),
+        ("shown", pa.list_(pa.int64())),
+    ]
 )
-"""The columns of a prepared example: pixels (S, S, 3) uint8, boxes (N, 4) flat, labels (N,)."""
+"""The columns of a `Prepared`: the image (S, S, 3) uint8, the boxes (N, 4) flat."""
 
 
 @dataclass(frozen=True)
@@ -59,28 +57,19 @@ class Feed:
     preprocessing: Preprocessing
     settings: TrainingSettings
 
-    def prepared_batches(self, first_step: int, share: Share) -> Iterator[tuple[Tensor, Targets]]:
+    def prepared_batches(self, first_step: int, share: Share) -> Iterator[Batch]:
         """Yield a worker's part of each batch from a step on, prepared in this process when it is asked for.
 
         Args:
             first_step: the first of the steps that are left.
             share: the worker's part of each batch.
-
-        Returns:
-            Images (B, 3, S, S) uint8 in channels-last memory, and their objects.
         """
-        examples: Examples = ray.get(self.examples[0])
-        prepare = Preparation(self.image_size_px, self.preprocessing, self.settings)
-        with ThreadPoolExecutor(NUM_READERS) as readers:
-            for step in range(first_step, self.settings.num_steps):
-                positions = [share.position(row, step, self.settings.batch_size) for row in range(share.size)]
-                indices = [index_at(position, self.num_examples, self.settings.seed) for position in positions]
-                read = readers.map(examples.__getitem__, indices)
-                ready = [prepare(example, position) for example, position in zip(read, positions, strict=True)]
-                images, boxes_xyxy, labels = zip(*ready, strict=True)
-                yield torch.stack(images).contiguous(memory_format=torch.channels_last), pad_targets(boxes_xyxy, labels)
+        for step in range(first_step, self.settings.num_steps):
+            yield to_batch(
+                [prepared for _, _, prepared in self.prepared(self._positions(step, range(share.size), share))]
+            )
 
-    def streamed_batches(self, first_step: int, share: Share, num_cpus: float) -> Iterator[tuple[Tensor, Targets]]:
+    def streamed_batches(self, first_step: int, share: Share, num_cpus: float) -> Iterator[Batch]:
         """Yield the same, prepared by tasks of the cluster while earlier ones are learned from.
 
         Args:
@@ -88,77 +77,74 @@ class Feed:
             share: the worker's part of each batch.
             num_cpus: the number of cores that the worker's tasks may book.
         """
-        segments = self._segments(first_step, share)
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            begun = deque(
-                pool.submit(self._prepared_blocks, *segment, share, num_cpus)
-                for segment in islice(segments, NUM_SEGMENTS)
-            )
-            while begun:
-                for block in begun.popleft().result():
-                    yield from self._batches_in(ray.get(block), share)
-                begun += [
-                    pool.submit(self._prepared_blocks, *segment, share, num_cpus) for segment in islice(segments, 1)
-                ]
+        batches = self._unpacked(first_step, share, num_cpus)
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            following = thread.submit(next, batches, None)
+            while batch := following.result():
+                following = thread.submit(next, batches, None)
+                yield batch
 
-    def _batches_in(self, block: pa.Table, share: Share) -> Iterator[tuple[Tensor, Targets]]:
-        for start in range(0, block.num_rows, share.size):
-            yield to_tensors(block.slice(start, share.size), self.image_size_px)
-
-    def _segments(self, first_step: int, share: Share) -> Iterator[tuple[int, int]]:
-        """Yield the first and the end step of each segment."""
-        example_bytes = 3 * self.image_size_px**2
-        num_steps = max(1, SEGMENT_BYTES // (example_bytes * share.size))
-        for start in range(first_step, self.settings.num_steps, num_steps):
-            yield start, min(start + num_steps, self.settings.num_steps)
-
-    def prepared(self, positions: Iterable[int]) -> Iterator[tuple[int, Example, Ready]]:
+    def prepared(self, positions: Sequence[int]) -> Iterator[tuple[int, Example, Prepared]]:
         """Yield for each position the index of its example, the example, and what the step learns from it."""
-        examples = ray.get(self.examples[0])
+        examples: Examples = ray.get(self.examples[0])
         prepare = Preparation(self.image_size_px, self.preprocessing, self.settings)
-        for position in positions:
-            index = index_at(position, self.num_examples, self.settings.seed)
-            yield index, (example := examples[index]), prepare(example, position)
+        indices = [index_at(position, self.num_examples, self.settings.seed) for position in positions]
+        with ThreadPoolExecutor(NUM_READERS) as readers:
+            read = readers.map(examples.__getitem__, indices)
+            for position, index, example in zip(positions, indices, read, strict=True):
+                yield index, example, prepare(example, position)
 
-    def _prepared_blocks(
-        self, first_step: int, end_step: int, share: Share, num_cpus: float
-    ) -> "list[ray.ObjectRef[pa.Table]]":
-        """Bring a segment's prepared examples to this node, with whole batches in each block."""
+    def _positions(self, first_step: int, rows: Sequence[int], share: Share) -> list[int]:
+        return [share.position(row, first_step, self.settings.batch_size) for row in rows]
+
+    def _unpacked(self, first_step: int, share: Share, num_cpus: float) -> Iterator[Batch]:
+        """Yield the batches of one Ray Data execution after the other."""
+        steps_per_block = max(1, MAX_BLOCK_ROWS // share.size)
+        for start in range(first_step, self.settings.num_steps, steps := steps_per_block * MAX_BLOCKS):
+            num_rows = (min(start + steps, self.settings.num_steps) - start) * share.size
+            blocks = self._blocks(start, num_rows, steps_per_block * share.size, share, num_cpus)
+            block: pa.Table
+            for block in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
+                for row in range(0, block.num_rows, share.size):
+                    batch = to_batch(unpacked(block.slice(row, share.size), self.image_size_px))
+                    is_on_gpu = torch.cuda.is_available()
+                    yield replace(batch, images=batch.images.pin_memory()) if is_on_gpu else batch
+
+    def _blocks(self, first_step: int, num_rows: int, block_rows: int, share: Share, num_cpus: float) -> Dataset:
+        """Return the prepared examples of a worker since a step, with whole batches in each block."""
         quiet_ray_data()
         context = DataContext.get_current()
         context.max_errored_blocks = 0  # a run in the driver's process may have allowed some
         context.target_max_block_size = None  # a limit would split a block in the middle of a batch
         context.execution_options.preserve_order = True
-        context.execution_options.resource_limits = ExecutionResources(cpu=max(num_cpus, PREPARE_CPUS))
-        num_rows, block_rows = (end_step - first_step) * share.size, max(1, MAX_BLOCK_ROWS // share.size) * share.size
+        context.execution_options.resource_limits = ExecutionResources(
+            cpu=max(num_cpus, PREPARE_CPUS), object_store_memory=AHEAD_BYTES
+        )
+
+        def prepare(numbers: pa.Table) -> pa.Table:
+            torch.set_num_threads(1)
+            positions = self._positions(first_step, numbers["row"].to_pylist(), share)
+            rows = [_to_row(prepared) for _, _, prepared in self.prepared(positions)]
+            return pa.Table.from_pylist(rows, schema=READY)
+
         rows = [range(start, min(start + block_rows, num_rows)) for start in range(0, num_rows, block_rows)]
-        # Tables, because ray.data.range would be a stage of its own, for which half of the cores are kept.
-        numbers = ray.data.from_arrow([pa.table({"row": block}) for block in rows])
-        prepare = partial(self._prepare, first_step=first_step, share=share)
-        prepared = numbers.map_batches(prepare, batch_size=None, batch_format="pyarrow", num_cpus=PREPARE_CPUS)
-        blocks: list[ray.ObjectRef[pa.Table]] = prepared.to_arrow_refs()
-        ray.wait(blocks, num_returns=len(blocks), fetch_local=True)
-        return blocks
-
-    def _prepare(self, numbers: pa.Table, first_step: int, share: Share) -> pa.Table:
-        torch.set_num_threads(1)
-        positions = (share.position(row, first_step, self.settings.batch_size) for row in numbers["row"].to_pylist())
-        rows = [_to_row(*ready) for _, _, ready in self.prepared(positions)]
-        return pa.Table.from_pylist(rows, schema=READY)
+        # Blocks, because ray.data.range would be a stage of its own, for which half of the cores are kept.
+        numbers = ray.data.from_blocks([pa.table({"row": block}) for block in rows])
+        prepared: Dataset = numbers.map_batches(prepare, batch_size=None, batch_format="pyarrow", num_cpus=PREPARE_CPUS)
+        return prepared
 
 
-def _to_row(image: Tensor, boxes_xyxy: Tensor, labels: Tensor) -> dict[str, Any]:
-    return {
-        "pixels": image.permute(1, 2, 0).contiguous().numpy().tobytes(),
-        "boxes_xyxy": boxes_xyxy.flatten().numpy(),
-        "labels": labels.numpy(),
-    }
+def _to_row(prepared: Prepared) -> dict[str, Any]:
+    pixels = prepared.image.permute(1, 2, 0).contiguous().numpy().tobytes()
+    return {"image": pixels} | {name: getattr(prepared, name).flatten().numpy() for name in READY.names[1:]}
 
 
-def to_tensors(table: pa.Table, image_size_px: int) -> tuple[Tensor, Targets]:
-    """Return rows of `READY` as a batch, with the images in channels-last memory."""
-    pixels = np.stack([np.frombuffer(value.as_buffer(), np.uint8) for value in table["pixels"]])
-    images = torch.from_numpy(pixels).view(-1, image_size_px, image_size_px, 3).permute(0, 3, 1, 2)
-    boxes = [torch.tensor(flat, dtype=torch.float32).view(-1, 4) for flat in table["boxes_xyxy"].to_pylist()]
-    labels = [torch.tensor(of_image, dtype=torch.int64) for of_image in table["labels"].to_pylist()]
-    return images, pad_targets(boxes, labels)
+def unpacked(table: pa.Table, image_size_px: int) -> list[Prepared]:
+    """Return the examples in rows of `READY`."""
+    return [_unpacked_row(table, row, image_size_px) for row in range(table.num_rows)]
+
+
+def _unpacked_row(table: pa.Table, row: int, image_size_px: int) -> Prepared:
+    image = np.frombuffer(table["image"][row].as_buffer(), np.uint8).reshape(image_size_px, image_size_px, 3)
+    boxes, *others = (torch.from_numpy(table[name][row].values.to_numpy().copy()) for name in READY.names[1:])
+    return Prepared(torch.from_numpy(image.copy()).permute(2, 0, 1), boxes.view(-1, 4), *others)

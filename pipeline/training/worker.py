@@ -2,6 +2,8 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,20 +13,23 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.util.queue import Queue
-from torch import distributed
+from torch import Tensor, distributed
 
-from model.detector import Detector, detect
-from model.example import Examples
+from model.detector import Detector
+from model.example import Examples, Truth
 from model.memory import keep_freed_memory
 from model.metrics import measure
 from model.order import share_of
 from model.package import ModelPackage
+from model.postprocess import Detections
+from model.preprocess import resize
 from model.ssd import SSD
 from model.step import NotFiniteError, TrainingStep, learning_rate
 from pipeline.machine import local_cores
+from pipeline.stages.runner import batch_size_on
 from pipeline.storage import store
 from pipeline.training.events import Evaluated, Started, StepDone, StoppedEarly, TrainingEvent
-from pipeline.training.feed import Feed
+from pipeline.training.feed import NUM_READERS, Feed
 from pipeline.training.history import TrainingHistory
 from pipeline.training.settings import ClusterTraining
 
@@ -106,9 +111,9 @@ class Worker:
             batches = feed.prepared_batches(first_step, share)
         else:
             batches = feed.streamed_batches(first_step, share, self._data_cpus())
-        for step, (images, targets) in zip(range(first_step, self._settings.num_steps), batches, strict=True):
+        for step, batch in zip(range(first_step, self._settings.num_steps), batches, strict=True):
             try:
-                losses = self._step(step, images, targets)
+                losses = self._step(step, batch)
                 rate = learning_rate(step, self._settings)
                 self._report(StepDone(step + 1, losses.localization.item(), losses.classification.item(), rate))
                 if self._save_if_due(step + 1) and self._stops_early(step + 1):
@@ -154,11 +159,9 @@ class Worker:
 
     def _measure(self, num_done: int) -> dict[str, Any]:
         """Measure the mAP on the held-out images, with each worker detecting in some of them. Only the first worker gets the result."""
-        held_out = ray.get(self._task.held_out[0])
+        held_out: Examples = ray.get(self._task.held_out[0])
         detector = Detector(ModelPackage(self._record, self._step.weights), self._device)
-        results_here = [
-            detect(detector, held_out, index) for index in range(self._rank, len(held_out), self._num_workers)
-        ]
+        results_here = detect_in(held_out, range(self._rank, len(held_out), self._num_workers), detector)
         everyone: list[Any] = [results_here]
         if self._num_workers > 1:
             everyone = [None] * self._num_workers
@@ -184,6 +187,23 @@ class Worker:
             self._task.events.put(message)
 
 
+def detect_in(examples: Examples, indices: Sequence[int], detector: Detector) -> list[tuple[Detections, Truth]]:
+    """Return the detections in some examples, as a run would find them, and their annotated objects."""
+
+    def read(index: int) -> tuple[Tensor, tuple[int, int], Truth]:
+        example = examples[index]
+        return resize(example.image, detector.image_size_px), example.size_px, example.truth
+
+    pairs: list[tuple[Detections, Truth]] = []
+    batch_size = batch_size_on(detector.device.type, None)
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        for start in range(0, len(indices), batch_size):
+            images, sizes_px, truths = zip(*readers.map(read, indices[start : start + batch_size]), strict=True)
+            found = detector(torch.stack(images), torch.tensor(sizes_px, dtype=torch.float32))
+            pairs += zip(found, truths, strict=True)
+    return pairs
+
+
 def new_network(start: ModelPackage, seed: int) -> SSD:
     """Make a network with the weights of `start`. Weights that `start` lacks are random."""
     torch.manual_seed(seed)
@@ -203,7 +223,12 @@ def describe_batch(feed: Feed, step: int) -> dict[str, Any]:
     """Return which images a step takes, with their objects as the augmentation returns them, in shares of the image."""
     batch_size = feed.settings.batch_size
     images = [
-        {"index": index, "uri": example.uri, "boxes_xyxy": boxes_xyxy.tolist(), "labels": labels.tolist()}
-        for index, example, (_, boxes_xyxy, labels) in feed.prepared(range(step * batch_size, (step + 1) * batch_size))
+        {
+            "index": index,
+            "uri": example.uri,
+            "boxes_xyxy": prepared.boxes_xyxy.tolist(),
+            "labels": prepared.labels.tolist(),
+        }
+        for index, example, prepared in feed.prepared(range(step * batch_size, (step + 1) * batch_size))
     ]
     return {"step": step, "learning_rate": learning_rate(step, feed.settings), "images": images}

@@ -38,7 +38,7 @@ from model.example import Examples
 from model.memory import keep_freed_memory
 from model.package import ModelPackage
 from model.package_files import PackageRecord
-from model.prepare import Preparation, pad_targets
+from model.prepare import Preparation, to_batch
 from model.ssd import SSD
 from model.step import TrainingStep
 from pipeline.cluster.connect import cluster
@@ -107,14 +107,13 @@ def bare_images_per_s(data: str, width: float, is_kept: bool, num_workers: int =
     examples, names = labelled(data)
     start, settings, batch_size = from_scratch(width), settings_of(num_workers), BATCH_SIZE // num_workers
     prepare = Preparation(start.architecture.image_size_px, start.preprocessing, settings)
-    images, boxes, labels = zip(*(prepare(examples[i], i) for i in range(batch_size)), strict=True)
-    batch = torch.stack(images).contiguous(memory_format=torch.channels_last), pad_targets([*boxes], [*labels])
+    batch = to_batch([prepare(examples[i], i) for i in range(batch_size)])
     network = SSD(start.architecture, len(names) + 1).to(memory_format=torch.channels_last)
     step_on = TrainingStep(network, record_of(start, names), settings)
     for step in range(NUM_BARE + 5):
         if step == 5:
             started = time.monotonic()
-        step_on(step, *batch)
+        step_on(step, batch)
     return NUM_BARE * batch_size / (time.monotonic() - started)
 
 

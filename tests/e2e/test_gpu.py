@@ -18,6 +18,7 @@ from model.detector import Detector
 from model.loss import Targets
 from model.package import ModelPackage
 from model.postprocess import postprocess
+from model.prepare import Batch
 from model.preprocess import resize
 from model.ssd import SSD
 from model.step import TrainingStep
@@ -158,7 +159,7 @@ def test_a_compiled_training_takes_the_same_steps(images: Tensor, package: Model
         network.load_state_dict(package.weights)
         network = network.float().to(GPU, memory_format=torch.channels_last)  # type: ignore[call-overload]
         step_on = TrainingStep(network, package.record, settings.model_copy(update={"compile": is_compiled}))
-        losses.append([step_on(step, images[:8], targets).total.item() for step in range(3)])
+        losses.append([step_on(step, Batch(images[:8], targets)).total.item() for step in range(3)])
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert losses[0][2] < losses[0][0]
 
@@ -171,6 +172,6 @@ def test_a_training_in_half_precision_learns(dtype: torch.dtype, images: Tensor,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("model.step.training_dtype", lambda device, architecture: dtype)
         step_on = TrainingStep(network, package.record, TrainingSettings(warmup_steps=0, learning_rate=0.01))
-    losses = [step_on(step, images[:8], targets).total.item() for step in range(20)]
+    losses = [step_on(step, Batch(images[:8], targets)).total.item() for step in range(20)]
     assert losses[-1] < losses[0]
     step_on.check_weights()

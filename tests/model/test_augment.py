@@ -33,7 +33,8 @@ def shown(
     """What a window shows, in the window's own size or a multiple of it."""
     window, boxes, labels = Augmentation(settings)((image.shape[2], image.shape[1]), boxes, labels)
     size_px = times * (window.right - window.left), times * (window.bottom - window.top)
-    return *window.show(image, boxes, size_px, FILL, lambda pixels: pixels), labels
+    pixels, boxes, _ = window.show(image, boxes, size_px, FILL)
+    return pixels, boxes, labels
 
 
 def examples(settings: TrainingSettings, count: int, seed: int, times: int = 1) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -209,16 +210,17 @@ def test_a_window_is_resized_once() -> None:
 
 @pytest.mark.parametrize("size_px", [(37, 53), (300, 300), (1, 1)])
 def test_boxes_move_with_the_pixels_whatever_the_size(size_px: tuple[int, int]) -> None:
-    """A bright image that is itself one object: its box is where the pixels are, to the pixel, however little of it is shown."""
+    """A bright image that is itself one object: its box, and the part that shows the image, are where the pixels are, to the pixel."""
     image, box = torch.full((3, 100, 120), 255, dtype=torch.uint8), torch.tensor([[0.0, 0.0, 120.0, 100.0]])
     torch.manual_seed(0)
     for _ in range(50):
         window, boxes, _ = Augmentation(PAPERS)((120, 100), box, torch.tensor([1]))
-        pixels, moved = window.show(image, boxes, size_px, torch.zeros(3, dtype=torch.uint8), lambda part: part)
+        pixels, moved, part = window.show(image, boxes, size_px, torch.zeros(3, dtype=torch.uint8))
         is_bright = pixels[0] == 255
         rows, columns = is_bright.any(dim=1).nonzero().flatten(), is_bright.any(dim=0).nonzero().flatten()
         found = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
         assert moved.tolist() == [pytest.approx(found, abs=1e-3)]
+        assert part.tolist() == found
 
 
 def test_an_object_beside_the_image_draws_no_crop() -> None:

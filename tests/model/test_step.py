@@ -18,7 +18,7 @@ from model.engine import fast_dtype
 from model.loss import Losses, Targets
 from model.order import share_of
 from model.package_files import PackageRecord
-from model.prepare import Preparation, pad_targets
+from model.prepare import Batch, Preparation, to_batch
 from model.ssd import SSD
 from model.step import (
     NotFiniteError,
@@ -36,10 +36,9 @@ ARCHITECTURE = Architecture(width=0.1, batch_norm=True)
 RECORD = PackageRecord(name="one", architecture=ARCHITECTURE, class_names=("square",), preprocessing=PREPROCESSING)
 
 
-def prepared_batch(step: int, image_size_px: int = 300) -> tuple[Tensor, Targets]:
+def prepared_batch(step: int, image_size_px: int = 300) -> Batch:
     preparation = Preparation(image_size_px, PREPROCESSING, SETTINGS)
-    images, boxes, labels = zip(*(preparation(bright_square(), 2 * step + i) for i in (0, 1)), strict=True)
-    return torch.stack(images), pad_targets(list(boxes), list(labels))
+    return to_batch([preparation(bright_square(), 2 * step + i) for i in (0, 1)])
 
 
 def run(settings: TrainingSettings = SETTINGS, architecture: Architecture = ARCHITECTURE) -> tuple[SSD, list[Losses]]:
@@ -48,7 +47,7 @@ def run(settings: TrainingSettings = SETTINGS, architecture: Architecture = ARCH
     network = SSD(architecture, num_classes=2).to(memory_format=torch.channels_last)
     step_on = TrainingStep(network, RECORD.model_copy(update={"architecture": architecture}), settings)
     batches = (prepared_batch(step, architecture.image_size_px) for step in range(settings.num_steps))
-    return network, [step_on(step, *some) for step, some in enumerate(batches)]
+    return network, [step_on(step, some) for step, some in enumerate(batches)]
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +59,9 @@ def weights(network: SSD) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
 
-def batch() -> tuple[Tensor, Targets]:
-    return torch.zeros(2, 3, 300, 300, dtype=torch.uint8), Targets(
-        torch.tensor([[[0.1, 0.1, 0.6, 0.6]], [[0.0, 0.0, 0.0, 0.0]]]), torch.tensor([[1], [0]])
-    )
+def batch() -> Batch:
+    targets = Targets(torch.tensor([[[0.1, 0.1, 0.6, 0.6]], [[0.0, 0.0, 0.0, 0.0]]]), torch.tensor([[1], [0]]))
+    return Batch(torch.zeros(2, 3, 300, 300, dtype=torch.uint8), targets)
 
 
 def test_learning_rate():
@@ -122,13 +120,13 @@ def test_a_step_goes_on_from_the_state_of_another(trained):
     torch.manual_seed(0)
     network = SSD(ARCHITECTURE, num_classes=2).to(memory_format=torch.channels_last)
     first = TrainingStep(network, RECORD, SETTINGS)
-    first(0, *prepared_batch(0))
+    first(0, prepared_batch(0))
     torch.manual_seed(1)
     other = SSD(ARCHITECTURE, num_classes=2).to(memory_format=torch.channels_last)
     second = TrainingStep(other, RECORD, SETTINGS)
     second.load(first.state())
     for step in (1, 2):
-        second(step, *prepared_batch(step))
+        second(step, prepared_batch(step))
     for name, tensor in other.state_dict().items():
         assert torch.equal(tensor, trained[0].state_dict()[name]), name
 
@@ -179,7 +177,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():
     before = [parameter.detach().clone() for parameter in network.parameters()]
     step_on = TrainingStep(network, RECORD, SETTINGS)
     with pytest.raises(NotFiniteError, match="the loss is nan at step 3"):
-        step_on(3, *batch())
+        step_on(3, batch())
     for parameter, old in zip(network.parameters(), before, strict=True):
         torch.testing.assert_close(parameter.detach(), old, rtol=0, atol=0, equal_nan=True)
 
@@ -192,7 +190,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched():
     next(network.parameters()).register_hook(lambda gradient: gradient * math.inf)
     step_on = TrainingStep(network, RECORD, SETTINGS)
     with pytest.raises(NotFiniteError, match=r"the gradient is (inf|nan) at step 3"):
-        step_on(3, *batch())
+        step_on(3, batch())
     assert all(torch.equal(parameter, old) for parameter, old in zip(network.parameters(), before, strict=True))
     step_on.check_weights()
 
@@ -221,15 +219,14 @@ def test_by_the_papers_rule_a_step_without_objects_leaves_the_loss_at_zero():
     torch.manual_seed(0)
     network = SSD(ARCHITECTURE, num_classes=2)
     step_on = TrainingStep(network, RECORD, SETTINGS.model_copy(update={"min_negatives": 0}))
-    images, _ = batch()
     none = Targets(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64))
-    assert step_on(0, images, none).total == 0
+    assert step_on(0, Batch(batch().images, none)).total == 0
     assert weights(network).isfinite().all()
 
 
 def test_ssd512_learns_at_512():
     architecture = Architecture(kind="ssd512_vgg16", width=0.1, batch_norm=True)
-    assert prepared_batch(0, architecture.image_size_px)[0].shape == (2, 3, 512, 512)
+    assert prepared_batch(0, architecture.image_size_px).images.shape == (2, 3, 512, 512)
     network, history = run(architecture=architecture)
     assert len(network.localization) == 7
     assert history[-1].total < 0.7 * history[0].total
@@ -263,7 +260,7 @@ def test_the_average_follows_the_weights() -> None:
     network = SSD(ARCHITECTURE, num_classes=2)
     step_on, seen = TrainingStep(network, RECORD, settings), [clone(network.state_dict())]
     for step in range(3):
-        step_on(step, *prepared_batch(step))
+        step_on(step, prepared_batch(step))
         seen.append(clone(network.state_dict()))
     for name, found in step_on.weights.items():
         expected = seen[0][name].double()
@@ -274,7 +271,7 @@ def test_the_average_follows_the_weights() -> None:
     other = TrainingStep(SSD(ARCHITECTURE, num_classes=2), RECORD, settings)
     other.load(clone_state(step_on.state()))
     for one in (step_on, other):
-        one(3, *prepared_batch(3))
+        one(3, prepared_batch(3))
     assert all(torch.equal(step_on.weights[name], tensor) for name, tensor in other.weights.items())
 
 
@@ -331,11 +328,11 @@ def test_float16_learns_with_scaled_losses() -> None:
         other = TrainingStep(SSD(ARCHITECTURE, num_classes=2), RECORD, SETTINGS)
     step_on._scaler.load_state_dict(step_on._scaler.state_dict() | {"scale": 2.0**60})
     before = weights(network).clone()
-    step_on(0, *prepared_batch(0))
+    step_on(0, prepared_batch(0))
     assert torch.equal(weights(network), before)
     assert step_on._scaler.get_scale() == 2.0**59
     step_on._scaler.update(2.0**10)
-    losses = [step_on(step, *prepared_batch(step)).total.item() for step in range(1, 4)]
+    losses = [step_on(step, prepared_batch(step)).total.item() for step in range(1, 4)]
     assert losses[-1] < losses[0]
     other.load(clone_state(step_on.state()) | {"scaler": {}})
     other.load(clone_state(step_on.state()))

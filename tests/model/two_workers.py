@@ -15,6 +15,7 @@ from model.config import Architecture, Preprocessing, TrainingSettings
 from model.loss import Targets
 from model.order import share_of
 from model.package_files import PackageRecord
+from model.prepare import Batch
 from model.ssd import SSD
 from model.step import TrainingStep
 
@@ -56,7 +57,7 @@ def learn(rank: int, num_workers: int, port: int) -> None:
     losses = []
     for step in range(SETTINGS.num_steps):
         images, boxes, labels = batch(step)
-        found = step_on(step, images[mine], Targets(boxes[mine], labels[mine]))
+        found = step_on(step, Batch(images[mine], Targets(boxes[mine], labels[mine])))
         losses.append([found.localization.item(), found.classification.item()])
     if rank == num_workers - 1:
         norm = torch.cat([parameter.detach().flatten() for parameter in network.parameters()]).norm().item()

@@ -12,7 +12,7 @@ import torch
 from jobs.demo import PACKAGE
 from jobs.demo.examples import DrawnExamples
 from jobs.demo.pictures import draw_picture
-from model.detector import Detector, detect
+from model.detector import Detector
 from model.example import Truth
 from model.metrics import measure
 from pipeline.errors import SettingError, SsdBatchError
@@ -21,6 +21,7 @@ from pipeline.labelled.dataset import read_clean
 from pipeline.labelled.examples import LabelledExamples
 from pipeline.registry.packages import read_package
 from pipeline.settings import DetectionSettings
+from pipeline.training.worker import detect_in
 from tests.pipeline.accident import NUM_PICTURES, Accident, kill_all_once, kill_this_process
 
 pytestmark = pytest.mark.slow
@@ -33,12 +34,12 @@ def figures(found: Sequence[Any], truths: Sequence[Truth]) -> dict[str, Any]:
     return measure(found, truths, MODEL.record.class_names).summary()
 
 
-def test_two_detectors_find_what_one_process_finds_image_by_image() -> None:
+def test_two_detectors_find_what_a_training_measures() -> None:
     """But for the noise of bfloat16 in batches of other sizes."""
     examples = DrawnExamples(3_000_000, NUM_PICTURES)
     found, truths = detect_all(MODEL, examples, TWO)
     detector = Detector(MODEL, torch.device("cpu"))
-    expected, of_expected = zip(*(detect(detector, examples, index) for index in range(NUM_PICTURES)), strict=True)
+    expected, of_expected = zip(*detect_in(examples, range(NUM_PICTURES), detector), strict=True)
 
     for truth, other in zip(truths, of_expected, strict=True):
         assert all(torch.equal(value, getattr(other, name)) for name, value in vars(truth).items())
@@ -82,7 +83,7 @@ def test_boxes_of_an_image_at_a_fraction_are_in_pixels_of_the_whole(labelled: An
     whole, fraction = (LabelledExamples([image], (), min_side_px) for min_side_px in (None, 600))
     assert fraction[0].image.shape == (3, 600, 800)
     detector = Detector(MODEL, torch.device("cpu"))
-    (expected, _), (found, _) = (detect(detector, examples, 0) for examples in (whole, fraction))
+    (expected, _), (found, _) = (detect_in(examples, [0], detector)[0] for examples in (whole, fraction))
     (of_a_run,), _ = detect_all(MODEL, fraction, TWO)
     is_sure = expected.scores > 0.5
     assert is_sure.any()

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from model.config import Preprocessing, TrainingSettings
 from model.example import Example, plain_truth
-from model.loss import Targets
 from model.order import share_of
+from model.prepare import Batch
 from pipeline.errors import SettingError
 from pipeline.training.driver import scaling_config, wait_for_workers
 from pipeline.training.feed import Feed
@@ -35,74 +35,78 @@ def feed(local_cluster) -> Feed:
     return Feed([ray.put(examples)], len(examples), SIZE_PX, Preprocessing(), SETTINGS)
 
 
-def seen(
-    feed: Feed, first_step: int = 0, rank: int = 0, num_workers: int = 1, is_streamed: bool = True
-) -> list[tuple[Tensor, Targets]]:
+def seen(feed: Feed, first_step: int = 0, rank: int = 0, num_workers: int = 1, is_streamed: bool = True) -> list[Batch]:
     share = share_of(rank, num_workers, SETTINGS.batch_size)
     if is_streamed:
         return list(feed.streamed_batches(first_step, share, num_cpus=0.5))
     return list(feed.prepared_batches(first_step, share))
 
 
-def objects(targets: Targets) -> list[list[list[float]]]:
+def objects(batch: Batch) -> list[list[list[float]]]:
     """Image by image, without padding."""
+    targets = batch.targets
     return [boxes[labels != 0].tolist() for boxes, labels in zip(targets.boxes_xyxy, targets.labels, strict=True)]
 
 
+def tensors(batch: Batch) -> list[Tensor]:
+    assert batch.distortion
+    targets, distortion = batch.targets, batch.distortion
+    return [batch.images, targets.boxes_xyxy, targets.labels, distortion.factors, distortion.shown]
+
+
+def are_equal(one: Batch, other: Batch) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other), strict=True))
+
+
 @pytest.fixture(scope="module")
-def whole(feed: Feed) -> list[tuple[Tensor, Targets]]:
+def whole(feed: Feed) -> list[Batch]:
     return seen(feed)
 
 
-def test_all_batches_in_order(feed: Feed, whole: list[tuple[Tensor, Targets]]) -> None:
-    assert [images.shape for images, _ in whole] == [(5, 3, SIZE_PX, SIZE_PX)] * SETTINGS.num_steps
-    assert all(images.is_contiguous(memory_format=torch.channels_last) for images, _ in whole)
+def test_all_batches_in_order(feed: Feed, whole: list[Batch]) -> None:
+    assert [batch.images.shape for batch in whole] == [(5, 3, SIZE_PX, SIZE_PX)] * SETTINGS.num_steps
+    assert all(batch.images.is_contiguous(memory_format=torch.channels_last) for batch in whole)
     indexes = []
-    for position, (index, example, (image, boxes, labels)) in enumerate(feed.prepared(range(25))):
-        images, targets = whole[position // 5]
-        assert torch.equal(images[position % 5], image)
-        assert objects(targets)[position % 5] == boxes.tolist()
-        assert targets.labels[position % 5][: len(labels)].tolist() == labels.tolist()
+    for position, (index, example, prepared) in enumerate(feed.prepared(range(25))):
+        batch, row = whole[position // 5], position % 5
+        images, _, labels, factors, shown = tensors(batch)
+        assert torch.equal(images[row], prepared.image)
+        assert objects(batch)[row] == prepared.boxes_xyxy.tolist()
+        assert labels[row][: len(prepared.labels)].tolist() == prepared.labels.tolist()
+        assert torch.equal(factors[row], prepared.factors)
+        assert torch.equal(shown[row], prepared.shown)
         assert example.uri == f"picture {index}"
         indexes.append(index)
     passes = list(itertools.batched(indexes, 7)) if hasattr(itertools, "batched") else [indexes[:7], indexes[7:14]]
     assert [sorted(some) for some in passes[:2]] == [list(range(7))] * 2
 
 
-def test_two_workers_see_the_halves_of_each_batch(feed: Feed, whole: list[tuple[Tensor, Targets]]) -> None:
-    halves = zip(seen(feed, 0, 0, 2), seen(feed, 0, 1, 2), strict=True)
-    for ((left, of_left), (right, of_right)), (images, targets) in zip(halves, whole, strict=True):
-        assert (len(left), len(right)) == (2, 3)
-        assert torch.equal(torch.cat((left, right)), images)
-        assert objects(of_left) + objects(of_right) == objects(targets)
+def test_two_workers_see_the_halves_of_each_batch(feed: Feed, whole: list[Batch]) -> None:
+    for left, right, batch in zip(seen(feed, 0, 0, 2), seen(feed, 0, 1, 2), whole, strict=True):
+        assert (len(left.images), len(right.images)) == (2, 3)
+        assert torch.equal(torch.cat((left.images, right.images)), batch.images)
+        assert objects(left) + objects(right) == objects(batch)
 
 
-def test_a_resumed_run_sees_what_was_left(feed: Feed, whole: list[tuple[Tensor, Targets]]) -> None:
-    for (images, targets), (expected, of_expected) in zip(seen(feed, first_step=3), whole[3:], strict=True):
-        assert torch.equal(images, expected)
-        assert objects(targets) == objects(of_expected)
+def test_a_resumed_run_sees_what_was_left(feed: Feed, whole: list[Batch]) -> None:
+    assert all(are_equal(*pair) for pair in zip(seen(feed, first_step=3), whole[3:], strict=True))
 
 
 @pytest.mark.parametrize("start", [(0, 0, 1), (3, 0, 1), (0, 0, 2), (2, 1, 2)])
 def test_prepared_in_the_worker_they_are_the_same(feed: Feed, start: tuple[int, int, int]) -> None:
     """From whatever step on, for one worker and for two."""
-    for (images, targets), (expected, of_expected) in zip(
-        seen(feed, *start, is_streamed=False), seen(feed, *start), strict=True
-    ):
-        assert torch.equal(images, expected)
-        assert images.is_contiguous(memory_format=torch.channels_last)
-        assert torch.equal(targets.boxes_xyxy, of_expected.boxes_xyxy)
-        assert torch.equal(targets.labels, of_expected.labels)
+    here = seen(feed, *start, is_streamed=False)
+    assert all(batch.images.is_contiguous(memory_format=torch.channels_last) for batch in here)
+    assert all(are_equal(*pair) for pair in zip(here, seen(feed, *start), strict=True))
 
 
-def test_a_long_training_comes_in_segments(
-    feed: Feed, whole: list[tuple[Tensor, Targets]], monkeypatch: pytest.MonkeyPatch
+def test_a_long_training_comes_in_several_executions(
+    feed: Feed, whole: list[Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two steps each: three executions for five steps."""
-    monkeypatch.setattr("pipeline.training.feed.SEGMENT_BYTES", 11 * 3 * SIZE_PX**2)
-    for (images, targets), (expected, of_expected) in zip(seen(feed), whole, strict=True):
-        assert torch.equal(images, expected)
-        assert objects(targets) == objects(of_expected)
+    """Of two blocks of one step each: three executions for five steps."""
+    monkeypatch.setattr("pipeline.training.feed.MAX_BLOCK_ROWS", 5)
+    monkeypatch.setattr("pipeline.training.feed.MAX_BLOCKS", 2)
+    assert all(are_equal(*pair) for pair in zip(seen(feed), whole, strict=True))
 
 
 @pytest.mark.usefixtures("local_cluster")

@@ -1,0 +1,90 @@
+"""What a training makes of its data before it starts."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import SettingError
+from pipeline.labelled.dataset import read_clean
+from pipeline.training.run import of_classes, readable, suited_to
+from pipeline.training.settings import TrainSettings
+from pipeline.training.start import from_scratch, start_of
+from tests.pipeline.training.starts import short_training as settings
+from tests.pipeline.training.starts import write_trunk
+
+
+def test_the_learning_rate_follows_the_start(tmp_path: Path) -> None:
+    trunk = write_trunk(tmp_path / "trunk")
+    plain, fresh = (settings(tmp_path, tmp_path, **more) for more in ({"init": trunk}, {}))
+    assert suited_to(start_of(plain, ("circle",)), plain, []).learning_rate == 0.001
+    assert suited_to(start_of(fresh, ("circle",)), fresh, []).learning_rate == 0.02
+    chosen = settings(tmp_path, tmp_path, init=trunk, learning_rate=0.02)
+    assert suited_to(start_of(chosen, ("circle",)), chosen, []).learning_rate == 0.02
+
+
+def test_epochs_are_steps(labelled: Any, tmp_path: Path) -> None:
+    labelled.voc(tmp_path, **{str(number): labelled.thing("circle", 2, 2, 4, 4) for number in range(9)})
+    given = TrainSettings(data=(str(tmp_path),), output=str(tmp_path), name="x", epochs=1.5, batch_size=4)
+    images = read_clean([str(tmp_path)], "train")
+    assert suited_to(start_of(given, ("circle",)), given, images).num_steps == 4  # 13.5 images
+    with pytest.raises(ValueError, match=r"epochs 2 and num_steps 5 both say how long to train; give one"):
+        TrainSettings(data=(str(tmp_path),), output=str(tmp_path), name="x", epochs=2, num_steps=5)
+
+
+def test_settings_follow_the_data_unless_they_are_given(
+    labelled: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sixty objects of one size: they need hardly any zoom."""
+    labelled.voc(tmp_path, **{str(number): labelled.thing("cat", 2, 2, 8, 8) for number in range(60)})
+    images = read_clean([str(tmp_path)], "train")
+    free = settings(tmp_path, tmp_path)
+    with caplog.at_level(logging.INFO):
+        chosen = suited_to(from_scratch(0.05), free, images)
+    assert (chosen.zoom_out_max, chosen.crop_min) == (1.2, 0.8)
+    assert (
+        "zoom_out_max: 1.2, as objects are 1.00 to 1.00 times as large as the median of their class" in caplog.messages
+    )
+    for more in ({"zoom_out_max": 4, "crop_min": 0.3}, {"follow_data": False}):
+        kept = suited_to(from_scratch(0.05), settings(tmp_path, tmp_path, **more), images)
+        assert (kept.zoom_out_max, kept.crop_min) == (4, 0.3)
+
+
+def test_images_that_can_not_be_read_are_left_out_and_named(
+    labelled: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As long as they are few."""
+    labelled.voc(tmp_path, **{str(number): labelled.thing("cat", 2, 2, 4, 4) for number in range(20)})
+    images = read_clean([str(tmp_path)], "train")
+    start = from_scratch(0.05)
+    for broken, expected in ((0, 20), (2, 18)):
+        for number in range(broken):
+            (tmp_path / f"JPEGImages/{number}.jpg").write_bytes(b"no image")
+        assert len(readable(images, start.examples(images, ("cat",)), "train")) == expected
+    assert "train: 2 of 20 images can't be read, and are left out: " in caplog.text
+    unsized = [replace(image, size_px=None) for image in images]
+    assert {image.size_px for image in readable(unsized, start.examples(unsized, ("cat",)), "train")} == {(20, 10)}
+    (tmp_path / "JPEGImages/2.jpg").unlink()
+    with pytest.raises(
+        SettingError, match=r"0\.jpg: .*; 3 of the 20 images of 'train' can't be read; ssd-batch data check"
+    ):
+        readable(images, start.examples(images, ("cat",)), "train")
+
+
+def test_only_some_classes_are_learned(labelled: Any, tmp_path: Path) -> None:
+    """The objects of others are background, and no image goes."""
+    classes = ("circle", "ring", "cross")
+    labelled.voc(tmp_path, **{name: labelled.thing(name, 2, 2, 4, 4) for name in classes})
+    images = read_clean([str(tmp_path)], "train")
+    (tmp_path / "names").write_text("ring\ncircle\n")
+    some = settings(tmp_path, tmp_path, class_names=str(tmp_path / "names"))
+    kept, names = of_classes(images, some)
+    assert names == ("ring", "circle")
+    assert [image.uri for image in kept] == [image.uri for image in images]
+    assert {name for image in kept for name in image.class_names} == {"ring", "circle"}
+    assert of_classes(images, settings(tmp_path, tmp_path))[0] is images
+    (tmp_path / "names").write_text("rings\n")
+    with pytest.raises(SettingError, match=r"class_names: no object is of class 'rings'; there are circle"):
+        of_classes(images, some)
