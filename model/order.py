@@ -15,9 +15,10 @@ class Share:
     start: int
     size: int
 
-    def position(self, row: int, first_step: int, batch_size: int) -> int:
-        """Return the position in the whole training of the worker's row-th example since `first_step`."""
-        return (first_step + row // self.size) * batch_size + self.start + row % self.size
+    def positions(self, step: int, batch_size: int) -> range:
+        """Return the positions in the whole training of the worker's examples in a step."""
+        first = step * batch_size + self.start
+        return range(first, first + self.size)
 
 
 def share_of(rank: int, num_workers: int, batch_size: int) -> Share:

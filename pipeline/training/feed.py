@@ -4,19 +4,25 @@ For a GPU, tasks of the cluster do that, and Ray Data streams what they made. A 
 and a task on one of them would make all threads of the step wait.
 """
 
+import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 import torch
-from ray.data import DataContext, Dataset, ExecutionResources
+from ray.data import DataContext, ExecutionResources
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from model.colours import Distortion
 from model.config import Preprocessing, TrainingSettings
 from model.example import Example, Examples
+from model.loss import Targets
 from model.order import Share, index_at
 from model.prepare import Batch, Preparation, Prepared, to_batch
 from pipeline.cluster.connect import quiet_ray_data
@@ -27,22 +33,18 @@ MAX_BLOCK_ROWS = 32
 """The number of examples that one task prepares, or those of one batch if it is larger. Fewer would cost more in tasks
 than in work."""
 AHEAD_BYTES = 512 * 2**20
-"""The bytes of prepared examples that may wait for a worker. Tasks then pause."""
+"""The bytes of prepared batches that may wait for a worker. Tasks then pause."""
+AHEAD_BLOCKS = 4
+"""The number of blocks that a worker asks for before it needs them."""
 MAX_BLOCKS = 4096
-"""The number of blocks of one Ray Data execution: 131,072 examples. Each block is an object that the worker owns from the start."""
+"""The number of blocks of one Ray Data execution: 131,072 examples. Each block is an object that the execution owns from the start."""
 NUM_READERS = 16
 """The threads that read and decode images, in a worker and in each task: object storage takes tens of milliseconds for each."""
 
-READY = pa.schema(
-    [
-        ("image", pa.large_binary()),
-        ("boxes_xyxy", pa.list_(pa.float32())),
-        ("labels", pa.list_(pa.int64())),
-        ("factors", pa.list_(pa.float32())),
-        ("shown", pa.list_(pa.int64())),
-    ]
-)
-"""The columns of a `Prepared`: the image (S, S, 3) uint8, the boxes (N, 4) flat."""
+COLUMNS = {
+    "images": np.uint8, "boxes_xyxy": np.float32, "labels": np.int64, "factors": np.float32, "shown": np.int64,
+}  # fmt: skip
+"""The tensors of a batch, as the bytes of a row of a block, with the types of their numbers. Images are (B, S, S, 3) there."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,7 @@ class Feed:
             share: the worker's part of each batch.
         """
         for step in range(first_step, self.settings.num_steps):
-            yield to_batch(
-                [prepared for _, _, prepared in self.prepared(self._positions(step, range(share.size), share))]
-            )
+            yield self._batch(step, share)
 
     def streamed_batches(self, first_step: int, share: Share, num_cpus: float) -> Iterator[Batch]:
         """Yield the same, prepared by tasks of the cluster while earlier ones are learned from.
@@ -77,7 +77,7 @@ class Feed:
             share: the worker's part of each batch.
             num_cpus: the number of cores that the worker's tasks may book.
         """
-        batches = self._unpacked(first_step, share, num_cpus)
+        batches = self._arriving(first_step, share, num_cpus)
         with ThreadPoolExecutor(max_workers=1) as thread:
             following = thread.submit(next, batches, None)
             while batch := following.result():
@@ -94,57 +94,80 @@ class Feed:
             for position, index, example in zip(positions, indices, read, strict=True):
                 yield index, example, prepare(example, position)
 
-    def _positions(self, first_step: int, rows: Sequence[int], share: Share) -> list[int]:
-        return [share.position(row, first_step, self.settings.batch_size) for row in rows]
+    def _arriving(self, first_step: int, share: Share, num_cpus: float) -> Iterator[Batch]:
+        """Yield batches from blocks. Ray Data works in an actor on this node: in this process it would take the step's time."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
+        actor: Any = ray.remote(**options)(BlockStream)
+        stream = actor.remote(self, first_step, share, num_cpus)
+        asked = deque(stream.next_block.remote() for _ in range(AHEAD_BLOCKS))
+        while (block := ray.get(asked.popleft())) is not None:
+            asked.append(stream.next_block.remote())
+            for row in range(block.num_rows):
+                yield unpacked(block, row, share.size)
 
-    def _unpacked(self, first_step: int, share: Share, num_cpus: float) -> Iterator[Batch]:
-        """Yield the batches of one Ray Data execution after the other."""
-        steps_per_block = max(1, MAX_BLOCK_ROWS // share.size)
-        for start in range(first_step, self.settings.num_steps, steps := steps_per_block * MAX_BLOCKS):
-            num_rows = (min(start + steps, self.settings.num_steps) - start) * share.size
-            blocks = self._blocks(start, num_rows, steps_per_block * share.size, share, num_cpus)
-            block: pa.Table
-            for block in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
-                for row in range(0, block.num_rows, share.size):
-                    batch = to_batch(unpacked(block.slice(row, share.size), self.image_size_px))
-                    is_on_gpu = torch.cuda.is_available()
-                    yield replace(batch, images=batch.images.pin_memory()) if is_on_gpu else batch
-
-    def _blocks(self, first_step: int, num_rows: int, block_rows: int, share: Share, num_cpus: float) -> Dataset:
-        """Return the prepared examples of a worker since a step, with whole batches in each block."""
+    def blocks(self, first_step: int, share: Share, num_cpus: float) -> Iterator[pa.Table]:
+        """Yield blocks of prepared batches, from one Ray Data execution after the other."""
         quiet_ray_data()
         context = DataContext.get_current()
         context.max_errored_blocks = 0  # a run in the driver's process may have allowed some
-        context.target_max_block_size = None  # a limit would split a block in the middle of a batch
+        context.target_max_block_size = None  # a limit would make several blocks of one
         context.execution_options.preserve_order = True
         context.execution_options.resource_limits = ExecutionResources(
             cpu=max(num_cpus, PREPARE_CPUS), object_store_memory=AHEAD_BYTES
         )
+        steps_per_block = max(1, MAX_BLOCK_ROWS // share.size)
+        starts = range(first_step, self.settings.num_steps, steps_per_block)
+        steps = [range(start, min(start + steps_per_block, self.settings.num_steps)) for start in starts]
+        for first in range(0, len(steps), MAX_BLOCKS):
+            # Blocks, because ray.data.range would be a stage of its own, for which half of the cores are kept.
+            numbers = ray.data.from_blocks([pa.table({"step": some}) for some in steps[first : first + MAX_BLOCKS]])
+            prepare = partial(self._prepare, share=share)
+            prepared = numbers.map_batches(prepare, batch_size=None, batch_format="pyarrow", num_cpus=PREPARE_CPUS)
+            yield from prepared.iter_batches(batch_size=None, batch_format="pyarrow")
 
-        def prepare(numbers: pa.Table) -> pa.Table:
-            torch.set_num_threads(1)
-            positions = self._positions(first_step, numbers["row"].to_pylist(), share)
-            rows = [_to_row(prepared) for _, _, prepared in self.prepared(positions)]
-            return pa.Table.from_pylist(rows, schema=READY)
+    def _prepare(self, numbers: pa.Table, share: Share) -> pa.Table:
+        torch.set_num_threads(1)
+        steps = numbers["step"].to_pylist()
+        return pa.Table.from_pylist(
+            [packed(self._batch(step, share)) for step in steps],
+            schema=pa.schema([(name, pa.large_binary()) for name in COLUMNS]),
+        )
 
-        rows = [range(start, min(start + block_rows, num_rows)) for start in range(0, num_rows, block_rows)]
-        # Blocks, because ray.data.range would be a stage of its own, for which half of the cores are kept.
-        numbers = ray.data.from_blocks([pa.table({"row": block}) for block in rows])
-        prepared: Dataset = numbers.map_batches(prepare, batch_size=None, batch_format="pyarrow", num_cpus=PREPARE_CPUS)
-        return prepared
-
-
-def _to_row(prepared: Prepared) -> dict[str, Any]:
-    pixels = prepared.image.permute(1, 2, 0).contiguous().numpy().tobytes()
-    return {"image": pixels} | {name: getattr(prepared, name).flatten().numpy() for name in READY.names[1:]}
+    def _batch(self, step: int, share: Share) -> Batch:
+        positions = share.positions(step, self.settings.batch_size)
+        return to_batch([prepared for _, _, prepared in self.prepared(positions)])
 
 
-def unpacked(table: pa.Table, image_size_px: int) -> list[Prepared]:
-    """Return the examples in rows of `READY`."""
-    return [_unpacked_row(table, row, image_size_px) for row in range(table.num_rows)]
+class BlockStream:
+    """An actor that yields what `Feed.blocks` yields."""
+
+    def __init__(self, feed: Feed, first_step: int, share: Share, num_cpus: float) -> None:
+        self._blocks = feed.blocks(first_step, share, num_cpus)
+
+    def next_block(self) -> pa.Table | None:
+        """Return the next block; None after the last one."""
+        return next(self._blocks, None)
 
 
-def _unpacked_row(table: pa.Table, row: int, image_size_px: int) -> Prepared:
-    image = np.frombuffer(table["image"][row].as_buffer(), np.uint8).reshape(image_size_px, image_size_px, 3)
-    boxes, *others = (torch.from_numpy(table[name][row].values.to_numpy().copy()) for name in READY.names[1:])
-    return Prepared(torch.from_numpy(image.copy()).permute(2, 0, 1), boxes.view(-1, 4), *others)
+def packed(batch: Batch) -> dict[str, bytes]:
+    """Return a row of `COLUMNS`."""
+    assert batch.distortion
+    tensors = (
+        batch.images.permute(0, 2, 3, 1), batch.targets.boxes_xyxy, batch.targets.labels, batch.distortion.factors,
+        batch.distortion.shown,
+    )  # fmt: skip
+    return {name: tensor.numpy().tobytes() for name, tensor in zip(COLUMNS, tensors, strict=True)}
+
+
+def unpacked(block: pa.Table, row: int, batch_size: int) -> Batch:
+    """Return the batch of a row of `COLUMNS`; where there is a GPU, its images are in pinned memory."""
+    images, boxes, labels, factors, shown = (
+        torch.from_numpy(np.frombuffer(block[name][row].as_buffer(), dtype).copy()) for name, dtype in COLUMNS.items()
+    )
+    side_px = math.isqrt(images.numel() // (3 * batch_size))
+    images = images.view(batch_size, side_px, side_px, 3).permute(0, 3, 1, 2)
+    num_objects = labels.numel() // batch_size
+    targets = Targets(boxes.view(batch_size, num_objects, 4), labels.view(batch_size, num_objects))
+    distortion = Distortion(factors.view(batch_size, 4), shown.view(batch_size, 4))
+    return Batch(images.pin_memory() if torch.cuda.is_available() else images, targets, distortion)

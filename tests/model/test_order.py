@@ -23,19 +23,11 @@ def test_workers_share_each_batch_without_gap_or_overlap(num_workers):
     """Eight images a batch: three workers take 2, 3 and 3 of them."""
     shares = [share_of(rank, num_workers, 8) for rank in range(num_workers)]
     for step in (0, 7):
-        taken = [
-            share.position((step - 5) * share.size + row, 5, 8)
-            if step >= 5
-            else share.position(step * share.size + row, 0, 8)
-            for share in shares
-            for row in range(share.size)
-        ]
+        taken = [position for share in shares for position in share.positions(step, 8)]
         assert taken == list(range(8 * step, 8 * step + 8))
     assert max(share.size for share in shares) - min(share.size for share in shares) <= 1
 
 
-def test_a_resumed_worker_goes_on_where_it_would_have_been():
+def test_positions_of_the_second_of_two_workers():
     share = share_of(1, 2, 6)
-    from_the_start = [share.position(row, 0, 6) for row in range(12)]
-    assert from_the_start == [3, 4, 5, 9, 10, 11, 15, 16, 17, 21, 22, 23]
-    assert [share.position(row, 2, 6) for row in range(6)] == from_the_start[6:]
+    assert [list(share.positions(step, 6)) for step in range(3)] == [[3, 4, 5], [9, 10, 11], [15, 16, 17]]
