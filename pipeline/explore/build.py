@@ -35,28 +35,28 @@ MAX_VALUES = 10_000
 COUNTED = f"list_filter(detections, lambda box: box.score >= {DEFAULT_SCORE}::FLOAT)"
 STEPS = (
     """CREATE TEMP TABLE everything AS
-        SELECT (row_number() OVER () - 1)::INTEGER AS ".image_id",
-            md5_number_lower(concat_ws(chr(0), results.uri, results.etag, results.model_digest)) AS ".key",
+        SELECT md5_number_lower(concat_ws(chr(0), results.uri, results.etag, results.model_digest)) AS ".key",
             versions.latest IS NULL OR results.etag IN (versions.latest, versions.latest_ok) AS ".is_latest", results.*
         FROM results LEFT JOIN versions ON results.uri = versions.uri AND results.model_digest = versions.model_digest""",
     """CREATE TYPE copy.class AS ENUM (
         SELECT DISTINCT label FROM (SELECT unnest(detections, recursive := true) FROM everything) WHERE label IS NOT NULL ORDER BY label
     )""",
     f"""CREATE TABLE copy.images AS
-        SELECT * EXCLUDE (detections, num_detections, max_score), coalesce(len({COUNTED}), 0)::INTEGER AS ".num_boxes",
+        SELECT rowid::INTEGER AS ".image_id", * EXCLUDE (detections, num_detections, max_score), coalesce(len({COUNTED}), 0)::INTEGER AS ".num_boxes",
             list_max(list_transform({COUNTED}, lambda box: box.score)) AS ".best_score"
         FROM everything ORDER BY ".image_id"
     """,
     """CREATE TABLE copy.boxes AS
         SELECT ".image_id" AS image_id, label::copy.class AS label, score,
             sqrt(greatest((xmax - xmin) * (ymax - ymin), 0) / (width_px * height_px))::FLOAT AS size, xmin, ymin, xmax, ymax
-        FROM (SELECT ".image_id", width_px, height_px, unnest(detections, recursive := true) FROM everything)
+        FROM (SELECT rowid::INTEGER AS ".image_id", width_px, height_px, unnest(detections, recursive := true) FROM everything)
         ORDER BY ".image_id"
     """,
 )
 """The SQL that makes the tables, in order. The size of a box is the square root of its share of the image.
 
-The columns of `images` that the table does not have begin with a dot, as no column from paths does.
+The columns of `images` that the table does not have begin with a dot, as no column from paths does. `rowid` counts the rows of a table, in order and
+from 0; a window function would count them in one thread.
 """
 
 

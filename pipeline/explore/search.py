@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ class Search:
         self._first = self._boxes.pop("first")
         self._num_of_image = np.diff(self._first)
         self.values: dict[str, list[str]] = msgspec.json.decode((folder / VALUES).read_bytes())
-        self._find_text = find_text
+        # A page and its histograms ask for the same text. The answer to a text may have four bytes per image.
+        self._find_text = lru_cache(maxsize=2)(find_text)
 
     def find(self, chosen: Filter) -> Found:
         """Return what a filter shows."""
