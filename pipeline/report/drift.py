@@ -18,6 +18,8 @@ NUM_BEFORE = 5
 """The number of runs before the change that are compared with."""
 MAIN_SHARE = 0.6
 """The part of a change from which one place is named as its cause."""
+MIN_IN_BOTH = 0.5
+"""The part of the images, or boxes, that must be at places which a column had before the change and has since."""
 
 Quantity = Literal["class_share", "mean_score", "boxes_per_image", "failed_share"]
 
@@ -161,8 +163,10 @@ def main_place(before: Counted, now: Counted) -> str | None:
         now: the counts since.
     """
     wholes = [max(sum(whole for _, whole in counted.values()), 1) for counted in (before, now)]
-    places = sorted(before.keys() | now.keys())
-    if len(places) < 2:
+    places, of_both = sorted(before.keys() | now.keys()), before.keys() & now.keys()
+    in_both = [sum(counted[place][1] for place in of_both) for counted in (before, now)]
+    # Otherwise the column is no place, but the date of a night, for example.
+    if len(places) < 2 or any(part < MIN_IN_BOTH * whole for part, whole in zip(in_both, wholes, strict=True)):
         return None
     none = (0.0, 0.0)
     changes = {place: now.get(place, none)[0] / wholes[1] - before.get(place, none)[0] / wholes[0] for place in places}
