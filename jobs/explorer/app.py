@@ -3,7 +3,7 @@
 import csv
 import io
 import textwrap
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import msgspec
+from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -148,12 +149,12 @@ def explorer_app(url: str, cache: Cache, hosts: frozenset[str], token: str | Non
     )
 
 
-def _explained(answer: Answer) -> Answer:
-    """Return an answer that says what was wrong with a request."""
+def _explained(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+    """Return an answer that says what was wrong with a request. It is made in a thread, which nobody waits for once the server stops."""
 
-    def explained(request: Request) -> Response:
+    async def explained(request: Request) -> Response:
         try:
-            return answer(request)
+            return await to_thread.run_sync(answer, request, abandon_on_cancel=True)
         except SettingError as error:
             return _json({"error": str(error)}, 400)
         except LookupError as error:

@@ -1,10 +1,13 @@
 """Serve the explorer until it is stopped."""
 
 import ipaddress
+import logging
+import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -14,10 +17,11 @@ from model.memory import keep_freed_memory
 from pipeline.errors import SettingError, reason
 from pipeline.explore.cache import Cache, cache_folder
 from pipeline.explore.settings import ExploreSettings
-from pipeline.signals import on_stop
 from pipeline.table.delta import ResultTable
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+GRACE_S = 1
+"""The seconds for the answers that are being sent when a signal comes. Later ones are cut off, which is no error."""
 
 
 def serve(settings: ExploreSettings, on_ready: Callable[[str], None]) -> None:
@@ -39,28 +43,22 @@ def serve(settings: ExploreSettings, on_ready: Callable[[str], None]) -> None:
         )
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         query = f"?token={token}" if token else ""
-        server = Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=GRACE_S
+            )
+        )
+        logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
         keep_freed_memory(is_shared=True)  # each search takes and frees some tens of megabytes
         cache.start()
         try:
-            with suppress(KeyboardInterrupt), on_stop(server.stop):
+            with suppress(KeyboardInterrupt):
                 on_ready(f"http://{host}:{listening.getsockname()[1]}/{query}")
                 server.run(sockets=[listening])
         finally:
             cache.close()
-
-
-class Server(uvicorn.Server):
-    """A server that a signal ends, as it ends any other of our commands."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to `pipeline.signals`."""
-        yield
-
-    def stop(self) -> None:
-        """End soon, after the answers that are being sent."""
-        self.should_exit = True
+    if any(thread.name.startswith("AnyIO worker") for thread in threading.enumerate()):
+        os._exit(0)  # Python would wait for the answers that are cut off: for a store that does not answer, for example
 
 
 def _listen(host: str, port: int) -> socket.socket:

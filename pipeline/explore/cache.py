@@ -51,7 +51,7 @@ class Copy:
         self._db.execute("SET memory_limit = ?", [MEMORY_LIMIT])
         # Not in the copy's folder, which others may delete.
         spilled = tempfile.mkdtemp(prefix="ssd-batch-duckdb-")
-        weakref.finalize(self, shutil.rmtree, spilled, ignore_errors=True)
+        self._remove_spilled = weakref.finalize(self, shutil.rmtree, spilled, ignore_errors=True)
         self._db.execute("SET temp_directory = ?", [spilled])
         self.search = Search(folder, self._find_text)
 
@@ -60,8 +60,9 @@ class Copy:
         return self._db.cursor()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and remove what was spilled."""
         self._db.close()
+        self._remove_spilled()
 
     def _find_text(self, text: str) -> NDArray[np.int32]:
         with self.cursor() as db:

@@ -1,11 +1,15 @@
 """Signals to a run in the middle of its work: what is finished is committed, and the next run does the rest."""
 
+import http.client
+import json
 import os
 import re
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -30,6 +34,15 @@ def decode_stored(data, *limits):
 """
 
 
+NO_THUMBNAIL = """
+import time
+from pathlib import Path
+
+
+def thumbnail(uri, *_):
+    Path(uri).parents[1].joinpath("asked").touch()
+    time.sleep(600)
+"""
 SWALLOWING = """
 import time
 
@@ -185,6 +198,35 @@ def test_processes_end_with_a_driver_that_is_killed_alone(pictures: Path, model:
         assert not wait_until_gone(started, seconds=TIMEOUT_S)
     finally:
         kill(*started)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_explorer_ends_amid_an_answer(number: signal.Signals, model: Path, tmp_path: Path) -> None:
+    """Whose picture takes longer than anybody waits: nothing is told of what is cut off."""
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/0.jpg").write_bytes(jpeg(0))
+    infer("--input", tmp_path / "pictures", "--table", tmp_path / "table", "--model", model)
+    arguments = ("--table", tmp_path / "table", "--port", 0, "--cache", tmp_path / "cache", "--json")
+    explorer = start("explore", *arguments, environment=appended({"pipeline.explore.thumbnails": NO_THUMBNAIL}))
+    with explorer:
+        try:
+            assert explorer.stdout
+            url = urlsplit(json.loads(explorer.stdout.readline())["url"])
+            with ExitStack() as stack:
+                asked, other = (
+                    stack.enter_context(closing(http.client.HTTPConnection(url.netloc, timeout=TIMEOUT_S)))
+                    for _ in range(2)
+                )
+                other.request("GET", "/api/images")
+                (image,) = json.load(other.getresponse())
+                asked.request("GET", f"/thumbnail/{image['key']}")
+                wait_until((tmp_path / "asked").exists)
+                os.killpg(explorer.pid, number)
+                _, err = explorer.communicate(timeout=TIMEOUT_S)
+        finally:
+            kill_tree(explorer.pid)
+    assert explorer.returncode == 0
+    assert not re.search("Traceback|Exception|Error", err), err
 
 
 def _is_importing(pid: int) -> bool:
