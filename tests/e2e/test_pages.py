@@ -173,7 +173,7 @@ def test_by_the_keyboard_alone(url: str, open_page) -> None:
     sync_api.expect(page.locator("#detail strong")).to_have_text(opened)
     page.keyboard.press("Escape")
     sync_api.expect(page.locator("#detail")).to_be_hidden()
-    assert "image=" not in page.url
+    page.wait_for_url(lambda url: "image=" not in url)
     page.keyboard.press("?")
     sync_api.expect(page.locator("#help")).to_be_visible()
 
