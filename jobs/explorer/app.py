@@ -32,7 +32,7 @@ from pipeline.table.query import query
 
 STATIC = Path(__file__).parent / "static"
 THUMBNAIL_PX = 360
-TILE_LETTERS, TILE_LINES = 42, 10
+TILE_LETTERS, TILE_LINES = 36, 10
 """The text on the tile of a picture that can't be shown."""
 MAX_ROWS, QUERY_LIMIT_S = 1000, 30.0
 """The most rows of an answer to the SQL box, and the most seconds for it."""

@@ -1,16 +1,16 @@
 // The filters: lists, ranges, and histograms that filter when a bar is chosen.
 import { $, ask, go, h, number, state } from "./page.js";
 
-const SORTS = { newest: "newest first", name: "by name", best: "highest score first", least_certain: "least certain first", most_boxes: "most boxes first", fewest_boxes: "fewest boxes first" };
+const FIRST = "newest first", SORTS = { name: "by name", best: "highest score first", least_certain: "least certain first", most_boxes: "most boxes first", fewest_boxes: "fewest boxes first" };
 const SCORE_BIN = 0.05;
 
 let facts;
 export function setFacts(found) { facts = found; }
 
-function list(title, name, values, texts = values) {
+function list(title, name, values, texts = values, unset = "all") {
   if (!values.length) return null;
   const chosen = state().get(name) ?? "";
-  const options = [h("option", { value: "" }, "all"), ...values.map((value, index) => h("option", { value, selected: value === chosen }, texts[index] || "(none)"))];
+  const options = [h("option", { value: "" }, unset), ...values.map((value, index) => h("option", { value, selected: value === chosen }, texts[index] || "(none)"))];
   return h("fieldset", {}, h("legend", {}, title), h("select", { "aria-label": title, onchange: (event) => go({ [name]: event.target.value }) }, options));
 }
 
@@ -25,7 +25,7 @@ export function showFilters() {
   const share = { type: "number", min: "0", max: "1", step: "any" };
   const parts = [
     h("fieldset", {}, h("legend", {}, "Name"), search),
-    list("Order", "sort", Object.keys(SORTS), Object.values(SORTS)),
+    list("Order", "sort", Object.keys(SORTS), Object.values(SORTS), FIRST),
     h("fieldset", {}, h("legend", {}, "Class"), h("ul", { class: "bars", id: "labels" })),
     h("fieldset", {}, h("legend", {}, "Score"), h("div", { class: "columns", id: "scores" }), h("div", { class: "ends" }, h("span", {}, "0"), h("span", {}, "1"))),
     range("Score, 0.5 and more unless given", "min_score", "max_score", share),
