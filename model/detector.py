@@ -84,6 +84,6 @@ def mirrored(boxes_cxcywh: Tensor) -> Tensor:
 
 
 def _are_finite(outputs: Tensor) -> bool:
-    """Are all numbers finite? Infinite ones are the least or the greatest, and NaN is both."""
+    """Return whether all numbers are finite. Infinite ones are the least or the greatest, and NaN is both."""
     least, greatest = outputs.aminmax()
     return bool(least.isfinite() & greatest.isfinite())

@@ -212,7 +212,7 @@ def num_parts(settings: TrainingSettings, num_workers: int) -> int:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Does this machine have what torch.compile needs for a device? On a CPU that is a C++ compiler."""
+    """Return whether this machine has what torch.compile needs for a device: on a CPU, a C++ compiler."""
     return device.type != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is not None
 
 

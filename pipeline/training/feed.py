@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,10 @@ AHEAD_BYTES = 512 * 2**20
 AHEAD_BLOCKS = 4
 """The number of blocks that a worker asks for before it needs them."""
 MAX_BLOCKS = 4096
-"""The number of blocks of one Ray Data execution: 131,072 examples. Each block is an object that the execution owns from the start."""
-NUM_READERS = 16
-"""The threads that read and decode images, in a worker and in each task: object storage takes tens of milliseconds for each."""
+"""The number of blocks of one Ray Data execution, as a rule of 32 examples each. Each block is an object that the execution owns from the start."""
+NUM_READERS = 8
+"""The threads that read and decode images, in a worker and in each task: object storage takes tens of milliseconds for each. As many decoded images
+may be in memory."""
 
 COLUMNS = {
     "images": np.uint8, "boxes_xyxy": np.float32, "labels": np.int64, "factors": np.float32, "shown": np.int64,
@@ -67,7 +69,8 @@ class Feed:
             share: the worker's part of each batch.
         """
         for step in range(first_step, self.settings.num_steps):
-            yield self._batch(step, share)
+            positions = share.positions(step, self.settings.batch_size)
+            yield to_batch([prepared for _, _, prepared in self.prepared(positions)])
 
     def streamed_batches(self, first_step: int, share: Share, num_cpus: float) -> Iterator[Batch]:
         """Yield the same, prepared by tasks of the cluster while earlier ones are learned from.
@@ -89,9 +92,12 @@ class Feed:
         examples: Examples = ray.get(self.examples[0])
         prepare = Preparation(self.image_size_px, self.preprocessing, self.settings)
         indices = [index_at(position, self.num_examples, self.settings.seed) for position in positions]
+        left = iter(indices)
         with ThreadPoolExecutor(NUM_READERS) as readers:
-            read = readers.map(examples.__getitem__, indices)
-            for position, index, example in zip(positions, indices, read, strict=True):
+            read = deque(readers.submit(examples.__getitem__, index) for index in islice(left, NUM_READERS))
+            for position, index in zip(positions, indices, strict=True):
+                example = read.popleft().result()
+                read += [readers.submit(examples.__getitem__, later) for later in islice(left, 1)]
                 yield index, example, prepare(example, position)
 
     def _arriving(self, first_step: int, share: Share, num_cpus: float) -> Iterator[Batch]:
@@ -127,16 +133,12 @@ class Feed:
             yield from prepared.iter_batches(batch_size=None, batch_format="pyarrow")
 
     def _prepare(self, numbers: pa.Table, share: Share) -> pa.Table:
+        """Return the batches of some steps. Images are read ahead of all of them: a worker's part of one batch may be two images."""
         torch.set_num_threads(1)
-        steps = numbers["step"].to_pylist()
-        return pa.Table.from_pylist(
-            [packed(self._batch(step, share)) for step in steps],
-            schema=pa.schema([(name, pa.large_binary()) for name in COLUMNS]),
-        )
-
-    def _batch(self, step: int, share: Share) -> Batch:
-        positions = share.positions(step, self.settings.batch_size)
-        return to_batch([prepared for _, _, prepared in self.prepared(positions)])
+        parts = [share.positions(step, self.settings.batch_size) for step in numbers["step"].to_pylist()]
+        examples = (prepared for _, _, prepared in self.prepared([position for part in parts for position in part]))
+        rows = [packed(to_batch(list(islice(examples, share.size)))) for _ in parts]
+        return pa.Table.from_pylist(rows, schema=pa.schema([(name, pa.large_binary()) for name in COLUMNS]))
 
 
 class BlockStream:
