@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Each of a run's processes would compile all that it imports, torch's and Ray's thousands of files, where nothing keeps them compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-BENCHES := startup steady efficiency peers detector dataplane rows postprocess driver list plan views
+BENCHES := startup steady efficiency peers detector dataplane rows postprocess driver list plan views explore
 
 .PHONY: install demo test test-fast test-gpu bench $(BENCHES) test-s3 test-monitoring chaos check site format clean
 

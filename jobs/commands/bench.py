@@ -14,7 +14,7 @@ from pipeline.errors import SettingError
 ROOT = Path(__file__).parents[2]
 MODULES = {
     "startup": "startup", "steady": "steady", "efficiency": "efficiency", "peers": "peers", "detector": "detector", "dataplane": "dataplane",
-    "rows": "rows", "postprocess": "postprocess", "driver": "driver", "list": "listing", "plan": "planning", "views": "views",
+    "rows": "rows", "postprocess": "postprocess", "driver": "driver", "list": "listing", "plan": "planning", "views": "views", "explore": "explore",
 }  # fmt: skip
 """The benchmarks, and their modules in tests/benchmarks."""
 

@@ -142,14 +142,14 @@ def explorer_app(url: str, cache: Cache, hosts: frozenset[str], token: str | Non
     }  # fmt: skip
     return Starlette(
         routes=[
-            *(Route(path, _explained(answer)) for path, answer in answers.items()),
+            *(Route(path, _explained(answer, cache)) for path, answer in answers.items()),
             Mount("/", StaticFiles(directory=STATIC, html=True)),
         ],
         middleware=[Middleware(Guard, hosts=hosts, token=token)],
     )
 
 
-def _explained(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+def _explained(answer: Answer, cache: Cache) -> Callable[[Request], Awaitable[Response]]:
     """Return an answer that says what was wrong with a request. It is made in a thread, which nobody waits for once the server stops."""
 
     async def explained(request: Request) -> Response:
@@ -161,6 +161,8 @@ def _explained(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
             return _json({"error": str(error.args[0])}, 404)
         except (SsdBatchError, duckdb.Error) as error:
             return _json({"error": reason(error)}, 500)
+        finally:
+            cache.copy.release()
 
     return explained
 

@@ -1,63 +1,50 @@
 """Build the flat copy of a table: `python -m pipeline.explore.build TABLE FOLDER`, in a process whose memory ends with it.
 
-The copy is a folder. `rows.duckdb` has the rows: `images` has the columns of the table but `detections`, and `.key`, which names a row
-as long as it exists; `boxes` has one row per box. Next to it are the columns that filters search, as arrays of numpy: `images-NAME.npy`
-has a value per row of `images`, `boxes-NAME.npy` one per row of `boxes`, both in the order of `image_id`. Image i has the boxes
-from `boxes-first.npy[i]` up to, and without, the next one's. `values.json` has the values that the numbers stand for.
+The copy is a folder. `rows.arrow` has the table's rows without their detections, and `.key`, which names a row as long as it exists. Next to it
+are the columns that filters search, as arrays of numpy: `images-NAME.npy` has a value per image, `boxes-NAME.npy` one per box, both in the order
+of the rows. Image i has the boxes from `boxes-first.npy[i]` up to, and without, the next one's. `values.json` has the values that numbers stand
+for. The files are mapped into memory, so that only what is looked at takes any.
 """
 
 import os
 import shutil
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-import duckdb
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.sql import literal
+from pipeline.explore.arrays import ArrayFile, MappedFiles
+from pipeline.explore.boxes import FIRST, SIDES, TYPES, Boxes
 from pipeline.table.delta import ResultTable
 from pipeline.table.results import connect
 from pipeline.table.schema import SCHEMA
 from pipeline.table.versions import FOUND, note_url, noted_versions
 
-ROWS, VALUES = "rows.duckdb", "values.json"
+ROWS, VALUES = "rows.arrow", "values.json"
 DEFAULT_SCORE = 0.5
-"""The score from which boxes count, unless a filter says otherwise. Their number per image is stored."""
+"""The score from which boxes count, unless a filter says otherwise. Their number per image is stored, and the best score."""
 NUM_SCORE_BINS = 20
 COLUMN = "column."
 """The beginning of the names of arrays and filters that go on with the name of a column from paths."""
 MAX_VALUES = 10_000
 """The most values of a column from paths. A column with more can't be filtered by."""
-COUNTED = f"list_filter(detections, lambda box: box.score >= {DEFAULT_SCORE}::FLOAT)"
-STEPS = (
-    """CREATE TEMP TABLE everything AS
-        SELECT md5_number_lower(concat_ws(chr(0), results.uri, results.etag, results.model_digest)) AS ".key",
-            versions.latest IS NULL OR results.etag IN (versions.latest, versions.latest_ok) AS ".is_latest", results.*
-        FROM results LEFT JOIN versions ON results.uri = versions.uri AND results.model_digest = versions.model_digest""",
-    """CREATE TYPE copy.class AS ENUM (
-        SELECT DISTINCT label FROM (SELECT unnest(detections, recursive := true) FROM everything) WHERE label IS NOT NULL ORDER BY label
-    )""",
-    f"""CREATE TABLE copy.images AS
-        SELECT rowid::INTEGER AS ".image_id", * EXCLUDE (detections, num_detections, max_score), coalesce(len({COUNTED}), 0)::INTEGER AS ".num_boxes",
-            list_max(list_transform({COUNTED}, lambda box: box.score)) AS ".best_score"
-        FROM everything ORDER BY ".image_id"
-    """,
-    """CREATE TABLE copy.boxes AS
-        SELECT ".image_id" AS image_id, label::copy.class AS label, score,
-            sqrt(greatest((xmax - xmin) * (ymax - ymin), 0) / (width_px * height_px))::FLOAT AS size, xmin, ymin, xmax, ymax
-        FROM (SELECT rowid::INTEGER AS ".image_id", width_px, height_px, unnest(detections, recursive := true) FROM everything)
-        ORDER BY ".image_id"
-    """,
-)
-"""The SQL that makes the tables, in order. The size of a box is the square root of its share of the image.
-
-The columns of `images` that the table does not have begin with a dot, as no column from paths does. `rowid` counts the rows of a table, in order and
-from 0; a window function would count them in one thread.
+BATCH = 1 << 17
+"""The number of rows that are in memory at a time."""
+ROWS_TOGETHER = 2048
+"""The number of rows that lie together in the file: a row that is looked up brings their pages into memory."""
+ALL_ROWS = """
+    SELECT md5_number_lower(concat_ws(chr(0), results.uri, results.etag, results.model_digest)) AS ".key",
+        versions.latest IS NULL OR results.etag IN (versions.latest, versions.latest_ok) AS ".is_latest", results.*
+    FROM results LEFT JOIN versions ON results.uri = versions.uri AND results.model_digest = versions.model_digest
 """
+"""The SQL that reads the table. The columns that the table does not have begin with a dot, as no column from paths does."""
+LEFT_OUT = ("detections", "num_detections", "max_score")
 
 
 def build(url: str, folder: Path) -> None:
@@ -70,12 +57,11 @@ def build(url: str, folder: Path) -> None:
     try:
         with connect(table, [note], files) as db:
             db.execute(f"CREATE VIEW versions AS {noted_versions(db, table, note, FOUND)}")
-            db.execute(f"ATTACH {literal(str(partial / ROWS))} AS copy")
-            for step in STEPS:
-                db.execute(step)
-            db.execute("DROP TABLE everything")
-            save_columns(db, partial)
-            db.execute("DETACH copy")
+            classes = copy_rows(db.sql(ALL_ROWS).to_arrow_reader(BATCH), partial)
+        copied = MappedFiles(partial)
+        values = save_images(copied.table(ROWS), partial) | {"label": classes}
+        save_defaults(Boxes(copied), partial)
+        (partial / VALUES).write_bytes(msgspec.json.encode(values))
         try:
             os.replace(partial, folder)
         except OSError:
@@ -85,41 +71,93 @@ def build(url: str, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def save_columns(db: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Write the arrays, and the values that their numbers stand for."""
-    described = [name for name, *_ in db.execute("DESCRIBE copy.images").fetchall()]
-    of_paths = {COLUMN + name: name for name in described if name not in SCHEMA.names and not name.startswith(".")}
+def copy_rows(batches: pa.RecordBatchReader, folder: Path) -> list[str]:
+    """Write the rows and the arrays of boxes, and return the classes."""
+    kept = [name for name in batches.schema.names if name not in LEFT_OUT]
+    schema = pa.schema([batches.schema.field(name) for name in kept])
+    classes: list[str] = []
+    with ExitStack() as stack:
+        rows = stack.enter_context(pa.ipc.new_file(str(folder / ROWS), schema))
+        files = {
+            name: stack.enter_context(ArrayFile(folder / f"boxes-{name}.npy", dtype))
+            for name, dtype in ({FIRST: np.int64} | TYPES).items()
+        }
+        num_images = num_boxes = 0
+        for batch in batches:
+            rows.write_table(pa.table(batch.select(kept)), max_chunksize=ROWS_TOGETHER)
+            counts = pc.fill_null(pc.list_value_length(batch["detections"]), 0).to_numpy()
+            files[FIRST].append(num_boxes + np.cumsum(counts) - counts)
+            image_ids = np.repeat(np.arange(num_images, num_images + len(counts)), counts)
+            for name, column in columns_of_boxes(batch, image_ids, num_images, classes).items():
+                files[name].append(column)
+            num_images, num_boxes = num_images + len(counts), num_boxes + len(image_ids)
+        files[FIRST].append(np.array([num_boxes]))
+    labels = np.load(folder / "boxes-label.npy", mmap_mode="r+")
+    ordered = sorted(classes)
+    labels[:] = np.array([ordered.index(name) for name in classes], np.uint16)[labels]
+    return ordered
+
+
+def columns_of_boxes(
+    batch: pa.RecordBatch, image_ids: NDArray[np.intp], first_id: int, classes: list[str]
+) -> dict[str, NDArray[Any]]:
+    """Return the columns of a batch's boxes.
+
+    The size of a box is the square root of its share of the image.
+
+    Args:
+        batch: rows of the table.
+        image_ids: the number of each box's image.
+        first_id: the number of the batch's first row.
+        classes: the labels that are known. New ones are added.
+    """
+    boxes = batch["detections"].flatten()
+    labels = pc.fill_null(pc.struct_field(boxes, "label"), "")
+    classes += [label for label in pc.unique(labels).to_pylist() if label not in classes]
+    found = {name: pc.struct_field(boxes, name).to_numpy(zero_copy_only=False) for name in ("score", *SIDES)}
+    area = np.maximum((found["xmax"] - found["xmin"]) * (found["ymax"] - found["ymin"]), 0)
+    num_pixels = pc.multiply(batch["width_px"].cast(pa.float32()), batch["height_px"]).to_numpy(zero_copy_only=False)
+    found |= {
+        "image_id": image_ids,
+        "label": pc.index_in(labels, pa.array(classes, pa.string())).to_numpy(),
+        "score_bin": np.minimum(found["score"] * NUM_SCORE_BINS, NUM_SCORE_BINS - 1),
+        "size": np.nan_to_num(np.sqrt(area / num_pixels[image_ids - first_id])),
+    }
+    order = np.lexsort((-found["score"], image_ids))
+    return {name: column[order] for name, column in found.items()}
+
+
+def save_images(rows: pa.Table, folder: Path) -> dict[str, list[str]]:
+    """Write the arrays of images, and return the values that their numbers stand for."""
+    # A column that somebody added may be a list, for example, which nothing can be filtered by.
+    of_paths = {
+        COLUMN + field.name: field.name
+        for field in rows.schema
+        if field.name not in SCHEMA.names and not field.name.startswith(".") and not pa.types.is_nested(field.type)
+    }
     values: dict[str, list[str]] = {}
     for name, column in {"run_id": "run_id", "model_digest": "model_digest", **of_paths}.items():
-        if (found := _codes(_column(db, "images", f"coalesce(\"{column}\"::VARCHAR, '')"))) is None:
-            continue
-        values[name], codes = found
-        np.save(folder / f"images-{name}.npy", codes)
+        if (found := _codes(pc.fill_null(rows[column].cast(pa.string()), ""))) is not None:
+            values[name], array = found
+            np.save(folder / f"images-{name}.npy", array)
+    order = pc.sort_indices(rows, [("uri", "ascending")]).to_numpy()
+    name_order = np.empty(len(order), np.int32)
+    name_order[order] = np.arange(len(order), dtype=np.int32)
     plain = {
-        "is_latest": '".is_latest"', "is_failed": "status = 'failed'", "run_date": "run_date - DATE '1970-01-01'",
-        "num_boxes": '".num_boxes"', "best_score": "coalesce(\".best_score\", 'NaN'::FLOAT)",
-        "name_order": '(row_number() OVER (ORDER BY uri, ".image_id") - 1)::INTEGER',
+        "key": rows[".key"], "is_latest": rows[".is_latest"], "is_failed": pc.equal(rows["status"], "failed"),
+        "run_date": rows["run_date"].cast(pa.int32()), "name_order": name_order,
     }  # fmt: skip
-    for name, sql in plain.items():
-        array = _column(db, "images", sql).to_numpy()
-        np.save(folder / f"images-{name}.npy", array.astype(np.int32) if name == "run_date" else array)
-    values["label"] = [
-        name for (name,) in db.execute("SELECT unnest(enum_range(NULL::copy.class))::VARCHAR").fetchall()
-    ]
-    label = f"enum_code(label)::{'UTINYINT' if len(values['label']) <= 256 else 'USMALLINT'}"
-    for name, sql in {"label": label, "score": "score", "size": "coalesce(size, 0)"}.items():
-        np.save(folder / f"boxes-{name}.npy", _column(db, "boxes", sql).to_numpy())
-    (num_images,) = db.execute("SELECT count(*) FROM copy.images").fetchall()[0]
-    owners = _column(db, "boxes", "image_id").to_numpy()
-    np.save(folder / "boxes-first.npy", np.searchsorted(owners, np.arange(num_images + 1)))
-    scores: NDArray[np.float32] = np.load(folder / "boxes-score.npy", mmap_mode="r")
-    np.save(folder / "boxes-score_bin.npy", np.minimum(scores * NUM_SCORE_BINS, NUM_SCORE_BINS - 1).astype(np.uint8))
-    (folder / VALUES).write_bytes(msgspec.json.encode(values))
+    for name, values_of in plain.items():
+        np.save(folder / f"images-{name}.npy", np.asarray(values_of))
+    return values
 
 
-def _column(db: duckdb.DuckDBPyConnection, table: str, sql: str) -> pa.ChunkedArray:
-    order = '".image_id"' if table == "images" else "image_id"
-    return db.sql(f'SELECT {sql} AS ".value" FROM copy.{table} ORDER BY {order}').to_arrow_table()[".value"]
+def save_defaults(boxes: Boxes, folder: Path) -> None:
+    """Write the number of boxes of each image from the default score on, and the best score."""
+    counted = boxes["score"] >= np.float32(DEFAULT_SCORE)
+    num_boxes = boxes.count(counted)
+    np.save(folder / "images-num_boxes.npy", num_boxes)
+    np.save(folder / "images-best_score.npy", boxes.best(counted, num_boxes))
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.uint16]] | None:

@@ -10,20 +10,27 @@ import tempfile
 import threading
 import time
 import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.explore import build
+from pipeline.explore.arrays import MappedFiles
 from pipeline.explore.search import Search
 from pipeline.table.delta import ResultTable
 from pipeline.table.read_only import name_below
 
 logger = logging.getLogger(__name__)
 
+IMAGE_ID = ".image_id"
+"""The column with the number of a row."""
 MEMORY_LIMIT = "48MB"
 """The memory of the DuckDB that answers."""
 LOOK_EVERY_S = 5.0
@@ -46,18 +53,35 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.version = folder.name
-        self._db = duckdb.connect(str(folder / build.ROWS), read_only=True)
+        self._files = MappedFiles(folder)
+        rows = self._files.table(build.ROWS)
+        self._rows = rows.append_column(IMAGE_ID, pa.array(np.arange(len(rows), dtype=np.int32)))
+        self._db = duckdb.connect()
         self._db.execute("SET TimeZone = 'UTC'")
         self._db.execute("SET memory_limit = ?", [MEMORY_LIMIT])
         # Not in the copy's folder, which others may delete.
         spilled = tempfile.mkdtemp(prefix="ssd-batch-duckdb-")
         self._remove_spilled = weakref.finalize(self, shutil.rmtree, spilled, ignore_errors=True)
         self._db.execute("SET temp_directory = ?", [spilled])
-        self.search = Search(folder, self._find_text)
+        self.search = Search(folder, self._files, self._find_text)
 
-    def cursor(self) -> duckdb.DuckDBPyConnection:
-        """Return a connection to the rows, for one thread."""
-        return self._db.cursor()
+    def rows(self, ids: Iterable[int], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Return rows by their numbers, in that order: all columns of the table, or some."""
+        chosen = self._rows.select(columns or [name for name in self._rows.schema.names if not name.startswith(".")])
+        parts = [chosen.slice(0, 0), *(chosen.slice(image_id, 1) for image_id in ids)]
+        found: list[dict[str, Any]] = pa.concat_tables(parts).to_pylist()
+        return found
+
+    @contextmanager
+    def images(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open a DuckDB with the rows as `images`, for one thread."""
+        with self._db.cursor() as db:
+            db.register("images", self._rows)
+            yield db
+
+    def release(self) -> None:
+        """Let go of the memory that the last answers took of the files."""
+        self._files.release()
 
     def close(self) -> None:
         """Close the connections, and remove what was spilled."""
@@ -65,9 +89,9 @@ class Copy:
         self._remove_spilled()
 
     def _find_text(self, text: str) -> NDArray[np.int32]:
-        with self.cursor() as db:
-            found = db.sql('SELECT ".image_id" FROM images WHERE contains(uri, ?)', params=[text]).to_arrow_table()
-        return np.asarray(found[".image_id"].to_numpy(), np.int32)
+        with self.images() as db:
+            found = db.sql(f'SELECT "{IMAGE_ID}" FROM images WHERE contains(uri, ?)', params=[text]).to_arrow_table()
+        return np.asarray(found[IMAGE_ID])
 
 
 class Cache:
@@ -110,7 +134,8 @@ class Cache:
         """Return the folder of the copy of the table's current version, after building it if there is none."""
         table = ResultTable(self._url)
         names = sorted(name_below(table.url, file) for file in table.data_files())
-        contents = "\n".join([Path(build.__file__).read_text(), *map(str, table.schema), *names])
+        code = (file.read_text() for file in sorted(Path(__file__).parent.glob("*.py")))  # which makes the copy, and reads it
+        contents = "\n".join([*code, *map(str, table.schema), *names])
         version = hashlib.sha256(contents.encode()).hexdigest()[:16]
         path = self._folder / f"{self._name}-{version}"
         if not path.exists():

@@ -1,6 +1,6 @@
 """The search for the images and boxes that a filter shows, over arrays: a few passes, whatever is asked."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -10,15 +10,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.explore.arrays import MappedFiles
+from pipeline.explore.boxes import Boxes, Mask
 from pipeline.explore.build import COLUMN, NUM_SCORE_BINS, VALUES
 from pipeline.explore.filters import Filter, Sort
 
-Mask = NDArray[np.bool_]
 EPOCH = date(1970, 1, 1)
 MAX_BOXES_BAR = 20
 """The last bar of the histogram of boxes per image, which also has those with more."""
-CHUNK = 1 << 17
-"""The number of images, or of boxes, that are looked at at a time."""
 FindText = Callable[[str], NDArray[np.int32]]
 """A function that returns the IDs of the images whose URI has a text in it."""
 
@@ -44,20 +43,17 @@ class Found:
 
 
 class Search:
-    """The arrays of a copy, mapped into memory.
+    """The arrays of a copy.
 
     Args:
         folder: the folder of the copy.
+        files: those of this folder.
         find_text: searches the URIs.
     """
 
-    def __init__(self, folder: Path, find_text: FindText) -> None:
-        self._images, self._boxes = (
-            {path.stem.partition("-")[2]: np.load(path, mmap_mode="r") for path in folder.glob(f"{kind}-*.npy")}
-            for kind in ("images", "boxes")
-        )
-        self._first = self._boxes.pop("first")
-        self._num_of_image = np.diff(self._first)
+    def __init__(self, folder: Path, files: MappedFiles, find_text: FindText) -> None:
+        self._images = files.arrays("images")
+        self.boxes = Boxes(files)
         self.values: dict[str, list[str]] = msgspec.json.decode((folder / VALUES).read_bytes())
         # A page and its histograms ask for the same text. The answer to a text may have four bytes per image.
         self._find_text = lru_cache(maxsize=2)(find_text)
@@ -70,8 +66,8 @@ class Search:
             found = Found(images, num_boxes, lambda: self._images["best_score"], lambda: self._of_boxes(chosen))
         else:
             boxes = self._of_boxes(chosen)
-            num_boxes = self._per_image(boxes)
-            found = Found(images, num_boxes, lambda: self._best(boxes), lambda: boxes)
+            num_boxes = self.boxes.count(boxes)
+            found = Found(images, num_boxes, lambda: self.boxes.best(boxes, num_boxes), lambda: boxes)
         least = chosen.min_boxes
         if least is None and chosen.is_about_boxes and chosen.max_boxes is None:
             least = 1
@@ -109,49 +105,20 @@ class Search:
 
     def _of_boxes(self, chosen: Filter) -> Mask:
         """Return the boxes that meet the conditions on boxes."""
-        mask: Mask = np.asarray(self._boxes["score"] >= np.float32(chosen.min_score))
+        mask: Mask = np.asarray(self.boxes["score"] >= np.float32(chosen.min_score))
         if chosen.max_score < 1:
-            mask &= self._boxes["score"] < np.float32(chosen.max_score)
+            mask &= self.boxes["score"] < np.float32(chosen.max_score)
         if chosen.min_size > 0:
-            mask &= self._boxes["size"] >= np.float32(chosen.min_size)
+            mask &= self.boxes["size"] >= np.float32(chosen.min_size)
         if chosen.max_size < 1:
-            mask &= self._boxes["size"] < np.float32(chosen.max_size)
+            mask &= self.boxes["size"] < np.float32(chosen.max_size)
         if chosen.label:
             codes = [self.values["label"].index(name) for name in chosen.label if name in self.values["label"]]
             is_of_class = np.zeros(len(mask), np.bool_)
             for code in codes:
-                is_of_class |= self._boxes["label"] == code
+                is_of_class |= self.boxes["label"] == code
             mask &= is_of_class
         return mask
-
-    def _per_image(self, boxes: Mask) -> NDArray[np.int32]:
-        """Return the number of these boxes in each image."""
-        counts = np.zeros(len(self._num_of_image), np.int32)
-        for images, part in self._parts():
-            self._combine(np.add, boxes[part], images, counts)
-        return counts
-
-    def _best(self, boxes: Mask) -> NDArray[np.float32]:
-        """Return the best score of these boxes in each image, NaN where there is none."""
-        best = np.full(len(self._num_of_image), -1, np.float32)
-        for images, part in self._parts():
-            scores = np.where(boxes[part], self._boxes["score"][part], np.float32(-1))
-            self._combine(np.maximum, scores, images, best)
-        best[best < 0] = np.nan
-        return best
-
-    def _parts(self) -> Iterator[tuple[slice, slice]]:
-        """Yield all images and their boxes in parts that stay in the processor's cache, and that need little memory."""
-        for start in range(0, len(self._num_of_image), CHUNK):
-            images = slice(start, min(start + CHUNK, len(self._num_of_image)))
-            yield images, slice(int(self._first[images.start]), int(self._first[images.stop]))
-
-    def _combine(self, combine: np.ufunc, values: NDArray[Any], images: slice, into: NDArray[Any]) -> None:
-        """Combine the values of the boxes of a part per image. Images without boxes are left as they are."""
-        firsts = self._first[images] - self._first[images.start]
-        has_boxes = self._num_of_image[images] > 0
-        if has_boxes.any():  # between two of these firsts are the boxes of the first one alone
-            into[images][has_boxes] = combine.reduceat(values, firsts[has_boxes], dtype=into.dtype)
 
     def page(self, found: Found, sort: Sort, offset: int, num_images: int) -> list[int]:
         """Return the IDs of the images of a page, in order."""
@@ -181,6 +148,10 @@ class Search:
         )
         return without_boxes_last
 
+    def ids_of(self, keys: Sequence[str]) -> NDArray[np.intp]:
+        """Return the IDs of the images whose rows have these names."""
+        return np.flatnonzero(np.isin(self._images["key"], np.array([int(key, 16) for key in keys], np.uint64)))
+
     def count(self, chosen: Filter) -> dict[str, Any]:
         """Return the number of images and boxes that a filter shows, and their histograms as pairs of value and number.
 
@@ -208,14 +179,8 @@ class Search:
         """Return the number of boxes per value of a column, of the images that are shown."""
         boxes = found.boxes()
         if not found.images.all():
-            boxes = boxes & np.repeat(found.images, self._num_of_image)
-        counts = np.zeros(num_bins, np.intp)
-        for start in range(
-            0, len(boxes), CHUNK
-        ):  # numpy counts in eight bytes per value, which in parts stay in the cache
-            part = slice(start, start + CHUNK)
-            counts += np.bincount(self._boxes[name][part][boxes[part]], minlength=num_bins)
-        return counts
+            boxes = boxes & self.boxes.of_images(found.images)
+        return self.boxes.histogram(name, boxes, num_bins)
 
 
 def _pairs(counts: NDArray[np.intp]) -> list[tuple[int, int]]:

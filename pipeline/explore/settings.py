@@ -20,4 +20,4 @@ class ExploreSettings(Frozen):
     port: Annotated[int, Field(ge=0, le=65535)] = 8765
     """Port to listen on. 0 takes a free one."""
     cache: Place | None = None
-    """Folder for the copy of the table; a folder of the user's cache unless given. It takes 0.2 GB per million images."""
+    """Folder for the copy of the table; a folder of the user's cache unless given. It takes 0.4 GB per million images."""

@@ -127,6 +127,7 @@ def test_columns_from_paths(tmp_path, new_table, rows):
     table = new_table(tmp_path / "table")
     names = ("camera", "key", "image_id", "is_latest", "num_boxes", "boxes", "row")  # most are words of our own, too
     table.add_columns([pa.field(name, pa.int64()) for name in names], None)
+    table.add_columns([pa.field("tags", pa.list_(pa.string()))], None)  # by another program
     table.append(rows.table(rows.ok("a"), rows.ok("b")).append_column("camera", pa.array([7, None])))
     build(table.url, tmp_path / "copy")
     with closing(Copy(tmp_path / "copy")) as copy:
