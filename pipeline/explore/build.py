@@ -20,13 +20,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.explore.arrays import ArrayFile, MappedFiles
-from pipeline.explore.boxes import FIRST, SIDES, TYPES, Boxes
 from pipeline.table.delta import ResultTable
 from pipeline.table.results import connect
 from pipeline.table.schema import SCHEMA
 from pipeline.table.versions import FOUND, note_url, noted_versions
 
 ROWS, VALUES = "rows.arrow", "values.json"
+FIRST = "first"
+"""The array with the number of each image's first box, and at its end the number of all boxes."""
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+BOX_TYPES: dict[str, type[Any]] = {
+    "image_id": np.int32, "label": np.uint16, "score": np.float32, "score_bin": np.uint8, "size": np.float32,
+} | dict.fromkeys(SIDES, np.float32)  # fmt: skip
+"""The other arrays of boxes, and the types of their numbers. In each image, the box with the best score comes first."""
 DEFAULT_SCORE = 0.5
 """The score from which boxes count, unless a filter says otherwise. Their number per image is stored, and the best score."""
 NUM_SCORE_BINS = 20
@@ -58,9 +64,7 @@ def build(url: str, folder: Path) -> None:
         with connect(table, [note], files) as db:
             db.execute(f"CREATE VIEW versions AS {noted_versions(db, table, note, FOUND)}")
             classes = copy_rows(db.sql(ALL_ROWS).to_arrow_reader(BATCH), partial)
-        copied = MappedFiles(partial)
-        values = save_images(copied.table(ROWS), partial) | {"label": classes}
-        save_defaults(Boxes(copied), partial)
+        values = save_images(MappedFiles(partial).table(ROWS), partial) | {"label": classes}
         (partial / VALUES).write_bytes(msgspec.json.encode(values))
         try:
             os.replace(partial, folder)
@@ -78,37 +82,41 @@ def copy_rows(batches: pa.RecordBatchReader, folder: Path) -> list[str]:
     classes: list[str] = []
     with ExitStack() as stack:
         rows = stack.enter_context(pa.ipc.new_file(str(folder / ROWS), schema))
-        files = {
-            name: stack.enter_context(ArrayFile(folder / f"boxes-{name}.npy", dtype))
-            for name, dtype in ({FIRST: np.int64} | TYPES).items()
-        }
+        types = {f"boxes-{name}": dtype for name, dtype in ({FIRST: np.int64} | BOX_TYPES).items()}
+        types |= {"images-num_boxes": np.int32, "images-best_score": np.float32}
+        files = {name: stack.enter_context(ArrayFile(folder / f"{name}.npy", dtype)) for name, dtype in types.items()}
         num_images = num_boxes = 0
         for batch in batches:
             rows.write_table(pa.table(batch.select(kept)), max_chunksize=ROWS_TOGETHER)
             counts = pc.fill_null(pc.list_value_length(batch["detections"]), 0).to_numpy()
-            files[FIRST].append(num_boxes + np.cumsum(counts) - counts)
-            image_ids = np.repeat(np.arange(num_images, num_images + len(counts)), counts)
-            for name, column in columns_of_boxes(batch, image_ids, num_images, classes).items():
-                files[name].append(column)
+            first = np.cumsum(counts) - counts
+            image_ids = np.repeat(np.arange(len(counts)), counts)
+            boxes = columns_of_boxes(batch, image_ids, classes)
+            counted = np.bincount(image_ids[boxes["score"] >= np.float32(DEFAULT_SCORE)], minlength=len(counts))
+            best = np.full(len(counts), np.nan, np.float32)
+            best[counted > 0] = boxes["score"][first[counted > 0]]
+            written = {f"boxes-{name}": column for name, column in boxes.items()} | {
+                "boxes-image_id": num_images + image_ids, f"boxes-{FIRST}": num_boxes + first,
+                "images-num_boxes": counted, "images-best_score": best,
+            }  # fmt: skip
+            for name, array in written.items():
+                files[name].append(array)
             num_images, num_boxes = num_images + len(counts), num_boxes + len(image_ids)
-        files[FIRST].append(np.array([num_boxes]))
+        files[f"boxes-{FIRST}"].append(np.array([num_boxes]))
     labels = np.load(folder / "boxes-label.npy", mmap_mode="r+")
     ordered = sorted(classes)
     labels[:] = np.array([ordered.index(name) for name in classes], np.uint16)[labels]
     return ordered
 
 
-def columns_of_boxes(
-    batch: pa.RecordBatch, image_ids: NDArray[np.intp], first_id: int, classes: list[str]
-) -> dict[str, NDArray[Any]]:
-    """Return the columns of a batch's boxes.
+def columns_of_boxes(batch: pa.RecordBatch, image_ids: NDArray[np.intp], classes: list[str]) -> dict[str, NDArray[Any]]:
+    """Return the columns of a batch's boxes. In each image, the box with the best score comes first.
 
     The size of a box is the square root of its share of the image.
 
     Args:
         batch: rows of the table.
-        image_ids: the number of each box's image.
-        first_id: the number of the batch's first row.
+        image_ids: the row of each box in the batch.
         classes: the labels that are known. New ones are added.
     """
     boxes = batch["detections"].flatten()
@@ -118,10 +126,9 @@ def columns_of_boxes(
     area = np.maximum((found["xmax"] - found["xmin"]) * (found["ymax"] - found["ymin"]), 0)
     num_pixels = pc.multiply(batch["width_px"].cast(pa.float32()), batch["height_px"]).to_numpy(zero_copy_only=False)
     found |= {
-        "image_id": image_ids,
         "label": pc.index_in(labels, pa.array(classes, pa.string())).to_numpy(),
         "score_bin": np.minimum(found["score"] * NUM_SCORE_BINS, NUM_SCORE_BINS - 1),
-        "size": np.nan_to_num(np.sqrt(area / num_pixels[image_ids - first_id])),
+        "size": np.nan_to_num(np.sqrt(area / num_pixels[image_ids])),
     }
     order = np.lexsort((-found["score"], image_ids))
     return {name: column[order] for name, column in found.items()}
@@ -150,14 +157,6 @@ def save_images(rows: pa.Table, folder: Path) -> dict[str, list[str]]:
     for name, values_of in plain.items():
         np.save(folder / f"images-{name}.npy", np.asarray(values_of))
     return values
-
-
-def save_defaults(boxes: Boxes, folder: Path) -> None:
-    """Write the number of boxes of each image from the default score on, and the best score."""
-    counted = boxes["score"] >= np.float32(DEFAULT_SCORE)
-    num_boxes = boxes.count(counted)
-    np.save(folder / "images-num_boxes.npy", num_boxes)
-    np.save(folder / "images-best_score.npy", boxes.best(counted, num_boxes))
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.uint16]] | None:

@@ -134,7 +134,9 @@ class Cache:
         """Return the folder of the copy of the table's current version, after building it if there is none."""
         table = ResultTable(self._url)
         names = sorted(name_below(table.url, file) for file in table.data_files())
-        code = (file.read_text() for file in sorted(Path(__file__).parent.glob("*.py")))  # which makes the copy, and reads it
+        code = (
+            file.read_text() for file in sorted(Path(__file__).parent.glob("*.py"))
+        )  # which makes the copy, and reads it
         contents = "\n".join([*code, *map(str, table.schema), *names])
         version = hashlib.sha256(contents.encode()).hexdigest()[:16]
         path = self._folder / f"{self._name}-{version}"

@@ -75,24 +75,22 @@ def rows(db: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] = ()) ->
 
 def page(copy: Copy, chosen: Filter, offset: int) -> list[Row]:
     """Return a page of images with their boxes from the filter's score on; `found` is the number that the filter is about."""
-    found = copy.search.find(chosen)
-    ids = copy.search.page(found, chosen.sort, offset, PAGE)
-    images = _images(copy, ids, chosen.min_score)
-    return [image | {"found": int(found.num_boxes[image_id])} for image_id, image in zip(ids, images, strict=True)]
+    shown = copy.search.page(chosen, offset, PAGE)
+    images = _images(copy, [image_id for image_id, _ in shown], chosen.min_score)
+    return [image | {"found": num_boxes} for image, (_, num_boxes) in zip(images, shown, strict=True)]
 
 
 def _images(copy: Copy, ids: Sequence[int], min_score: float) -> list[Row]:
     """Return images as a page shows them, with their boxes from a score on."""
-    classes = copy.search.values["label"]
     return [
-        row | {"key": f"{row.pop('.key'):016x}", "boxes": copy.search.boxes.of_image(image_id, min_score, classes)}
+        row | {"key": f"{row.pop('.key'):016x}", "boxes": copy.search.boxes_of(image_id, min_score)}
         for image_id, row in zip(ids, copy.rows(ids, (".key", *SHOWN)), strict=True)
     ]
 
 
 def image(copy: Copy, key: str) -> Row | None:
     """Return the image of a name with all its boxes, and its `row` of the table; None if there is no such row."""
-    ids = copy.search.ids_of([key])[:1].tolist()
+    ids = copy.search.ids_of([key])[:1]
     if not ids:
         return None
     (shown,), (row,) = _images(copy, ids, 0.0), copy.rows(ids)
@@ -101,12 +99,13 @@ def image(copy: Copy, key: str) -> Row | None:
 
 def versions(copy: Copy, keys: Sequence[str]) -> list[Row]:
     """Return the version of each named image by name, as a run takes it in a list."""
-    return sorted(copy.rows(copy.search.ids_of(keys).tolist(), VERSION), key=itemgetter("uri"))
+    return sorted(copy.rows(copy.search.ids_of(keys), VERSION), key=itemgetter("uri"))
 
 
 def all_versions(copy: Copy, chosen: Filter) -> list[Row]:
     """Return the version of each image that a filter shows, by name, `MAX_LISTED` at most."""
-    return copy.rows(copy.search.page(copy.search.find(chosen), "name", 0, MAX_LISTED), VERSION)
+    by_name = copy.search.page(chosen.model_copy(update={"sort": "name"}), 0, MAX_LISTED)
+    return copy.rows([image_id for image_id, _ in by_name], VERSION)
 
 
 def failures(copy: Copy) -> list[Row]:
@@ -153,7 +152,7 @@ def compare(copy: Copy, a: Side, b: Side, min_score: float, offset: int) -> Row:
     SELECT a_id, b_id, coalesce(sum(abs(difference)), 0)::BIGINT AS difference
     FROM sides LEFT JOIN differences USING (a_id, b_id) GROUP BY ALL"""
     with copy.images() as db:
-        db.register("boxes", copy.search.boxes.labels(min_score))
+        db.register("boxes", copy.search.labels(min_score))
         db.execute(by_image, [value_a, value_b])
         (total,) = rows(db, "SELECT count(*) AS images, count(*) FILTER (difference > 0) AS differing FROM by_image")
         pairs = rows(db, f"FROM by_image ORDER BY difference DESC, a_id LIMIT {PAGE // 2} OFFSET ?", [offset])

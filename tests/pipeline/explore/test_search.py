@@ -7,7 +7,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from pipeline.explore import boxes, build, queries
+from pipeline.explore import build, queries, search
 from pipeline.explore.cache import Copy
 from pipeline.explore.filters import Filter
 
@@ -78,7 +78,7 @@ def is_image_shown(row: dict[str, object], chosen: Filter, num_boxes: int) -> bo
 def test_any_filter(part_size, tmp_path, new_table, rows, monkeypatch):
     rng = random.Random(part_size)
     monkeypatch.setattr(queries, "PAGE", NUM_IMAGES)
-    monkeypatch.setattr(boxes, "CHUNK", part_size)
+    monkeypatch.setattr(search, "NUM_TOGETHER", part_size)
     monkeypatch.setattr(build, "BATCH", part_size)
     monkeypatch.setattr(build, "ROWS_TOGETHER", part_size)
     made = random_rows(rng, rows)
@@ -88,30 +88,26 @@ def test_any_filter(part_size, tmp_path, new_table, rows, monkeypatch):
         for _ in range(NUM_FILTERS):
             copy.release()
             chosen = random_filter(rng)
-            found_boxes = {
-                row["uri"]: [box for box in row["detections"] or () if is_box_shown(box, chosen)] for row in made
-            }
-            shown = [row for row in made if is_image_shown(row, chosen, len(found_boxes[row["uri"]]))]
+            boxes = {row["uri"]: [box for box in row["detections"] or () if is_box_shown(box, chosen)] for row in made}
+            shown = [row for row in made if is_image_shown(row, chosen, len(boxes[row["uri"]]))]
             found = queries.page(copy, chosen, 0)
             assert {image["uri"]: image["found"] for image in found} == {
-                row["uri"]: len(found_boxes[row["uri"]]) for row in shown
+                row["uri"]: len(boxes[row["uri"]]) for row in shown
             }, chosen
             for image in found:
                 scores = [box["score"] for box in image["boxes"]]
                 assert scores == sorted(scores, reverse=True)
-            check_order([image["uri"] for image in found], chosen, found_boxes, {row["uri"]: row for row in made})
+            check_order([image["uri"] for image in found], chosen, boxes, {row["uri"]: row for row in made})
             counted = copy.search.count(chosen)
             assert counted["images"] == len(shown)
-            assert counted["boxes"] == sum(len(found_boxes[row["uri"]]) for row in shown)
+            assert counted["boxes"] == sum(len(boxes[row["uri"]]) for row in shown)
             assert dict(counted["dates"]) == Counter(row["run_date"] for row in shown)
-            assert dict(counted["num_boxes"]) == Counter(min(20, len(found_boxes[row["uri"]])) for row in shown)
+            assert dict(counted["num_boxes"]) == Counter(min(20, len(boxes[row["uri"]])) for row in shown)
             assert dict(counted["scores"]) == Counter(
-                min(19, int(box["score"] * 20 + 1e-6)) for row in shown for box in found_boxes[row["uri"]]
+                min(19, int(box["score"] * 20 + 1e-6)) for row in shown for box in boxes[row["uri"]]
             )
             if not chosen.label and chosen.min_boxes is None and chosen.max_boxes is None:
-                assert dict(counted["labels"]) == Counter(
-                    box["label"] for row in shown for box in found_boxes[row["uri"]]
-                )
+                assert dict(counted["labels"]) == Counter(box["label"] for row in shown for box in boxes[row["uri"]])
 
 
 def check_order(uris: list[str], chosen: Filter, boxes: dict, rows_by_uri: dict) -> None:
