@@ -87,7 +87,7 @@ def copy_rows(batches: pa.RecordBatchReader, folder: Path) -> list[str]:
         files = {name: stack.enter_context(ArrayFile(folder / f"{name}.npy", dtype)) for name, dtype in types.items()}
         num_images = num_boxes = 0
         for batch in batches:
-            rows.write_table(pa.table(batch.select(kept)), max_chunksize=ROWS_TOGETHER)
+            rows.write_table(pa.Table.from_batches([batch.select(kept)]), max_chunksize=ROWS_TOGETHER)
             counts = pc.fill_null(pc.list_value_length(batch["detections"]), 0).to_numpy()
             first = np.cumsum(counts) - counts
             image_ids = np.repeat(np.arange(len(counts)), counts)
@@ -120,18 +120,22 @@ def columns_of_boxes(batch: pa.RecordBatch, image_ids: NDArray[np.intp], classes
         classes: the labels that are known. New ones are added.
     """
     boxes = batch["detections"].flatten()
-    labels = pc.fill_null(pc.struct_field(boxes, "label"), "")
-    classes += [label for label in pc.unique(labels).to_pylist() if label not in classes]
+    labels = pc.fill_null(pc.struct_field(boxes, "label"), "").dictionary_encode()
+    names = labels.dictionary.to_pylist()
+    classes += [name for name in names if name not in classes]
     found = {name: pc.struct_field(boxes, name).to_numpy(zero_copy_only=False) for name in ("score", *SIDES)}
     area = np.maximum((found["xmax"] - found["xmin"]) * (found["ymax"] - found["ymin"]), 0)
     num_pixels = pc.multiply(batch["width_px"].cast(pa.float32()), batch["height_px"]).to_numpy(zero_copy_only=False)
     found |= {
-        "label": pc.index_in(labels, pa.array(classes, pa.string())).to_numpy(),
+        "label": np.array([classes.index(name) for name in names], np.uint16)[labels.indices.to_numpy()],
         "score_bin": np.minimum(found["score"] * NUM_SCORE_BINS, NUM_SCORE_BINS - 1),
         "size": np.nan_to_num(np.sqrt(area / num_pixels[image_ids])),
     }
-    order = np.lexsort((-found["score"], image_ids))
-    return {name: column[order] for name, column in found.items()}
+    keys = (image_ids << 32) - found["score"].view(np.int32)  # the bits of positive numbers are in their order
+    if (np.diff(keys) < 0).any():
+        order = np.argsort(keys)
+        found = {name: column[order] for name, column in found.items()}
+    return found
 
 
 def save_images(rows: pa.Table, folder: Path) -> dict[str, list[str]]:

@@ -55,7 +55,8 @@ class Copy:
         self.version = folder.name
         self._files = MappedFiles(folder)
         rows = self._files.table(build.ROWS)
-        self._rows = rows.append_column(IMAGE_ID, pa.array(np.arange(len(rows), dtype=np.int32)))
+        ids = pa.py_buffer(np.arange(len(rows), dtype=np.int32))  # pa.array would import pandas
+        self._rows = rows.append_column(IMAGE_ID, pa.Array.from_buffers(pa.int32(), len(rows), [None, ids]))
         self._db = duckdb.connect()
         self._db.execute("SET TimeZone = 'UTC'")
         self._db.execute("SET memory_limit = ?", [MEMORY_LIMIT])
