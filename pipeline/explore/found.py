@@ -1,4 +1,4 @@
-"""What a filter shows of a part of the images, over arrays."""
+"""Find what a filter shows of a part of the images, over arrays."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Part:
 
 
 class Found:
-    """What a filter shows of a part. Each property is computed when it is asked for.
+    """The images and boxes of a part that a filter shows. Each property is computed when it is asked for.
 
     Args:
         part: the images and boxes.
@@ -49,7 +49,7 @@ class Found:
 
     @cached_property
     def images(self) -> Mask:
-        """Which images are shown."""
+        """The images that are shown, as a mask."""
         chosen, images = self._chosen, self._part.images
         mask: Mask = self._is(chosen.run, "run_id") if chosen.run else np.array(images["is_latest"])
         if chosen.model:
