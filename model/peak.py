@@ -16,6 +16,8 @@ SIDE = 1024
 """The side of the matrices that are multiplied: they stay in a core's cache, and are long enough for a GPU's units."""
 NUM_PRODUCTS = 20
 """The number of products, of which the fastest counts. On a CPU they take 20 ms to 100 ms."""
+MAX_S = 1.0
+"""The time after which no other product begins: a CPU without the type of the factors may take seconds for each."""
 WINDOW = ("kernel_size", "stride", "padding", "dilation")
 """The settings of a layer that decide the side of its output."""
 
@@ -64,9 +66,9 @@ def _of_one_axis(setting: int | tuple[int, ...]) -> int:
 def multiplications_per_s(device: torch.device, precision: Precision) -> float:
     """Measure how many multiplications and additions of a matrix product a device does per second."""
     multiply = _int8_product() if precision == "int8" else _product(device, DTYPES[precision])
-    seconds = []
+    seconds: list[float] = []
     with torch.inference_mode():
-        for _ in range(NUM_PRODUCTS):
+        while len(seconds) < NUM_PRODUCTS and sum(seconds) < MAX_S:
             begun_s = time.perf_counter()
             multiply()
             if device.type == "cuda":

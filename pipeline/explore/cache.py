@@ -91,7 +91,8 @@ class Copy:
 
     def _find_text(self, text: str) -> NDArray[np.int32]:
         with self.images() as db:
-            found = db.sql(f'SELECT "{IMAGE_ID}" FROM images WHERE contains(uri, ?)', params=[text]).to_arrow_table()
+            # Arrow would import pandas to make an array.
+            found = db.execute(f'SELECT "{IMAGE_ID}" FROM images WHERE contains(uri, ?)', [text]).fetchnumpy()
         return np.asarray(found[IMAGE_ID])
 
 

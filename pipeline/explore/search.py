@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.explore.arrays import MappedFiles
 from pipeline.explore.build import FIRST, NUM_SCORE_BINS, SIDES, VALUES
 from pipeline.explore.filters import Filter
-from pipeline.explore.found import EPOCH, Found, Part
+from pipeline.explore.found import EPOCH, Found, Mask, Part
 from pipeline.machine import local_cores
 
 MAX_BOXES_BAR = 20
@@ -56,12 +56,14 @@ class Search:
         def first_of(found: Found, part: Part) -> tuple[NDArray[Any], ...]:
             ids = np.flatnonzero(found.images)[:: -1 if is_reversed else 1]
             keys = found.keys(chosen.sort)[ids]
-            order = smallest(keys, stop)
-            return keys[order], ids[order] + part.ids.start, found.num_boxes[ids[order]]
+            kept = smallest(keys, stop)
+            ids, keys = ids[kept], keys[kept]
+            return keys, ids + part.ids.start, found.num_boxes[ids]
 
         parts = self._in_parts(chosen, first_of)[:: -1 if is_reversed else 1]
         keys, ids, num_boxes = map(np.concatenate, zip(*parts, strict=True))
-        shown = smallest(keys, stop)[offset:]
+        shown = np.flatnonzero(smallest(keys, stop) & ~smallest(keys, offset))
+        shown = shown[np.argsort(keys[shown], kind="stable")]
         return list(zip(ids[shown].tolist(), num_boxes[shown].tolist(), strict=True))
 
     def count(self, chosen: Filter) -> dict[str, Any]:
@@ -129,12 +131,14 @@ class Search:
         return list(self._threads.map(look, found, self._parts))
 
 
-def smallest(keys: NDArray[Any], count: int) -> NDArray[np.intp]:
-    """Return where the smallest of some keys are, in order; equal ones in the order in which they are given."""
-    candidates = np.arange(len(keys))
-    if len(keys) > count:
-        candidates = np.flatnonzero(keys <= np.partition(keys, count - 1)[count - 1])
-    return candidates[np.argsort(keys[candidates], kind="stable")[:count]]
+def smallest(keys: NDArray[Any], count: int) -> Mask:
+    """Return which are the smallest of some keys; of equal ones, those that come first."""
+    if not 0 < count < len(keys):
+        return np.full(len(keys), count > 0)
+    largest = np.partition(keys, count - 1)[count - 1]
+    chosen: Mask = keys < largest
+    chosen[np.flatnonzero(keys == largest)[: count - np.count_nonzero(chosen)]] = True
+    return chosen
 
 
 def _pairs(counts: NDArray[np.intp]) -> list[tuple[int, int]]:
