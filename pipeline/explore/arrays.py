@@ -66,8 +66,9 @@ class MappedFiles:
 
     def release(self) -> None:
         """Take all pages out of this process. Those that are needed again come back from the kernel's cache, at hardly any cost."""
-        for mapped in self._maps:
-            mapped.madvise(mmap.MADV_DONTNEED)
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            for mapped in self._maps:
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def _array(self, path: Path) -> NDArray[Any]:
         with path.open("rb") as file:

@@ -152,11 +152,12 @@ def save_images(rows: pa.Table, folder: Path) -> dict[str, list[str]]:
             values[name], array = found
             np.save(folder / f"images-{name}.npy", array)
     order = pc.sort_indices(rows, [("uri", "ascending")]).to_numpy()
-    name_order = np.empty(len(order), np.int32)
-    name_order[order] = np.arange(len(order), dtype=np.int32)
+    in_order = rows["uri"].take(order)
+    uris = np.empty(len(order), np.int32)
+    uris[order] = np.concatenate(([0], np.cumsum(pc.not_equal(in_order[1:], in_order[:-1]))))[: len(order)]
     plain = {
         "key": rows[".key"], "is_latest": rows[".is_latest"], "is_failed": pc.equal(rows["status"], "failed"),
-        "run_date": rows["run_date"].cast(pa.int32()), "name_order": name_order,
+        "run_date": rows["run_date"].cast(pa.int32()), "uri": uris,
     }  # fmt: skip
     for name, values_of in plain.items():
         np.save(folder / f"images-{name}.npy", np.asarray(values_of))

@@ -121,18 +121,22 @@ class Found:
         """Return a number of four bytes per image, by which images are ordered."""
         if sort in ("name", "newest"):
             images = self._part.images
-            return images["name_order"] if sort == "name" else -images["run_date"]
+            return images["uri"] if sort == "name" else -images["run_date"]
         if sort in ("most_boxes", "fewest_boxes"):
             return -self.num_boxes if sort == "most_boxes" else self.num_boxes
         without_boxes_last = np.nan_to_num(-self.best if sort == "best" else self.best, nan=np.inf)
         return without_boxes_last
 
+    @cached_property
+    def boxes_of_images(self) -> NDArray[np.intp]:
+        """The numbers of these boxes, without those of images that are not shown."""
+        if self.images.all():
+            return self.boxes
+        return self.boxes[self.images.take(self._part.boxes["image_id"].take(self.boxes) - self._part.ids.start)]
+
     def histogram(self, name: str, num_values: int) -> NDArray[np.intp]:
         """Return how many boxes of the images that are shown have each value of a column of small numbers."""
-        boxes = self.boxes
-        if not self.images.all():
-            boxes = boxes[self.images.take(self._part.boxes["image_id"].take(boxes) - self._part.ids.start)]
-        return np.bincount(self._part.boxes[name].take(boxes), minlength=num_values)
+        return np.bincount(self._part.boxes[name].take(self.boxes_of_images), minlength=num_values)
 
     def _is(self, value: str, name: str) -> Mask:
         """Return which images have a value in a column of numbers that stand for values."""

@@ -6,9 +6,11 @@ from operator import itemgetter
 from typing import Any
 
 import duckdb
+import numpy as np
 
 from pipeline.explore.build import COLUMN
-from pipeline.explore.cache import IMAGE_ID, Copy
+from pipeline.explore.cache import Copy
+from pipeline.explore.compare import compare as compared
 from pipeline.explore.filters import Filter
 from pipeline.table.query import MESSAGE_ALIKE
 
@@ -127,10 +129,6 @@ class Side:
     model: str | None = None
     run: str | None = None
 
-    def condition(self) -> tuple[str, str | None]:
-        """Return the SQL condition of its images, and its value."""
-        return ("run_id = ?", self.run) if self.run else ('".is_latest" AND model_digest = ?', self.model)
-
 
 def compare(copy: Copy, a: Side, b: Side, min_score: float, offset: int) -> Row:
     """Return a page of the images that both sides have, those first whose numbers of boxes per class differ most.
@@ -138,29 +136,17 @@ def compare(copy: Copy, a: Side, b: Side, min_score: float, offset: int) -> Row:
     Returns:
         `images`, the number that both have; `differing`, how many of these differ; `page`, pairs of images with boxes.
     """
-    (of_a, value_a), (of_b, value_b) = a.condition(), b.condition()
-    by_image = f"""CREATE TEMP TABLE by_image AS WITH sides AS (
-        SELECT a_id, b_id FROM (SELECT "{IMAGE_ID}" AS a_id, uri FROM images WHERE {of_a} AND status = 'ok')
-        JOIN (SELECT "{IMAGE_ID}" AS b_id, uri FROM images WHERE {of_b} AND status = 'ok') USING (uri)
-    ), differences AS (
-        SELECT a_id, b_id, label, sum(sign) AS difference FROM (
-            SELECT a_id, b_id, label, 1 AS sign FROM sides JOIN boxes ON image_id = a_id
-            UNION ALL
-            SELECT a_id, b_id, label, -1 FROM sides JOIN boxes ON image_id = b_id
-        ) GROUP BY ALL
+    first, second = (
+        copy.search.shown(Filter(model=side.model, run=side.run, status="ok", min_score=min_score)) for side in (a, b)
     )
-    SELECT a_id, b_id, coalesce(sum(abs(difference)), 0)::BIGINT AS difference
-    FROM sides LEFT JOIN differences USING (a_id, b_id) GROUP BY ALL"""
-    with copy.images() as db:
-        db.register("boxes", copy.search.labels(min_score))
-        db.execute(by_image, [value_a, value_b])
-        (total,) = rows(db, "SELECT count(*) AS images, count(*) FILTER (difference > 0) AS differing FROM by_image")
-        pairs = rows(db, f"FROM by_image ORDER BY difference DESC, a_id LIMIT {PAGE // 2} OFFSET ?", [offset])
-    sides = ([pair[side] for pair in pairs] for side in ("a_id", "b_id"))
-    images = (_images(copy, ids, min_score) for ids in sides)
-    return total | {
+    pairs = compared(first, second, len(copy.search.values["label"]))
+    page = slice(offset, offset + PAGE // 2)
+    images = (_images(copy, ids[page].tolist(), min_score) for ids in (pairs.a, pairs.b))
+    return {
+        "images": len(pairs.differences),
+        "differing": int(np.count_nonzero(pairs.differences)),
         "page": [
-            {"difference": pair["difference"], "a": first, "b": second}
-            for pair, first, second in zip(pairs, *images, strict=True)
-        ]
+            {"difference": difference, "a": image_a, "b": image_b}
+            for difference, image_a, image_b in zip(pairs.differences[page].tolist(), *images, strict=True)
+        ],
     }

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.explore.arrays import MappedFiles
 from pipeline.explore.build import FIRST, NUM_SCORE_BINS, SIDES, VALUES
+from pipeline.explore.compare import Shown
 from pipeline.explore.filters import Filter
 from pipeline.explore.found import EPOCH, Found, Mask, Part
 from pipeline.machine import local_cores
@@ -111,10 +111,15 @@ class Search:
         columns["label"] = [self.values["label"][code] for code in columns["label"]]
         return [dict(zip(columns, box, strict=True)) for box in zip(*columns.values(), strict=True)]
 
-    def labels(self, min_score: float) -> pa.Table:
-        """Return the image and the class of each box from a score on: `image_id` and `label`."""
-        chosen = self._boxes["score"] >= np.float32(min_score)
-        return pa.table({name: self._boxes[name][chosen] for name in ("image_id", "label")})
+    def shown(self, chosen: Filter) -> Shown:
+        """Return all images and boxes that a filter shows."""
+
+        def of_part(found: Found, part: Part) -> tuple[NDArray[Any], ...]:
+            ids, boxes = np.flatnonzero(found.images), found.boxes_of_images
+            of_boxes = (part.boxes[name].take(boxes) for name in ("image_id", "label"))
+            return ids + part.ids.start, part.images["uri"].take(ids), *of_boxes
+
+        return Shown(*map(np.concatenate, zip(*self._in_parts(chosen, of_part), strict=True)))
 
     def _part(self, ids: range) -> Part:
         images, boxes = slice(ids.start, ids.stop), slice(int(self._first[ids.start]), int(self._first[ids.stop]))
