@@ -5,10 +5,10 @@ import logging
 import os
 import secrets
 import socket
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import uvicorn
 
@@ -24,8 +24,8 @@ GRACE_S = 1
 """The seconds for the answers that are being sent when a signal comes. Later ones are cut off, which is no error."""
 
 
-def serve(settings: ExploreSettings, on_ready: Callable[[str], None]) -> None:
-    """Copy the table if that is not done, and answer until the process is stopped.
+def serve(settings: ExploreSettings, on_ready: Callable[[str], None]) -> NoReturn:
+    """Copy the table if that is not done, and answer until the process is stopped. This ends the process.
 
     Args:
         settings: the table, and where to listen.
@@ -57,8 +57,9 @@ def serve(settings: ExploreSettings, on_ready: Callable[[str], None]) -> None:
                 server.run(sockets=[listening])
         finally:
             cache.close()
-    if any(thread.name.startswith("AnyIO worker") for thread in threading.enumerate()):
-        os._exit(0)  # Python would wait for the answers that are cut off: for a store that does not answer, for example
+    # Python would wait for answers that are cut off: for a store that does not answer, for example. And DuckDB would print what it counts as
+    # leaks, once pictures of a store have been read.
+    os._exit(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:

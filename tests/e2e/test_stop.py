@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pytest
 
@@ -227,6 +228,28 @@ def test_an_explorer_ends_amid_an_answer(number: signal.Signals, model: Path, tm
             kill_tree(explorer.pid)
     assert explorer.returncode == 0
     assert not re.search("Traceback|Exception|Error", err), err
+
+
+@pytest.mark.s3
+def test_an_explorer_ends_quietly_after_a_picture_of_a_store(s3, model: Path, tmp_path: Path) -> None:
+    bucket = s3.bucket()
+    s3.put(bucket, {"0.jpg": jpeg(0)})
+    infer("--input", f"s3://{bucket}", "--table", tmp_path / "table", "--model", model)
+    arguments = ("--table", tmp_path / "table", "--port", 0, "--cache", tmp_path / "cache", "--json")
+    with start("explore", *arguments) as explorer:
+        try:
+            assert explorer.stdout
+            url = json.loads(explorer.stdout.readline())["url"]
+            with urlopen(f"{url}api/images") as answer:
+                (image,) = json.load(answer)
+            with urlopen(f"{url}thumbnail/{image['key']}") as answer:
+                assert answer.headers["Content-Type"] == "image/jpeg"
+            os.killpg(explorer.pid, signal.SIGINT)
+            _, err = explorer.communicate(timeout=TIMEOUT_S)
+        finally:
+            kill_tree(explorer.pid)
+    assert explorer.returncode == 0
+    assert re.fullmatch("copying table .*\n", err)
 
 
 def _is_importing(pid: int) -> bool:
