@@ -148,29 +148,21 @@ def save_images(rows: pa.Table, folder: Path) -> dict[str, list[str]]:
     }
     values: dict[str, list[str]] = {}
     for name, column in {"run_id": "run_id", "model_digest": "model_digest", **of_paths}.items():
-        if (found := _codes(pc.fill_null(rows[column].cast(pa.string()), ""))) is not None:
-            values[name], array = found
-            np.save(folder / f"images-{name}.npy", array)
-    order = pc.sort_indices(rows, [("uri", "ascending")]).to_numpy()
-    in_order = rows["uri"].take(order)
-    uris = np.empty(len(order), np.int32)
-    uris[order] = np.concatenate(([0], np.cumsum(pc.not_equal(in_order[1:], in_order[:-1]))))[: len(order)]
+        texts = pc.fill_null(rows[column].cast(pa.string()), "")
+        distinct = pc.unique(texts).sort()
+        if name in of_paths and len(distinct) > MAX_VALUES:
+            continue
+        values[name] = distinct.to_pylist()
+        codes = pc.index_in(texts, distinct).to_numpy()
+        np.save(folder / f"images-{name}.npy", codes.astype(np.min_scalar_type(len(distinct))))
     plain = {
         "key": rows[".key"], "is_latest": rows[".is_latest"], "is_failed": pc.equal(rows["status"], "failed"),
-        "run_date": rows["run_date"].cast(pa.int32()), "uri": uris,
+        "run_date": rows["run_date"].cast(pa.int32()),
+        "uri": pc.rank(rows["uri"], "ascending", tiebreaker="dense").cast(pa.int32()),
     }  # fmt: skip
     for name, values_of in plain.items():
         np.save(folder / f"images-{name}.npy", np.asarray(values_of))
     return values
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.uint16]] | None:
-    """Return the distinct values in order, and the number of each row's value; None if there are too many."""
-    values = pc.unique(column).sort()
-    if len(values) > MAX_VALUES:
-        return None
-    codes = pc.index_in(column, values).to_numpy()
-    return values.to_pylist(), codes.astype(np.uint16)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from datetime import date
 import pytest
 
 from pipeline.errors import SettingError
+from pipeline.explore import build as build_module
 from pipeline.explore import queries
 from pipeline.explore.build import build
 from pipeline.explore.cache import Copy
@@ -134,6 +135,21 @@ def test_columns_from_paths(tmp_path, new_table, rows):
         assert queries.facts(copy).columns == {"camera": ["", "7"]} | {name: [""] for name in names[1:]}
         chosen = parse_filter({"column.camera": ["7"]}, ["camera"])
         assert [image["uri"] for image in queries.page(copy, chosen, 0)] == ["a"]
+
+
+def test_a_column_of_too_many_values_is_no_filter_but_runs_always_are(tmp_path, new_table, rows, monkeypatch):
+    import pyarrow as pa
+
+    monkeypatch.setattr(build_module, "MAX_VALUES", 2)
+    table = new_table(tmp_path / "table")
+    table.add_columns([pa.field("camera", pa.int64()), pa.field("site", pa.int64())], None)
+    made = rows.table(*(rows.ok(name, run_id=f"r{name}") for name in "abc"))
+    table.append(made.append_column("camera", pa.array([7, 8, 9])).append_column("site", pa.array([1, 1, 2])))
+    build(table.url, tmp_path / "copy")
+    with closing(Copy(tmp_path / "copy")) as copy:
+        found = queries.facts(copy)
+        assert (found.columns, found.runs) == ({"site": ["1", "2"]}, ["rc", "rb", "ra"])
+        assert [image["uri"] for image in queries.page(copy, Filter(run="rb"), 0)] == ["b"]
 
 
 def test_a_row_by_its_name(copy):
