@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.explore.arrays import ArrayFile, MappedFiles
+from pipeline.explore.files import ArrayFile, MappedFiles
 from pipeline.table.delta import ResultTable
 from pipeline.table.results import connect
 from pipeline.table.schema import SCHEMA

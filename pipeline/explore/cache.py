@@ -11,7 +11,8 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.explore import build
-from pipeline.explore.arrays import MappedFiles
+from pipeline.explore.files import MappedFiles
 from pipeline.explore.search import Search
 from pipeline.table.delta import ResultTable
 from pipeline.table.read_only import name_below
@@ -64,7 +65,8 @@ class Copy:
         spilled = tempfile.mkdtemp(prefix="ssd-batch-duckdb-")
         self._remove_spilled = weakref.finalize(self, shutil.rmtree, spilled, ignore_errors=True)
         self._db.execute("SET temp_directory = ?", [spilled])
-        self.search = Search(folder, self._files, self._find_text)
+        # Not a method: a circle would keep the files of an old copy on the disk.
+        self.search = Search(folder, self._files, partial(_find_text, self._db, self._rows))
 
     def rows(self, ids: Iterable[int], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Return rows by their numbers, in that order: all columns of the table, or some."""
@@ -73,12 +75,9 @@ class Copy:
         found: list[dict[str, Any]] = pa.concat_tables(parts).to_pylist()
         return found
 
-    @contextmanager
-    def images(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def images(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
         """Open a DuckDB with the rows as `images`, for one thread."""
-        with self._db.cursor() as db:
-            db.register("images", self._rows)
-            yield db
+        return _images(self._db, self._rows)
 
     def release(self) -> None:
         """Let go of the memory that the last answers took of the files."""
@@ -89,11 +88,20 @@ class Copy:
         self._db.close()
         self._remove_spilled()
 
-    def _find_text(self, text: str) -> NDArray[np.int32]:
-        with self.images() as db:
-            # Arrow would import pandas to make an array.
-            found = db.execute(f'SELECT "{IMAGE_ID}" FROM images WHERE contains(uri, ?)', [text]).fetchnumpy()
-        return np.asarray(found[IMAGE_ID])
+
+@contextmanager
+def _images(db: duckdb.DuckDBPyConnection, rows: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
+    with db.cursor() as cursor:
+        cursor.register("images", rows)
+        yield cursor
+
+
+def _find_text(db: duckdb.DuckDBPyConnection, rows: pa.Table, text: str) -> NDArray[np.int32]:
+    """Return the numbers of the rows whose URI has a text in it, in order."""
+    with _images(db, rows) as cursor:
+        # Arrow would import pandas to make an array.
+        found = cursor.execute(f'SELECT "{IMAGE_ID}" FROM images WHERE contains(uri, ?)', [text]).fetchnumpy()
+    return np.asarray(found[IMAGE_ID])
 
 
 class Cache:

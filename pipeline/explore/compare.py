@@ -41,7 +41,7 @@ class Pairs:
     """(N,) by how many boxes they differ, summed over classes."""
 
 
-def compare(a: Shown, b: Shown, num_classes: int) -> Pairs:
+def pairs_of(a: Shown, b: Shown, num_classes: int) -> Pairs:
     """Return the images of both sides with their differences."""
     _, in_a, in_b = np.intersect1d(a.uris, b.uris, return_indices=True)
     (keys_a, counts_a), (keys_b, counts_b) = a.per_class(in_a, num_classes), b.per_class(in_b, num_classes)

@@ -63,9 +63,8 @@ class Found:
         for name, value in chosen.columns.items():
             mask &= self._is(value, COLUMN + name)
         if self._with_text is not None:
-            ends = np.array(
-                [self._part.ids.start, self._part.ids.stop], self._with_text.dtype
-            )  # another type would copy all
+            # Numbers of another type would copy the array.
+            ends = np.array([self._part.ids.start, self._part.ids.stop], self._with_text.dtype)
             start, stop = np.searchsorted(self._with_text, ends)
             has_text = np.zeros(len(mask), np.bool_)
             has_text[self._with_text[start:stop] - self._part.ids.start] = True

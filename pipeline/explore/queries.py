@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.explore.build import COLUMN
 from pipeline.explore.cache import Copy
-from pipeline.explore.compare import compare as compared
+from pipeline.explore.compare import pairs_of
 from pipeline.explore.filters import Filter
 from pipeline.table.query import MESSAGE_ALIKE
 
@@ -23,18 +23,8 @@ MAX_CHOICES = 200
 KEY = "lpad(lower(hex(\".key\")), 16, '0')"
 """The SQL of a row's name, 16 hexadecimal digits."""
 SHOWN = (
-    "uri",
-    "etag",
-    "size_bytes",
-    "status",
-    "run_id",
-    "run_date",
-    "model_name",
-    "model_digest",
-    "width_px",
-    "height_px",
-    "error_type",
-)
+    "uri", "etag", "size_bytes", "status", "run_id", "run_date", "model_name", "model_digest", "width_px", "height_px", "error_type",
+)  # fmt: skip
 """The columns of an image on a page."""
 VERSION = ("uri", "etag", "size_bytes", "last_modified")
 """The columns of a list that `infer` takes."""
@@ -139,7 +129,7 @@ def compare(copy: Copy, a: Side, b: Side, min_score: float, offset: int) -> Row:
     first, second = (
         copy.search.shown(Filter(model=side.model, run=side.run, status="ok", min_score=min_score)) for side in (a, b)
     )
-    pairs = compared(first, second, len(copy.search.values["label"]))
+    pairs = pairs_of(first, second, len(copy.search.values["label"]))
     page = slice(offset, offset + PAGE // 2)
     images = (_images(copy, ids[page].tolist(), min_score) for ids in (pairs.a, pairs.b))
     return {

@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.explore.arrays import MappedFiles
 from pipeline.explore.build import FIRST, NUM_SCORE_BINS, SIDES, VALUES
 from pipeline.explore.compare import Shown
+from pipeline.explore.files import MappedFiles
 from pipeline.explore.filters import Filter
 from pipeline.explore.found import EPOCH, Found, Mask, Part
 from pipeline.machine import local_cores

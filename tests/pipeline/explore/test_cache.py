@@ -1,5 +1,7 @@
+import gc
 import os
 import time
+import weakref
 
 import pytest
 
@@ -7,7 +9,7 @@ from pipeline.errors import SettingError, SsdBatchError
 from pipeline.explore import cache as cache_module
 from pipeline.explore import queries
 from pipeline.explore.build import build
-from pipeline.explore.cache import Cache, cache_folder
+from pipeline.explore.cache import Cache, Copy, cache_folder
 from pipeline.explore.filters import Filter
 from pipeline.table.delta import ResultTable
 
@@ -35,6 +37,20 @@ def test_it_follows_the_log(tmp_path, new_table, rows, monkeypatch):
     finally:
         cache.close()
     assert len(os.listdir(tmp_path / "cache")) == 1
+
+
+def test_a_copy_that_nobody_uses_lets_go_of_its_files(tmp_path, new_table, rows):
+    """Without a collector of circles: its folder may have been deleted, and its files are on the disk until then."""
+    build(new_table(tmp_path / "table", rows.ok("a")).url, tmp_path / "copy")
+    copy = Copy(tmp_path / "copy")
+    copy.search.page(Filter(text="a"), 0, 9)
+    files = weakref.ref(copy.search)
+    gc.disable()
+    try:
+        del copy
+        assert files() is None
+    finally:
+        gc.enable()
 
 
 def test_a_copy_is_built_once(tmp_path, new_table, rows, monkeypatch):

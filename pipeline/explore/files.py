@@ -1,4 +1,4 @@
-"""Arrays of numpy in files: written part by part, and mapped into memory to be read."""
+"""The files of a copy: arrays of numpy that are written part by part, and all that is mapped into memory to be read."""
 
 import mmap
 from pathlib import Path
