@@ -94,6 +94,9 @@ def test_any_filter(part_size, tmp_path, new_table, rows, monkeypatch):
             assert {image["uri"]: image["found"] for image in found} == {
                 row["uri"]: len(boxes[row["uri"]]) for row in shown
             }, chosen
+            whole = copy.search.page(chosen, 0, NUM_IMAGES)
+            pages = [copy.search.page(chosen, offset, 17) for offset in range(0, NUM_IMAGES, 17)]
+            assert [image for page in pages for image in page] == whole, chosen
             for image in found:
                 scores = [box["score"] for box in image["boxes"]]
                 assert scores == sorted(scores, reverse=True)
