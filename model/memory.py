@@ -5,6 +5,10 @@ import sys
 
 M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX = -4, -1, -8
 """The numbers of options of glibc's `mallopt`. Source: mallopt(3)."""
+ONE_ARENA = ("MALLOC_ARENA_MAX", "1")
+"""A variable of the environment and its value. `keep_freed_memory` needs it in processes that compute in another thread than the main
+one, as Ray's workers do: glibc gives such a thread memory of its own, of which it returns large blocks whatever it is told. Source:
+mallopt(3)."""
 
 
 def keep_freed_memory(is_shared: bool = False) -> None:

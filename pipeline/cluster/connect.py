@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.data import DataContext
 
+from model.memory import ONE_ARENA
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.settings import LOCAL, LOCAL_RAY
 from pipeline.signals import handler_kept
@@ -43,6 +44,7 @@ def cluster(address: str) -> Iterator[None]:
     # Ray's own default is to retry for ever: an image that takes all memory would be tried without end.
     os.environ.setdefault("RAY_task_oom_retries", "1")
     is_own = address in (LOCAL, LOCAL_RAY)
+    os.environ.setdefault(*ONE_ARENA)
     options: dict[str, Any] = {
         "address": LOCAL if is_own else address, "logging_level": logging.ERROR, "log_to_driver": False,
     }  # fmt: skip
@@ -61,6 +63,8 @@ def cluster(address: str) -> Iterator[None]:
             _check_reachable(address)
         if variables := place_variables():
             options |= {"runtime_env": {"env_vars": variables}}
+            # A submitted job's own variables are here too, with the same values. Ray refuses even these without being told which wins.
+            os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
     try:
         _start(options)
     except (ConnectionError, ValueError, RuntimeError) as error:

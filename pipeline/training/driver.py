@@ -19,6 +19,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from torch import Tensor
 
 from model.example import Examples
+from model.memory import ONE_ARENA
 from model.package import ModelPackage
 from model.step import num_parts
 from pipeline.cluster.capacity import cluster_cores, gpu, num_gpus, wait_for_room
@@ -221,7 +222,7 @@ def check_batch_norm(settings: ClusterTraining, num_workers: int) -> None:
 
 
 def run_config(url: str, settings: ClusterTraining) -> RunConfig:
-    """Return where checkpoints are stored, and which of them are kept."""
+    """Return where checkpoints are stored, which of them are kept, and the environment of workers: Ray Train has them compute in a thread."""
     parent, _, name = url.rpartition("/")
     return RunConfig(
         name=name,
@@ -231,6 +232,7 @@ def run_config(url: str, settings: ClusterTraining) -> RunConfig:
             checkpoint_score_attribute=SCORE if settings.validate_every_steps else None,
         ),
         failure_config=FailureConfig(max_failures=0),  # see `_fitted`
+        worker_runtime_env={"env_vars": dict([ONE_ARENA])},
     )
 
 

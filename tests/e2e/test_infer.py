@@ -23,6 +23,7 @@ from pipeline.registry.packages import read_package, write_package
 from pipeline.table.commit import Committer
 from pipeline.table.delta import ResultTable
 from pipeline.table.fence import Fence
+from tests.chaos.places import SLOWLY
 from tests.e2e.command import TIMEOUT_S, answer, ask, jpeg, run, start
 
 pytestmark = pytest.mark.slow
@@ -124,18 +125,21 @@ def test_a_dry_run_writes_nothing(pictures: Path, model: Path, tmp_path: Path) -
     assert not table.exists()
 
 
+NUM_MANY = 300
+
+
 @pytest.fixture(scope="module")
 def many_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough that a run is still at it when its first commits are seen."""
+    """Enough that a slow run is still at it when its first commits are seen."""
     folder, content = tmp_path_factory.mktemp("many"), jpeg(1)
-    for index in range(1500):
+    for index in range(NUM_MANY):
         (folder / f"{index}.jpg").write_bytes(content)
     return folder
 
 
 def start_and_wait_for_commits(table: Path, *arguments: object) -> subprocess.Popen[str]:
-    """A run that has committed rows twice at least."""
-    process = start("infer", *arguments)
+    """A slow run that has committed rows twice at least."""
+    process = start("infer", *arguments, environment=SLOWLY)
     while process.poll() is None and len(list(table.glob("run_date=*/*.parquet"))) < 2:
         time.sleep(0.01)
     return process
@@ -149,12 +153,12 @@ def test_a_killed_run_is_finished_by_the_next(model: Path, many_pictures: Path, 
     victim.communicate()
     committed = rows(table)
     assert victim.returncode == -signal.SIGKILL
-    assert 0 < len(committed) < 1500
+    assert 0 < len(committed) < NUM_MANY
 
     summary = infer(*arguments)
     assert summary["already_done"] == len(committed)
-    assert summary["planned"] == summary["ok"] == 1500 - len(committed)
-    assert len(rows(table)) == len({key[:2] for key in rows(table)}) == 1500
+    assert summary["planned"] == summary["ok"] == NUM_MANY - len(committed)
+    assert len(rows(table)) == len({key[:2] for key in rows(table)}) == NUM_MANY
 
 
 def test_a_run_that_is_overtaken_stops(model: Path, many_pictures: Path, tmp_path: Path) -> None:
@@ -169,7 +173,7 @@ def test_a_run_that_is_overtaken_stops(model: Path, many_pictures: Path, tmp_pat
         assert "Traceback" not in err
     assert rows(table) == committed
     _, out, _ = run("query", "--table", table, "SELECT outcome, planned FROM runs", "--format", "json")
-    assert json.loads(out) == [{"outcome": "overtaken", "planned": 1500}]
+    assert json.loads(out) == [{"outcome": "overtaken", "planned": NUM_MANY}]
 
 
 def test_a_second_run_beside_a_live_one_is_refused(pictures: Path, model: Path, tmp_path: Path) -> None:

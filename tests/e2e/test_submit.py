@@ -78,7 +78,8 @@ def last_line(out: str) -> dict[str, Any]:
 
 def test_a_night(command: Command, spec: Callable[..., Path], nodes: RayNodes, tmp_path: Path) -> None:
     """Submitted, and refused while it runs. Stopped; the next attempt loses a node on the way, and is refused when it is done."""
-    nightly = spec("nightly", commit_interval_s=1, batch_size=1)
+    its_own = {"env_vars": {"AWS_REGION": "eu-north-1"}}  # which the run passes on to its workers, too
+    nightly = spec("nightly", its_own, commit_interval_s=1, batch_size=1)
     code, out, err = command("submit", nightly, "--date", DAY, "--json")
     assert (code, last_line(out)) == (0, {"submission_id": f"nightly-{DAY}-1"}), err
     code, _, err = command("submit", nightly, "--date", DAY)
