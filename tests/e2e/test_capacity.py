@@ -16,15 +16,16 @@ from tests.e2e.command import ask, jpeg, run, start
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 NO_CUDA = "ray.get_gpu_ids = lambda: []"
+NUM_PICTURES = 24
 
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[RayNodes]:
-    """A head without cores, and three nodes with two each."""
+    """A head without cores, and two nodes with two each."""
     with TemporaryDirectory(prefix="n") as folder:  # Ray's sockets want a short path
         nodes = RayNodes(Path(folder), os.environ | appended({"pipeline.stages.ray_workers": NO_CUDA}), head_cpus=0)
         try:
-            for _ in range(3):
+            for _ in range(2):
                 nodes.add()
             nodes.wait_until_joined()
             yield nodes
@@ -43,16 +44,16 @@ def test_as_many_detectors_as_fit_do_not_starve_and_a_gpu_is_waited_for(
     """First on cores alone. Afterwards a node has a GPU too: then two detectors share it."""
     pictures, table = tmp_path / "pictures", tmp_path / "table"
     pictures.mkdir()
-    for index in range(40):
+    for index in range(NUM_PICTURES):
         (pictures / f"{index}.jpg").write_bytes(jpeg(index))
     arguments = ("infer", "--input", pictures, "--table", table, "--model", model, "--address", nodes.address)
-    code, _, err = run(*arguments, "--num-detectors", 7, "--node-wait-s", 1, environment=nodes.environment)
-    assert (code, "num_detectors: of 7 the cluster as it is takes 6" in err) == (2, True), err
+    code, _, err = run(*arguments, "--num-detectors", 5, "--node-wait-s", 1, environment=nodes.environment)
+    assert (code, "num_detectors: of 5 the cluster as it is takes 4" in err) == (2, True), err
     assert not table.exists()
-    code, _, err = run(*arguments, "--num-detectors", 6, environment=nodes.environment)
+    code, _, err = run(*arguments, "--num-detectors", 4, environment=nodes.environment)
     assert code == 0, err
-    for index in range(40):
-        (pictures / f"{index}.jpg").write_bytes(jpeg(index + 40))
+    for index in range(NUM_PICTURES):
+        (pictures / f"{index}.jpg").write_bytes(jpeg(index + NUM_PICTURES))
 
     on_gpus = ("--require-gpu", "--detectors-per-gpu", 2, "--node-wait-s", 300)
     waiting = start(*arguments, *on_gpus, environment=nodes.environment)
@@ -66,11 +67,11 @@ def test_as_many_detectors_as_fit_do_not_starve_and_a_gpu_is_waited_for(
         kill_tree(waiting.pid)
     assert waiting.returncode == 0, err
     records = ask(
-        table, "SELECT ok, num_nodes, num_detectors BETWEEN 1 AND 6 AS fits, runner FROM runs ORDER BY started_at"
+        table, "SELECT ok, num_nodes, num_detectors BETWEEN 1 AND 4 AS fits, runner FROM runs ORDER BY started_at"
     )
     assert records == [
-        {"ok": 40, "num_nodes": 4, "fits": True, "runner": "ray"},
-        {"ok": 40, "num_nodes": 5, "fits": True, "runner": "ray"},
+        {"ok": NUM_PICTURES, "num_nodes": 3, "fits": True, "runner": "ray"},
+        {"ok": NUM_PICTURES, "num_nodes": 4, "fits": True, "runner": "ray"},
     ]
     (last,) = ask(table, "SELECT num_detectors FROM runs ORDER BY started_at DESC LIMIT 1")
     assert last == {"num_detectors": 2}

@@ -11,10 +11,12 @@ import duckdb
 import pytest
 from deltalake import DeltaTable
 
+from tests.chaos.places import SLOWLY
 from tests.e2e.command import answer, jpeg, run, start
 
 pytestmark = pytest.mark.slow
 
+NUM_PICTURES = 200
 FIRST_VERSION = Path(__file__).parents[1] / "data/first_version"
 
 
@@ -28,7 +30,7 @@ def num_rows(table: Path) -> tuple[int, int]:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, content = tmp_path_factory.mktemp("pictures"), jpeg(1)
-    for index in range(800):
+    for index in range(NUM_PICTURES):
         (folder / f"{index}.jpg").write_bytes(content)
     return folder
 
@@ -36,7 +38,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_beside_maintenance_that_is_killed(model: Path, pictures: Path, tmp_path: Path) -> None:
     table = tmp_path / "table"
     arguments = ("--input", pictures, "--table", table, "--model", model, "--commit-interval-s", "0.2")
-    job, num_killed = start("infer", *arguments, "--json"), 0
+    job, num_killed = start("infer", *arguments, "--json", environment=SLOWLY), 0
     while job.poll() is None:
         if len(list(table.glob("run_date=*/*.parquet"))) < 3:
             time.sleep(0.05)
@@ -47,15 +49,15 @@ def test_a_run_beside_maintenance_that_is_killed(model: Path, pictures: Path, tm
         care.communicate()
         num_killed += 1
     out, err = job.communicate()
-    assert (job.returncode, json.loads(out)["ok"]) == (0, 800), err
-    assert num_rows(table) == (800, 800)
+    assert (job.returncode, json.loads(out)["ok"]) == (0, NUM_PICTURES), err
+    assert num_rows(table) == (NUM_PICTURES, NUM_PICTURES)
     done = answer("maintain", "--table", table)
-    assert (done["num_files"], num_rows(table)) == (1, (800, 800))
+    assert (done["num_files"], num_rows(table)) == (1, (NUM_PICTURES, NUM_PICTURES))
     last = json.loads((table / "_LAST_COMPLETE").read_text())
-    assert (last["run_id"], last["listed"], last["ok"]) == (json.loads(out)["run_id"], 800, 800)
+    assert (last["run_id"], last["listed"], last["ok"]) == (json.loads(out)["run_id"], NUM_PICTURES, NUM_PICTURES)
 
     again = answer("infer", *arguments)
-    assert (again["already_done"], again["planned"]) == (800, 0)
+    assert (again["already_done"], again["planned"]) == (NUM_PICTURES, 0)
     assert json.loads((table / "_LAST_COMPLETE").read_text())["run_id"] == again["run_id"]
 
 

@@ -13,6 +13,8 @@ pytestmark = pytest.mark.slow
 DECODE = """
 import os, signal, time
 
+import numpy as np
+
 decode_safely = decode_stored
 
 
@@ -22,7 +24,7 @@ def decode_stored(data, *limits):
     if b"CRASH ME" in data:
         os.kill(os.getpid(), signal.SIGSEGV)
     if b"EAT MEMORY" in data:
-        eaten = [bytes(b"x" * 2**26) for _ in range(int(os.environ["EATEN_BYTES"]) // 2**26)]
+        eaten = [np.ones(2**26, np.uint8) for _ in range(int(os.environ["EATEN_BYTES"]) // 2**26)]
         time.sleep(600)  # Ray looks four times a second.
     return decode_safely(data, *limits)
 """

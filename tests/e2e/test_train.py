@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from jobs.demo.pictures import draw_picture
+from model.memory import ONE_ARENA
 from pipeline.storage import store
 from tests.chaos.processes import below, wait_until_gone
 from tests.chaos.ray_nodes import RayNodes
@@ -21,7 +22,6 @@ from tests.e2e import command
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # a busy machine starts Ray in a minute
 
 DEADLINE_S = 400
-NUM_STEPS = 40
 RESUMED = "the training resumes after step "
 
 
@@ -50,12 +50,14 @@ def data(tmp_path_factory: pytest.TempPathFactory, labelled) -> Path:
 class Training:
     """The command as a process group of its own."""
 
-    def __init__(self, data: object, output: object, *more: object, environment: dict[str, str] | None = None) -> None:
-        self._output = str(output)
+    def __init__(
+        self, data: object, output: object, num_steps: int, *more: object, environment: dict[str, str] | None = None
+    ) -> None:
+        self._output, self._num_steps = str(output), num_steps
         self._snapshot = self._registered()
         arguments = (
             "--data", data, "--output", output, "--name", "run", "--width", 0.05, "--batch-size", 2,
-            "--num-steps", NUM_STEPS, "--checkpoint-every-steps", 5, "--json", *more,
+            "--num-steps", num_steps, "--checkpoint-every-steps", 5, "--json", *more,
         )  # fmt: skip
         self.process = command.start("train", *arguments, environment=environment)
 
@@ -86,7 +88,7 @@ class Training:
         code, out, err = self.end()
         assert code == 0, err
         assert json.loads(out)["num_images"] == 2
-        assert f"step {NUM_STEPS} of {NUM_STEPS} · " in err
+        assert f"step {self._num_steps} of {self._num_steps} · " in err
         return err
 
 
@@ -111,7 +113,7 @@ def test_a_driver_that_is_killed_on_s3(
 ) -> None:
     """What it has started ends with it; the next command goes on from its checkpoints."""
     url = upload(data)
-    first = start(url, f"{url}/model")
+    first = start(url, f"{url}/model", 15)
     first.wait_for_checkpoint()
     orphans = training_workers(first.pid)
     first.process.kill()
@@ -120,7 +122,7 @@ def test_a_driver_that_is_killed_on_s3(
     assert not wait_until_gone(orphans, seconds=DEADLINE_S)
     assert not store.exists(f"{url}/model/model.json")
 
-    assert RESUMED in start(url, f"{url}/model").finish()
+    assert RESUMED in start(url, f"{url}/model", 15).finish()
     assert store.exists(f"{url}/model/model.json")
 
 
@@ -139,13 +141,14 @@ def nodes() -> Iterator[RayNodes]:
 def test_a_node_is_killed(start: Callable[..., Training], data: Path, tmp_path: Path, nodes: RayNodes) -> None:
     """With a worker of two on it: the command goes on, with what is left and what joins, until it is stopped."""
     arguments = ("--num-workers", 2, "--batch-size", 4, "--address", nodes.address)
-    struck = start(data, tmp_path / "struck", *arguments, environment=nodes.environment)
+    struck = start(data, tmp_path / "struck", 100, *arguments, environment=nodes.environment)
     struck.wait_for_checkpoint()
     nodes.kill(next(node for node in nodes.nodes if training_workers(node.pid)))
     nodes.add()
     for _ in range(2):  # one may have been under way
         struck.wait_for_checkpoint()
     workers = {pid: name for node in nodes.nodes for pid, name in training_workers(node.pid).items()}
+    environments = [Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in workers]
     os.kill(struck.pid, signal.SIGTERM)
     code, out, err = struck.end()
     assert (code, out) == (143, ""), err  # a code that no scheduler takes for success
@@ -154,6 +157,7 @@ def test_a_node_is_killed(start: Callable[..., Training], data: Path, tmp_path: 
     assert "Error: stopped by SIGTERM" in err
     assert "Traceback" not in err
     assert workers
+    assert all("=".join(ONE_ARENA).encode() in variables for variables in environments)
     assert not wait_until_gone(workers, seconds=DEADLINE_S)
 
 

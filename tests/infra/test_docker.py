@@ -27,8 +27,10 @@ def run(script: str, *arguments: object, **environment: str) -> str:
     return done.stdout
 
 
-def python_in(folder: Path) -> Path:
-    """That of a new environment, with pip."""
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That of a new environment, with pip alone."""
+    folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     return folder / "bin/python"
 
@@ -64,11 +66,10 @@ def test_the_user_is_the_one_that_pods_run_as(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_dependencies_are_those_of_the_constraints(tmp_path: Path) -> None:
+def test_dependencies_are_those_of_the_constraints(python: Path, tmp_path: Path) -> None:
     """Two small ones in place of the project's, which take minutes; make install takes these, by the same pip and constraints."""
     (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["click>=8", "six"]\n')
     shutil.copy(ROOT / "constraints.txt", tmp_path)
-    python = python_in(tmp_path / "venv")
     run("dependencies.sh", tmp_path, PYTHON=str(python))
     frozen = subprocess.run([python, "-m", "pip", "freeze"], capture_output=True, text=True, check=True).stdout.split()
     pins = (ROOT / "constraints.txt").read_text().split()
@@ -77,13 +78,12 @@ def test_dependencies_are_those_of_the_constraints(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_project_is_installed_with_the_same_bytes_each_time(tmp_path: Path) -> None:
-    python = python_in(tmp_path / "venv")
-    (site,) = (tmp_path / "venv/lib").glob("python3*/site-packages")
+def test_the_project_is_installed_with_the_same_bytes_each_time(python: Path) -> None:
+    (site,) = python.parents[1].glob("lib/python3*/site-packages")
     found = []
     for _ in range(2):
         run("project.sh", ROOT, PYTHON=str(python))
-        assert (tmp_path / "venv/bin/ssd-batch").exists()
+        assert python.with_name("ssd-batch").exists()
         found.append(contents(site, ("model", "pipeline", "jobs", "ssd_batch")))
         subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "ssd-batch"], check=True)
     assert found[0] == found[1]

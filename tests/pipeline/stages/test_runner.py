@@ -126,7 +126,7 @@ def test_where_everything_dies_the_run_ends(
     with pytest.raises(
         SsdBatchError, match=r"2 images killed the process that held them alone, the last .* stage fetch"
     ):
-        run(settings, stages(tmp_path, deadly=tuple(range(16))), 16)
+        run(settings, stages(tmp_path, deadly=tuple(range(8))), 8)
     assert "the pass over all images stopped" in caplog.text
 
 
