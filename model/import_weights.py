@@ -134,6 +134,9 @@ def _num_classes(tensors: Mapping[str, Tensor], source: Source) -> int:
 def _renamed(tensors: Mapping[str, Tensor], source: Source, num_classes: int) -> dict[str, Tensor]:
     """Return the tensors under our names, each checked and copied into memory of its own."""
     wanted = network_of_shapes(Architecture(batch_norm=source.batch_norm), num_classes).state_dict()
+    # Files from before torch 0.4.1 lack the counts, which nothing of ours uses.
+    counts = {name: torch.tensor(0) for name in source.names if name.endswith(".num_batches_tracked")}
+    tensors = counts | dict(tensors)
     problems = [f"missing {their_name}" for their_name in source.names if their_name not in tensors]
     for their_name, tensor in tensors.items():
         if source.ignored and their_name.startswith(source.ignored):

@@ -9,7 +9,7 @@ from functools import partial
 
 from pipeline.errors import reason
 from pipeline.labelled.layouts import coco, cvat, labelme, tables, voc, yolo
-from pipeline.labelled.layouts.source import OnBroken, Source
+from pipeline.labelled.layouts.source import OnBroken, Source, visible_names
 from pipeline.labelled.record import DataError, Flaw, LabelledImage, clean
 from pipeline.storage import store
 from pipeline.urls import absolute
@@ -77,13 +77,14 @@ def read_labelled(
 
 
 def _of_split(sources: dict[str, Source], split: str) -> Source | None:
-    names = next((names for names in ALIASES if split in names), ())
-    return next((sources[name] for name in (split, *names) if name in sources), None)
+    asked = (split.lower(), *next((names for names in ALIASES if split.lower() in names), ()))
+    named = {name.lower(): source for name, source in reversed(sources.items())}
+    return sources.get(split) or next((named[name] for name in asked if name in named), None)
 
 
 def _with_val(folders: list[tuple[str, dict[str, Source]]]) -> list[tuple[str, dict[str, Source]]]:
     """Return data sets that have `train` and perhaps `test` with a `val`: the test images, or a part of the others."""
-    names = {name for _, sources in folders for name in sources}
+    names = {name.lower() for _, sources in folders for name in sources}
     if not names <= {*TRAIN, *TEST}:
         return folders
     tests = [(folder, _of_split(sources, "test")) for folder, sources in folders]
@@ -139,7 +140,7 @@ def find_splits(url: str) -> list[tuple[str, dict[str, Source]]]:
             return devkit
     except OSError as error:
         raise DataError(f"data {url!r} can't be read: {reason(error)}") from error
-    within = {name for split in SPLIT_FOLDERS & names for name in _names(f"{folder}/{split}")}
+    within = {name for split in _split_folders(names) for name in _names(f"{folder}/{split}")}
     raise DataError(
         f"data {url!r} is no data set that can be read: {describe_folder(names | within)}. docs/data.md shows each layout as a tree"
     )
@@ -149,14 +150,26 @@ def _find(folder: str, names: set[str]) -> dict[str, Source]:
     """Return the splits of a folder in any layout, or none."""
     for splits in WITH_SPLITS:
         if found := splits(folder, names):
-            return found
-    split_names = sorted(SPLIT_FOLDERS & names)
-    of_folders = {name: _undivided(f"{folder}/{name}", _names(f"{folder}/{name}")) for name in split_names}
+            return _with_parts(found)
+    of_folders = {name: _undivided(f"{folder}/{name}", _names(f"{folder}/{name}")) for name in _split_folders(names)}
     if in_folders := {name: source for name, source in of_folders.items() if source}:
         return in_folders
     if found_source := _undivided(folder, names):
         return divided(found_source)
     return {}
+
+
+def _split_folders(names: set[str]) -> list[str]:
+    return sorted(name for name in names if name.lower() in SPLIT_FOLDERS)
+
+
+def _with_parts(sources: dict[str, Source]) -> dict[str, Source]:
+    """Return the splits of a folder. Of a single one with a name of its own, such as CVAT's `default`, `train` and `val` are parts."""
+    if len(sources) > 1 or _split_folders(set(sources)):
+        return sources
+    ((name, whole),) = sources.items()
+    parts = {part: replace(source, instead=f"a part of {name}") for part, source in divided(whole).items()}
+    return sources | parts
 
 
 def _undivided(folder: str, names: set[str]) -> Source | None:
@@ -189,6 +202,7 @@ def _picture(image: LabelledImage) -> str:
 OTHERS: tuple[tuple[str, str, str], ...] = (
     (r".*\.json$", "JSON of another kind", "export it as COCO"),
     (r"data\.ya?ml$|labels$", "YOLO's layout without names of classes", "name them in data.yaml, or in classes.txt"),
+    (r".*\.xml$", "annotations alone", "put them beside their images, or into Annotations beside JPEGImages"),
     (r".*\.csv$", "a table of another kind", "its columns must be filename, class, xmin, ymin, xmax, ymax"),
     (r"Annotations$|JPEGImages$", "VOC's folders without annotations", "put the XML files into Annotations"),
     (r".*\.(jpe?g|png|webp|bmp|tiff?)$", "images alone", "name the folder that has their annotations, too"),
@@ -209,6 +223,6 @@ def describe_folder(names: Collection[str]) -> str:
 
 def _names(folder: str) -> set[str]:
     try:
-        return store.names(folder)
+        return visible_names(folder)
     except OSError as error:
         raise DataError(f"data {folder!r} can't be read: {reason(error)}") from error

@@ -84,7 +84,7 @@ def train_on_data(settings: TrainSettings) -> Training:
         raise DataError(
             f"train_split {settings.train_split!r}: nothing to learn from in {len(images):,} images: no object, or none but crowds"
         )
-    measured = of_classes(read_clean(settings.data, settings.val_split), settings)[0]
+    measured = known(read_clean(settings.data, settings.val_split), names, settings.val_split)
     held_out = start.examples(readable(measured, start.examples(measured, names), settings.val_split), names)
     runs = settings.storage or f"{settings.output.rstrip('/')}/{RUNS_FOLDER}"
     run = TrainingRun(settings.name, settings, f"{runs.rstrip('/')}/{settings.name}", {"data": examples.digest})
@@ -146,6 +146,13 @@ def of_classes(
     if left_out := sorted(set(found) - set(names)):
         logger.info("left out, as class_names does not have them: %s", ", ".join(left_out))
     return [image.only(np.isin(image.class_names, names)) for image in images], names
+
+
+def known(images: Sequence[LabelledImage], names: tuple[str, ...], split: str) -> Sequence[LabelledImage]:
+    """Return the images with only the objects of the classes that are learned, and log which others there are."""
+    if others := sorted(set(class_names(images)) - set(names)):
+        logger.warning("%s: objects of classes that are not learned are left out: %s", split, ", ".join(others))
+    return [image.only(np.isin(image.class_names, names)) for image in images] if others else images
 
 
 def suited_to(start: Start, settings: TrainSettings, images: Sequence[LabelledImage]) -> TrainSettings:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from model.config import Architecture, ArchitectureName, Preprocessing
 from model.package import ModelPackage
@@ -70,7 +71,10 @@ def from_package(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
         package = read_start(settings.init)
     except SettingError as error:
         raise SettingError(f"init: {error}") from error
-    architecture = _architecture(package, settings)
+    try:
+        architecture = _architecture(package, settings)
+    except ValidationError as error:
+        raise SettingError(f"scales: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
     _check_class_map(settings.class_map, package.record.class_names, labels)
     inherited = inherit(package, architecture, labels, settings.class_map, settings.seed)
     weights = inherited.weights
@@ -107,3 +111,10 @@ def _check_class_map(class_map: Mapping[str, str], old: Sequence[str], new: Sequ
             raise SettingError(f"class_map: init has no class {source!r}; it has {', '.join(old) or 'none'}")
         if target not in new:
             raise SettingError(f"class_map: the data has no class {target!r}; it has {', '.join(new)}")
+    renamed = [class_map.get(name, name) for name in old]
+    for target in class_map.values():
+        if renamed.count(target) > 1:
+            both = " and ".join(repr(name) for name, other in zip(old, renamed, strict=True) if other == target)
+            raise SettingError(
+                f"class_map: {both} of init would both be {target!r}, whose head is that of one; map one of them"
+            )

@@ -83,6 +83,8 @@ def test_vgg_with_batch_norm_is_a_trunk_with_it(vgg_bn_features):
     assert package.record.class_names == ()
     start = inherit(package, package.record.architecture, THREE).weights
     assert start.keys() == {name.replace("features.", "trunk.") for name in vgg_bn_features}
+    counted = {name: t for name, t in vgg_bn_features.items() if not name.endswith("num_batches_tracked")}
+    assert import_weights(counted, "vgg").weights.keys() == package.weights.keys()  # as torchvision's own file, of 2017
     trunk = adapted_trunk(package.record.architecture)
     trunk.load_state_dict({name.removeprefix("trunk."): tensor for name, tensor in start.items()})
     with pytest.raises(WeightsError, match=r"VGG16 with batch norm, but does not fit: missing features\.1\.weight$"):

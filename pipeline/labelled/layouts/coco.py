@@ -13,7 +13,16 @@ import msgspec
 import numpy as np
 
 from pipeline.errors import reason
-from pipeline.labelled.layouts.source import NUM_PROBED, UNDIVIDED, OnBroken, Place, Source, image_folders, plain_path
+from pipeline.labelled.layouts.source import (
+    NUM_PROBED,
+    UNDIVIDED,
+    OnBroken,
+    Place,
+    Source,
+    image_folders,
+    plain_path,
+    visible_names,
+)
 from pipeline.labelled.record import DataError, LabelledImage
 from pipeline.storage import store
 from pipeline.texts import decode_text
@@ -25,6 +34,8 @@ SPLIT = re.compile(r"(?:^|[-_.])(train|validation|valid|val|test)\d*(?=$|[-_.])"
 """The split in the name of a file that is not named as COCO's own."""
 NO_JSON = re.compile(rb"[\[:,\s]-?(NaN|Infinity)\b")
 """The numbers that JSON does not have, as Python's own writer spells them."""
+MAX_FILES = 10
+"""The most JSON files of a folder that are all looked into, for COCO's parts."""
 
 Key = int | str | float
 """An ID: a number or, from some tools, the same number as text."""
@@ -85,17 +96,27 @@ def splits(folder: str, names: set[str]) -> dict[str, Source]:
 
 
 def undivided(folder: str, names: set[str]) -> Source | None:
-    """Return the images of a folder with one COCO file, such as Roboflow's or Label Studio's."""
+    """Return the images of a folder with one COCO file, such as Roboflow's or Label Studio's.
+
+    Raises:
+        DataError: several files are COCO's. What one of them leaves unlabelled may be labelled in another.
+    """
     for place, files in _files(folder, names):
-        if files and _is_coco(f"{place}/{files[0]}"):
-            return _source(folder, UNDIVIDED, f"{place}/{files[0]}")
+        # One JSON file per image is LabelMe's way. Then the first tells.
+        found = [name for name in files[: 1 if len(files) > MAX_FILES else None] if _is_coco(f"{place}/{name}")]
+        if len(found) > 1:
+            raise DataError(
+                f"{place} has {len(found)} COCO files ({', '.join(found)}); name the one to read: --data {place}/{found[0]}"
+            )
+        if found:
+            return _source(folder, UNDIVIDED, f"{place}/{found[0]}")
     return None
 
 
 def _files(folder: str, names: set[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield the folders that may have COCO files, and the names of their JSON files."""
     if ANNOTATIONS in names:
-        yield f"{folder}/{ANNOTATIONS}", _json(store.names(f"{folder}/{ANNOTATIONS}"))
+        yield f"{folder}/{ANNOTATIONS}", _json(visible_names(f"{folder}/{ANNOTATIONS}"))
     yield folder, _json(names)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from pipeline.errors import reason
 from pipeline.images.decode import DecodeError, read_size
-from pipeline.inputs.listing import IMAGE_SUFFIXES
+from pipeline.inputs.listing import HIDDEN, IMAGE_SUFFIXES
 from pipeline.labelled.record import DataError, LabelledImage
 from pipeline.storage import store
 
@@ -47,9 +47,15 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
+def visible_names(folder: str) -> set[str]:
+    """Return the names in a folder, without what systems and tools hide there, as a run leaves it out."""
+    return {name for name in store.names(folder) if not re.search(HIDDEN, f"/{name}/")}
+
+
 def images_below(folder: str) -> list[str]:
-    """Return the URIs of all images in a folder and its folders, sorted."""
-    return sorted(file.uri for page in store.walk(f"{folder}/") for file in page if is_image(file.uri))
+    """Return the URIs of all visible images in a folder and its folders, sorted."""
+    uris = (file.uri for page in store.walk(f"{folder}/") for file in page if is_image(file.uri))
+    return sorted(uri for uri in uris if not re.search(HIDDEN, uri.removeprefix(folder)))
 
 
 def plain_path(file_name: str) -> str:
@@ -108,20 +114,26 @@ def in_threads(function: Callable[[Item], Answer], items: Iterable[Item]) -> lis
         return list(threads.map(function, items))
 
 
-def sizes_of(uris: Sequence[str]) -> list[tuple[int, int] | str]:
-    """Return the width and height of each image, as a viewer shows it, or the reason why it can't be read."""
+def sizes_of(uris: Sequence[str]) -> list[tuple[int, int] | DataError | None]:
+    """Return the width and height of each image, as a viewer shows it.
+
+    Of an image that is missing or no picture, it is None: who decodes the images finds out, and decides. A size that can't be read just now
+    is an error, as without it the image would seem to be one without objects.
+    """
     return in_threads(_size_of, uris)
 
 
-def _size_of(uri: str) -> tuple[int, int] | str:
+def _size_of(uri: str) -> tuple[int, int] | DataError | None:
     try:
         fs, path = store.filesystem(uri)
         try:
             return read_size(fs.cat_file(path, start=0, end=HEADER_BYTES))
         except DecodeError:  # Notes before the size are longer than that.
             return read_size(store.read(uri))
-    except (OSError, DecodeError) as error:
-        return reason(error)
+    except (FileNotFoundError, DecodeError):
+        return None
+    except OSError as error:
+        return DataError(f"{uri}: its size can't be read, of which boxes are shares ({reason(error)})")
 
 
 def keep_sound(answers: Iterable[LabelledImage | DataError], on_broken: OnBroken) -> list[LabelledImage]:

@@ -4,20 +4,24 @@ import csv
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
 
 from pipeline.errors import reason
 from pipeline.labelled.layouts.source import (
+    UNDIVIDED,
     OnBroken,
+    Place,
     Source,
     image_folders,
     images_below,
     keep_sound,
     new_image,
+    plain_path,
     sizes_of,
+    visible_names,
 )
 from pipeline.labelled.record import DataError, LabelledImage
 from pipeline.storage import store
@@ -28,34 +32,39 @@ PIXELS = {"filename", "class", "xmin", "ymin", "xmax", "ymax"}
 SHARES = {"ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax"}
 """The columns that each kind of file has."""
 SPLIT = re.compile(r"(?:^|[-_])(train|validation|val|test)(?=[-_.])", re.IGNORECASE)
-"""The split in the name of a file of Open Images, such as `validation-annotations-bbox.csv`."""
+"""The split in the name of a file, such as `validation-annotations-bbox.csv` or `train_labels.csv`."""
+WITHIN = ("annotations", "labels", "images", "data")
+"""The folders in which the files of splits may be."""
 DESCRIPTIONS = re.compile(r".*class-descriptions.*\.csv", re.IGNORECASE)
 
 Row = dict[str, str]
 
 
 def splits(folder: str, names: set[str]) -> dict[str, Source]:
-    """Return the splits whose files of Open Images are in a folder, or in `annotations` or `labels` in it."""
-    for place in (folder, *(f"{folder}/{name}" for name in ("annotations", "labels") if name in names)):
-        files = {name for name in store.names(place) if name.lower().endswith(".csv")}
+    """Return the splits whose files are in a folder, or in `annotations`, `images`, `data` or `labels` in it: `train_labels.csv`, say."""
+    for place in (folder, *(f"{folder}/{name}" for name in WITHIN if name in names)):
+        files = {name for name in visible_names(place) if name.lower().endswith(".csv")}
+        described = sorted(filter(DESCRIPTIONS.fullmatch, files))
+        classes = f"{place}/{described[0]}" if described else ""
         found = {}
         for name in sorted(files):
-            if (split := SPLIT.search(name)) and _header(f"{place}/{name}") >= SHARES:
-                described = sorted(filter(DESCRIPTIONS.fullmatch, files))
-                classes = f"{place}/{described[0]}" if described else ""
-                read = partial(_read_shares, folder, split[1].lower(), f"{place}/{name}", classes)
-                found[split[1].lower()] = Source(OPEN_IMAGES, read)
+            if not (named := SPLIT.search(name)):
+                continue
+            split, url = named[1].lower(), f"{place}/{name}"
+            if (header := _header(url)) >= SHARES:
+                found[split] = Source(OPEN_IMAGES, partial(_read_shares, folder, split, url, classes))
+            elif header >= PIXELS:
+                found[split] = Source(LAYOUT, partial(_read_pixels, image_folders(folder, split), [url]))
         if found:
             return found
     return {}
 
 
 def undivided(folder: str, names: set[str]) -> Source | None:
-    """Return the images of a folder with one CSV file of boxes in pixels, as Roboflow writes it."""
-    files = sorted(name for name in names if name.lower().endswith(".csv"))
-    for name in files:
-        if _header(f"{folder}/{name}") >= PIXELS:
-            return Source(LAYOUT, partial(_read_pixels, folder, f"{folder}/{name}"))
+    """Return the images of a folder with CSV files of boxes in pixels, as Roboflow writes one."""
+    files = [f"{folder}/{name}" for name in sorted(names) if name.lower().endswith(".csv")]
+    if urls := [url for url in files if _header(url) >= PIXELS]:
+        return Source(LAYOUT, partial(_read_pixels, image_folders(folder, UNDIVIDED), urls))
     return None
 
 
@@ -85,10 +94,12 @@ def _rows(url: str) -> Iterator[Row]:
         raise DataError(f"{url}: not a table ({reason(error)})") from error
 
 
-def _read_pixels(folder: str, url: str, on_broken: OnBroken) -> list[LabelledImage]:
+def _read_pixels(folders: Sequence[str], urls: Sequence[str], on_broken: OnBroken) -> list[LabelledImage]:
     by_image: dict[str, list[Row]] = defaultdict(list)
-    for row in _rows(url):
-        by_image[row["filename"]].append(row)
+    for url in urls:
+        for row in _rows(url):
+            by_image[plain_path(row["filename"])].append(row)
+    place = Place.of(folders, list(by_image))
 
     def labelled(name: str, rows: list[Row]) -> LabelledImage | DataError:
         objects = [row for row in rows if row["class"]]  # an image without objects has a row without a class
@@ -96,9 +107,9 @@ def _read_pixels(folder: str, url: str, on_broken: OnBroken) -> list[LabelledIma
             boxes = [[float(row[side]) for side in ("xmin", "ymin", "xmax", "ymax")] for row in objects]
             sides = tuple(int(float(rows[0].get(side) or 0)) for side in ("width", "height"))
         except (TypeError, ValueError) as error:
-            return DataError(f"{url}: image {name!r}: {reason(error)}")
+            return DataError(f"{' '.join(urls)}: image {name!r}: {reason(error)}")
         size_px = (sides[0], sides[1]) if min(sides) > 0 else None
-        return new_image(f"{folder}/{name}", size_px, [row["class"] for row in objects], boxes)
+        return new_image(place.uri(name), size_px, [row["class"] for row in objects], boxes)
 
     return keep_sound((labelled(name, rows) for name, rows in by_image.items()), on_broken)
 
@@ -116,10 +127,12 @@ def _read_shares(folder: str, split: str, url: str, classes: str, on_broken: OnB
     if not uris:
         raise DataError(f"{url}: none of the {len(by_image):,} images that it lists is in {', '.join(places)}")
 
-    def labelled(uri: str, size_px: tuple[int, int] | str) -> LabelledImage | DataError:
+    def labelled(uri: str, size_px: tuple[int, int] | DataError | None) -> LabelledImage | DataError:
         rows = by_image[_stem(uri)]
-        if isinstance(size_px, str):
-            return DataError(f"{uri}: its size can't be read, of which boxes are shares ({size_px})")
+        if isinstance(size_px, DataError):
+            return size_px
+        if size_px is None:
+            return new_image(uri, None, [], [])
         try:
             shares = [[float(row[side]) for side in ("XMin", "YMin", "XMax", "YMax")] for row in rows]
         except (TypeError, ValueError) as error:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import reason
 from pipeline.inputs.listing import IMAGE_SUFFIXES
-from pipeline.labelled.layouts.source import OnBroken, Source, in_threads, keep_sound
+from pipeline.labelled.layouts.source import OnBroken, Source, in_threads, is_image, keep_sound, visible_names
 from pipeline.labelled.record import DataError, LabelledImage
 from pipeline.storage import store
 from pipeline.texts import decode_text
@@ -35,7 +35,7 @@ def splits(folder: str, names: set[str]) -> dict[str, Source]:
         return {}
     lists = f"{folder}/ImageSets/Main"
     with _named(lists):
-        listed = sorted(name.removesuffix(".txt") for name in store.names(lists) if name.endswith(".txt"))
+        listed = sorted(name.removesuffix(".txt") for name in visible_names(lists) if name.endswith(".txt"))
     return {split: Source(LAYOUT, partial(read_voc, folder, split)) for split in listed}
 
 
@@ -43,11 +43,13 @@ def undivided(folder: str, names: set[str]) -> Source | None:
     """Return the images of a folder with annotations, but without lists of splits."""
     photographs = sorted(filter(IMAGES.fullmatch, names))
     for annotations in sorted(filter(ANNOTATIONS.fullmatch, names)) if photographs else ():
-        files = store.names(f"{folder}/{annotations}")
+        files = visible_names(f"{folder}/{annotations}")
         image_ids = _annotated(files)
         if len(image_ids) > sum(name.endswith(".txt") for name in files):  # else these are YOLO's
             return Source(LAYOUT, partial(_read, f"{folder}/{annotations}", f"{folder}/{photographs[0]}", image_ids))
-    if image_ids := _annotated(names):
+    stems = {name.rpartition(".")[0] for name in names if is_image(name)}
+    of_yolo = sum(name.endswith(".txt") and name[:-4] in stems for name in names)
+    if stems and len(image_ids := _annotated(names)) > of_yolo:
         return Source(LAYOUT, partial(_read, folder, folder, image_ids))
     return None
 
@@ -80,7 +82,7 @@ def read_voc(folder: str, split: str, on_broken: OnBroken) -> list[LabelledImage
 
 def _read(annotations: str, photographs: str, image_ids: list[str], on_broken: OnBroken) -> list[LabelledImage]:
     with _named(photographs):
-        images = Images(photographs, store.names(photographs), image_ids)
+        images = Images(photographs, visible_names(photographs), image_ids)
 
     def read(image_id: str) -> LabelledImage | DataError:
         url = f"{annotations}/{image_id}.xml"
@@ -108,7 +110,7 @@ def _image_ids(folder: str, lines: Iterable[str]) -> list[str]:
         return stripped
     annotations = f"{folder}/Annotations"
     with _named(annotations):
-        annotated = store.names(annotations)
+        annotated = visible_names(annotations)
     return [line if f"{line}.xml" in annotated else FLAG.sub("", line) for line in stripped]
 
 

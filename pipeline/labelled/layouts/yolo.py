@@ -19,6 +19,7 @@ from pipeline.labelled.layouts.source import (
     keep_sound,
     new_image,
     sizes_of,
+    visible_names,
 )
 from pipeline.labelled.record import DataError, LabelledImage
 from pipeline.storage import store
@@ -26,13 +27,15 @@ from pipeline.texts import decode_text
 
 LAYOUT = "YOLO"
 DATA_YAML = re.compile(r".*\.ya?ml$", re.IGNORECASE)
-CLASSES = re.compile(r"classes\.txt|.*\.names", re.IGNORECASE)
+CLASSES = re.compile(r"classes\.txt|.*\.names|_darknet\.labels", re.IGNORECASE)
 """A pattern of the names of files with a class per line."""
 FOLDERS = {"train", "val", "valid", "test"}
 SPLITS = ("train", "val", "test")
 """The keys of `data.yaml` that name a split's images."""
 PLACES = (("images", "labels"), ("obj_train_data", "obj_train_data"), ("", "labels"), ("", ""))
 """The folders of images and of their labels."""
+CVATS_SPLIT = re.compile(r"obj_(train|valid|test)_data")
+"""A folder of a split as CVAT writes it."""
 NUM_OF_BOX = (5, 6)
 """The numbers of a line with a box: its class, centre and sides, and perhaps a score."""
 MIN_OF_OUTLINE = 7
@@ -53,22 +56,42 @@ def splits(folder: str, names: set[str]) -> dict[str, Source]:
                 for split in SPLITS
                 if content.get(split)
             }
-    if {"images", "labels"} <= names and (classes := _classes(folder, names)):
-        of_splits = sorted(store.names(f"{folder}/images") & store.names(f"{folder}/labels") & FOLDERS)
+    if not (classes := _classes(folder, names)):
+        return {}
+    if {"images", "labels"} <= names:
+        of_splits = sorted(visible_names(f"{folder}/images") & visible_names(f"{folder}/labels") & FOLDERS)
         return {
             split: Source(
                 LAYOUT, partial(_read_folders, f"{folder}/images/{split}", f"{folder}/labels/{split}", classes)
             )
             for split in of_splits
         }
-    return {}
+    of_cvat = {found[1]: f"{folder}/{name}" for name in sorted(names) if (found := CVATS_SPLIT.fullmatch(name))}
+    if len(of_cvat) > 1:
+        return {
+            split: Source(LAYOUT, partial(_read_folders, place, place, classes)) for split, place in of_cvat.items()
+        }
+    found_splits = {split: _labelled_folder(f"{folder}/{split}", classes) for split in sorted(names & FOLDERS)}
+    return {split: source for split, source in found_splits.items() if source}
+
+
+def _labelled_folder(folder: str, classes: str) -> Source | None:
+    """Return the images of a split's folder, whose list of classes is elsewhere; None if it has no labels."""
+    names = visible_names(folder)
+    if "labels" in names:
+        images = f"{folder}/images" if "images" in names else folder
+        return Source(LAYOUT, partial(_read_folders, images, f"{folder}/labels", classes))
+    stems = {name.rpartition(".")[0] for name in names if is_image(name)}
+    if any(name.endswith(".txt") and name[:-4] in stems for name in names):
+        return Source(LAYOUT, partial(_read_folders, folder, folder, classes))
+    return None
 
 
 def _classes(folder: str, names: set[str]) -> str:
     """Return the place of the list of classes, in a folder or in `labels` in it, or ""."""
     places = [(folder, names)]
     if "labels" in names:
-        places.append((f"{folder}/labels", store.names(f"{folder}/labels")))
+        places.append((f"{folder}/labels", visible_names(f"{folder}/labels")))
     return next(
         (f"{place}/{name}" for place, listed in places for name in sorted(filter(CLASSES.fullmatch, listed))), ""
     )
@@ -122,10 +145,12 @@ def _read_paths(folder: str, root: Any, paths: Any, names: Names, on_broken: OnB
 
 
 def _found(folder: str, root: str, path: str) -> str:
-    """Return the place of a path. `path` in the file is often that of another machine, and Roboflow's paths begin above the folder."""
-    below = [part for part in (f"{root}/{path}".strip("/"), path) if part]
-    candidates = [path] if path.startswith("/") or "://" in path else []
-    for part in below:
+    """Return the place of a path: where it says, or below the folder.
+
+    `path` in the file is often that of another machine, and Roboflow's paths begin above the folder.
+    """
+    candidates = [_joined(_joined(folder, root), path)]
+    for part in (part for part in (f"{root}/{path}".strip("/"), path) if part):
         plain = [step for step in part.split("/") if step not in ("", ".", "..")]
         candidates += ["/".join([folder, *plain[drop:]]) for drop in range(len(plain))]
     for candidate in candidates:
@@ -134,14 +159,26 @@ def _found(folder: str, root: str, path: str) -> str:
     raise DataError(f"{folder}: {path!r} of its YAML file is not there; looked for {candidates[0]}")
 
 
+def _joined(folder: str, path: str) -> str:
+    """Return a path as it is seen from a folder."""
+    if path.startswith("/") or "://" in path:
+        return path.rstrip("/")
+    steps = folder.split("/")
+    for step in path.split("/"):
+        if step == "..":
+            steps.pop()
+        elif step not in ("", "."):
+            steps.append(step)
+    return "/".join(steps)
+
+
 def _listed(url: str) -> list[str]:
     """Return the images of a list, whose paths are relative to it."""
     folder = url.rpartition("/")[0]
     uris = []
     for line in decode_text(store.read(url)).splitlines():
         if path := line.strip():
-            is_whole = path.startswith("/") or "://" in path
-            uris.append(path if is_whole else f"{folder}/{path.removeprefix('./')}")
+            uris.append(_joined(folder, path))
     return uris
 
 
@@ -156,7 +193,7 @@ def _read_folders(images: str, labels: str, classes: str, on_broken: OnBroken) -
     lines = decode_text(store.read(classes)).splitlines()
     names = dict(enumerate(line.strip() for line in lines if line.strip()))
     if images == labels:
-        uris = sorted(f"{images}/{name}" for name in store.names(images) if is_image(name))
+        uris = sorted(f"{images}/{name}" for name in visible_names(images) if is_image(name))
     else:
         uris = images_below(images)
     of_images = [f"{labels}/{uri.removeprefix(f'{images}/').rpartition('.')[0]}.txt" for uri in uris]
@@ -178,11 +215,13 @@ def _lines(url: str) -> list[str]:
 
 
 def _labelled(
-    names: Names, uri: str, label: str, lines: Sequence[str], size_px: tuple[int, int] | str
+    names: Names, uri: str, label: str, lines: Sequence[str], size_px: tuple[int, int] | DataError | None
 ) -> list[LabelledImage | DataError]:
     """Return the image with its sound lines, and the errors of the others."""
-    if isinstance(size_px, str):
-        return [DataError(f"{uri}: its size can't be read, of which boxes are shares ({size_px})")]
+    if isinstance(size_px, DataError):
+        return [size_px]
+    if size_px is None:
+        return [new_image(uri, None, [], [])]
     found: list[LabelledImage | DataError] = []
     classes, boxes = [], []
     for number, line in enumerate(lines, 1):

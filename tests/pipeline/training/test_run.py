@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import SettingError
 from pipeline.labelled.dataset import read_clean
-from pipeline.training.run import of_classes, readable, suited_to
+from pipeline.training.run import known, of_classes, readable, suited_to
 from pipeline.training.settings import TrainSettings
 from pipeline.training.start import from_scratch, start_of
 from tests.pipeline.training.starts import short_training as settings
@@ -73,7 +73,7 @@ def test_images_that_can_not_be_read_are_left_out_and_named(
         readable(images, start.examples(images, ("cat",)), "train")
 
 
-def test_only_some_classes_are_learned(labelled: Any, tmp_path: Path) -> None:
+def test_only_some_classes_are_learned(labelled: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The objects of others are background, and no image goes."""
     classes = ("circle", "ring", "cross")
     labelled.voc(tmp_path, **{name: labelled.thing(name, 2, 2, 4, 4) for name in classes})
@@ -85,6 +85,10 @@ def test_only_some_classes_are_learned(labelled: Any, tmp_path: Path) -> None:
     assert [image.uri for image in kept] == [image.uri for image in images]
     assert {name for image in kept for name in image.class_names} == {"ring", "circle"}
     assert of_classes(images, settings(tmp_path, tmp_path))[0] is images
+    caplog.clear()
+    assert [image.class_names for image in known(images, names, "val")] == [("circle",), ("ring",), ()]
+    assert caplog.messages == ["val: objects of classes that are not learned are left out: cross"]
+    assert known(kept, names, "val") is kept
     (tmp_path / "names").write_text("rings\n")
     with pytest.raises(SettingError, match=r"class_names: no object is of class 'rings'; there are circle"):
         of_classes(images, some)

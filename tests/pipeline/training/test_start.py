@@ -87,16 +87,30 @@ def test_a_training_starts_from_a_detector(
     assert f"init: classes that it knows: {known}; new ones: {new}\n" in told
 
 
-def test_class_maps_that_name_no_class(tmp_path: Path) -> None:
+def test_class_maps_that_name_no_class_or_one_twice(tmp_path: Path) -> None:
     architecture = Architecture(width=0.05)
-    record = PackageRecord(name="x", architecture=architecture, class_names=("disc",))
-    write_package(ModelPackage(record, SSD(architecture, 2).state_dict()), str(tmp_path / "init"))
+    record = PackageRecord(name="x", architecture=architecture, class_names=("disc", "plate", "ring"))
+    write_package(ModelPackage(record, SSD(architecture, 4).state_dict()), str(tmp_path / "init"))
     for class_map, message in (
-        ({"dics": "circle"}, "class_map: init has no class 'dics'; it has disc"),
-        ({"disc": "round"}, "class_map: the data has no class 'round'; it has circle"),
+        ({"dics": "circle"}, "class_map: init has no class 'dics'; it has disc, plate, ring"),
+        ({"disc": "round"}, "class_map: the data has no class 'round'; it has circle, ring"),
+        ({"disc": "circle", "plate": "circle"}, "class_map: 'disc' and 'plate' of init would both be 'circle'"),
+        ({"disc": "ring"}, "class_map: 'disc' and 'ring' of init would both be 'ring'"),
     ):
         with pytest.raises(SettingError, match=message):
-            from_package(settings(tmp_path, init=str(tmp_path / "init"), class_map=class_map), ("circle",))
+            from_package(settings(tmp_path, init=str(tmp_path / "init"), class_map=class_map), ("circle", "ring"))
+
+
+def test_scales_are_those_of_the_start_s_architecture(tmp_path: Path) -> None:
+    """Eight for SSD512, though nobody said that it is one."""
+    architecture = Architecture(kind="ssd512_vgg16", width=0.05)
+    record = PackageRecord(name="x", architecture=architecture, class_names=("disc",))
+    write_package(ModelPackage(record, SSD(architecture, 2).state_dict()), str(tmp_path / "init"))
+    eight = tuple(number / 10 for number in range(1, 9))
+    start = from_package(settings(tmp_path, init=str(tmp_path / "init"), scales=eight), ("disc",))
+    assert start.architecture.scales == eight
+    with pytest.raises(SettingError, match=r"^scales: .*8"):
+        from_package(settings(tmp_path, init=str(tmp_path / "init"), scales=eight[:7]), ("disc",))
 
 
 def test_the_trunk_of_a_detector_may_start_another_architecture(tmp_path: Path) -> None:

@@ -84,6 +84,59 @@ def test_another_xml_file_hides_no_layout(files, found, expected):
     assert splits["train"] | splits["val"] == expected("a", "b")
 
 
+@pytest.mark.parametrize(("images", "labels"), [("images/", "labels/"), ("", "")])
+def test_xml_files_among_more_labels_of_yolo_are_not_the_data(images, labels, files, found, expected):
+    for name in "abc":
+        files.image(f"{images}{name}.jpg")
+        files.text(f"{labels}{name}.txt", files.yolo(name))
+    files.text("classes.txt", "cat\ndog\n")
+    files.text("a.xml", files.voc("a"))
+    splits = found()
+    assert splits["train"] | splits["val"] == expected("a", "b", "c")
+
+
+@pytest.mark.parametrize("layout", ["COCO", "VOC"])
+def test_a_single_split_with_a_name_of_its_own_is_divided(layout, files, found, expected):
+    """As CVAT exports a task."""
+    for name in "abc":
+        files.image(f"{'JPEGImages' if layout == 'VOC' else 'images/default'}/{name}.jpg")
+        files.text(f"Annotations/{name}.xml", files.voc(name))
+    if layout == "VOC":
+        files.text("ImageSets/Main/default.txt", "a\nb\nc\n")
+    else:
+        files.json("annotations/instances_default.json", files.coco(*"abc"))
+    splits = found()
+    assert (len(splits["train"]), len(splits["val"])) == (2, 1)
+    assert splits["train"] | splits["val"] == splits["default"] == expected("a", "b", "c")
+
+
+@pytest.mark.parametrize("written", ["Train", "Validation"])
+def test_names_of_splits_may_have_capitals(written, files):
+    for name in "abc":
+        files.image(f"images/{name}.jpg")
+    files.json("annotations/instances_Train.json", files.coco("a", "b"))
+    files.json("annotations/instances_Validation.json", files.coco("c"))
+    for asked in (written, written.lower()):
+        assert len(read_labelled([str(files.folder)], asked)) == (2 if written == "Train" else 1)
+
+
+@pytest.mark.parametrize("layout", ["LabelMe", "VOC", "VOC beside images", "VOC elsewhere", "COCO", "CSV", "YOLO"])
+def test_hidden_files_are_left_out(layout, files, found, expected):
+    """Of macOS, of a Synology and of Jupyter."""
+    write(layout, files)
+    if layout == "YOLO":
+        for name in "abc":
+            files.text(f"{name}.txt", files.yolo(name))
+        files.text("classes.txt", "cat\ndog\n")
+    for path in list(files.folder.rglob("*.*")):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+        for hidden in ("@eaDir", ".ipynb_checkpoints"):
+            (path.parent / hidden).mkdir(exist_ok=True)
+            (path.parent / hidden / path.name).write_bytes(path.read_bytes())
+    splits = found()
+    assert splits["train"] | splits["val"] == expected("a", "b", "c")
+
+
 @pytest.mark.parametrize("kind", ["coco", "voc", "csv", "labelme"])
 @pytest.mark.parametrize("held_out", ["valid", "val", "test"])
 def test_a_folder_per_split(kind, held_out, files, found, expected):
@@ -143,6 +196,44 @@ def test_a_table_with_blanks(files, found, expected):
     files.text("boxes.csv", csv_of(files, "a", "b").replace(",", " , "))
     splits = found()
     assert splits["train"] | splits["val"] == expected("a", "b")
+
+
+@pytest.mark.parametrize("place", ["", "data/"])
+def test_a_table_per_split(place, files, found, expected):
+    """As tutorials of TensorFlow make them."""
+    for split, names in (("train", "ac"), ("test", "b")):
+        for name in names:
+            files.image(f"images/{split}/{name}.jpg")
+        files.text(f"{place}{split}_labels.csv", csv_of(files, *names))
+    assert found() == {"train": expected("a", "c"), "test": expected("b")}
+
+
+def test_several_tables_are_one(files, found, expected):
+    for name in "ab":
+        files.image(f"{name}.jpg")
+    cats, dogs = (
+        "\n".join(line for line in csv_of(files, "a", "b").splitlines() if other not in line)
+        for other in ("dog", "cat")
+    )
+    files.text("cats.csv", cats)
+    files.text("dogs.csv", dogs)
+    splits = found()
+    assert splits["train"] | splits["val"] == expected("a", "b")
+
+
+def test_several_coco_files_are_told(files, found, expected):
+    """A picture's dogs may be labelled in the other. JSON of something else counts as none."""
+    for name in "ab":
+        files.image(f"{name}.jpg")
+    files.json("a.json", {"tool": "x"})
+    files.json("cats.json", files.coco("a", "b"))
+    splits = found()
+    assert splits["train"] | splits["val"] == expected("a", "b")
+    files.json("dogs.json", files.coco("b"))
+    with pytest.raises(
+        DataError, match=r"has 2 COCO files \(cats.json, dogs.json\); name the one to read: --data .*/cats.json"
+    ):
+        found()
 
 
 def test_a_row_that_is_cut_is_named(files, found):

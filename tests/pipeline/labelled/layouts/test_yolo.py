@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipeline.labelled.layouts import source
 from pipeline.labelled.record import DataError
 
 YAML = "{}train: {}\nval: {}\nnc: 2\nnames: {}\n"
@@ -15,20 +16,23 @@ YAML = "{}train: {}\nval: {}\nnc: 2\nnames: {}\n"
         ("path: ../datasets/pets\n", "images/train", "images/val", "images/{split}/{name}"),
         ("path: /content/pets\n", "images/train/", "./images/val", "images/{split}/{name}"),
         ("path: data\n", "images/train", "images/val", "data/images/{split}/{name}"),
+        ("path: {elsewhere}\n", "images/train", "images/val", "../elsewhere/images/{split}/{name}"),
+        ("path: ../elsewhere\n", "images/train", "images/val", "../elsewhere/images/{split}/{name}"),
         ("", "[images/train, images/more]", "images/val", "images/{split}/{name}"),
     ],
 )
 @pytest.mark.parametrize("names", ["[cat, dog]", "{0: cat, 1: dog}"])
 def test_a_data_yaml(root, train, val, place, names, files, found, expected, tmp_path):
-    files.text("data.yaml", YAML.format(root, train, val, names))
-    (tmp_path / "images/more").mkdir(parents=True)
+    files.folder = files.folder / "pets"
+    files.text("data.yaml", YAML.format(root.format(elsewhere=tmp_path / "elsewhere"), train, val, names))
+    (files.folder / "images/more").mkdir(parents=True)
     for name, split, other in (("a", "train", "train"), ("c", "train", "train"), ("b", "val", "valid")):
         image = place.format(split=split, other=other, name=f"{name}.jpg")
         files.image(image)
         if name != "c":  # without a file, it has no objects
             files.text(image.replace("images/", "labels/").replace(".jpg", ".txt"), files.yolo(name))
-    assert found() == {"train": expected("a", "c"), "val": expected("b")}
-    assert found("data.yaml") == found()
+    assert found("pets") == {"train": expected("a", "c"), "val": expected("b")}
+    assert found("pets/data.yaml") == found("pets")
 
 
 def test_lists_of_images(files, found, expected):
@@ -46,6 +50,32 @@ def test_folders_of_splits_and_a_list_of_classes(files, found, expected):
         files.text(f"labels/{split}/{name}.txt", files.yolo(name))
     files.text("classes.txt", "cat\ndog\n")
     assert found() == {"train": expected("a"), "val": expected("b")}
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("{split}/images/{name}.jpg", "{split}/labels/{name}.txt"),
+        ("{split}/{name}.jpg", "{split}/labels/{name}.txt"),
+        ("{split}/{name}.jpg", "{split}/{name}.txt"),
+        ("obj_{split}_data/{name}.jpg", "obj_{split}_data/{name}.txt"),  # CVAT
+    ],
+)
+def test_a_folder_per_split_and_a_list_of_classes_above(image, label, files, found, expected):
+    for name, split in (("a", "train"), ("b", "valid"), ("c", "train")):
+        files.image(image.format(name=name, split=split))
+        files.text(label.format(name=name, split=split), files.yolo(name))
+    files.text("obj.names", "cat\ndog\n")
+    assert found() == {"train": expected("a", "c"), "valid": expected("b")}
+
+
+def test_a_list_of_classes_in_each_split(files, found, expected):
+    """As Roboflow exports for Darknet."""
+    for name, split in (("a", "train"), ("b", "valid")):
+        files.image(f"{split}/{name}.jpg")
+        files.text(f"{split}/{name}.txt", files.yolo(name))
+        files.text(f"{split}/_darknet.labels", "cat\ndog\n")
+    assert found() == {"train": expected("a"), "valid": expected("b")}
 
 
 @pytest.mark.parametrize(
@@ -106,11 +136,22 @@ def test_a_broken_line_is_named_and_the_others_are_read(line, message, files, fo
     assert len(broken) == 1
 
 
-def test_an_image_whose_size_is_unknown_is_named(files, found):
+def test_what_is_no_picture_is_left_to_who_decodes_it(files, found, expected):
+    """It has no size, of which boxes are shares. A picture that can't be read just now is an error."""
     files.text("images/train/a.jpg", "no picture")
+    files.text("labels/train/a.txt", files.yolo("a"))
+    files.image("images/train/b.jpg")
+    files.text("labels/train/b.txt", files.yolo("b"))
     files.text("data.yaml", "train: images/train\nnames: [cat, dog]\n")
-    with pytest.raises(DataError, match=r"a\.jpg: its size can't be read, of which boxes are shares"):
-        found()
+    assert found() == {"train": {"a.jpg": []} | expected("b")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "read_size", unavailable)
+        with pytest.raises(DataError, match=r"a\.jpg: its size can't be read, of which boxes are shares \(try later\)"):
+            found()
+
+
+def unavailable(content: bytes) -> None:
+    raise OSError("try later")
 
 
 def test_a_yaml_file_of_something_else_is_left_alone(files, found, expected):
