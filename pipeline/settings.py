@@ -33,7 +33,8 @@ class ClusterSettings(Frozen):
 
     address: Annotated[str, Metavar("ADDRESS")] = LOCAL
     """Cluster to work on. "local" is this machine; detection there uses Ray only if it has GPUs. "local-ray" starts
-    a Ray cluster on this machine. "auto" joins the cluster that this machine belongs to, host:port any other."""
+    a Ray cluster on this machine. "auto" joins the cluster that this machine belongs to; where it belongs to
+    several, host:port says which."""
     require_gpu: bool = False
     """Stop if there is no GPU, instead of using CPU cores."""
     node_wait_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0

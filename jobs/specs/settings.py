@@ -42,7 +42,7 @@ def _check_zone(name: str) -> str:
 
 def _check_no_secret(variables: dict[str, str]) -> dict[str, str]:
     for name in variables:
-        if SECRET_NAME.search(name):
+        if SECRET_NAME.search(name) and not name.upper().endswith("_FILE"):  # AWS_WEB_IDENTITY_TOKEN_FILE names a place
             raise ValueError(f"{name} looks like a secret, which a spec never has: give it to the nodes themselves")
     return variables
 
@@ -80,9 +80,11 @@ class JobSettings(Frozen):
     max_package_mib: Annotated[float, Field(gt=0, le=500)] = 50.0
     """Largest size of the zipped code, in MiB. A larger package is refused."""
     image: Annotated[str, Metavar("IMAGE")] | None = None
-    """Container image to run the job in, with ssd-batch installed. The nodes must have podman."""
+    """Container image to run the job in, with ssd-batch installed. The nodes must have podman. The container sees no
+    folder of its node, and of its environment only env_vars: S3 needs a role of the machine, or files in the image."""
     env_vars: Annotated[dict[str, str], AfterValidator(_check_no_secret)] = Field(default_factory=dict)
-    """Environment variables of all processes of the job. Secrets do not belong here; give them to the nodes."""
+    """Environment variables of all processes of a job that `submit` starts. Kubernetes and the exporter do not read them.
+    Secrets do not belong here; give them to the nodes."""
     driver_cpus: Annotated[float, Field(ge=0)] = 0.0
     """Cores to reserve for the job's driver. 0 runs the driver on the head node."""
     schedule: Annotated[str, AfterValidator(_check_cron), Metavar("CRON")] | None = None

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 import requests
@@ -23,7 +24,13 @@ NOT_FOUND = 127
 POLL_S = 1.0
 SILENCE_S = 120.0
 """The seconds without an answer after which a job server is given up. Its head node may be restarting until then."""
-STOP_TIMEOUT_S = 60.0
+ANSWER_TIMEOUT_S = 60.0
+"""The seconds after which a request without an answer has failed."""
+QUIET_S = 30.0
+"""The seconds without news in a log that is followed, after which the job is asked for, and the log again. The machine at the other end may
+be gone without a word."""
+STOP_TIMEOUT_S = 300.0
+"""The seconds in which a job must have ended. A commit is repeated for up to 180 s, and a head may wait 150 s for it."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +43,37 @@ class Ended:
     """The command's exit code, 0 to 5; 1 where it has none, such as a job that was stopped."""
 
 
+class Client(JobSubmissionClient):
+    """Ray's client, which waits for no answer without end."""
+
+    def _do_request(self, *arguments: Any, **options: Any) -> requests.Response:
+        return super()._do_request(*arguments, **{"timeout": ANSWER_TIMEOUT_S} | options)
+
+    async def tail(self, submission_id: str, show_from: Callable[[int, str], None]) -> None:
+        """Show a job's log, each part with the number of characters before it, as long as the connection lasts and something comes."""
+        url, num_seen = f"{self._address}/api/jobs/{submission_id}/logs/tail", 0
+        patience = aiohttp.ClientWSTimeout(ws_receive=QUIET_S, ws_close=1.0)
+        options: dict[str, Any] = {"timeout": patience, "ssl": self._ssl_context or True}
+        async with (
+            aiohttp.ClientSession(cookies=self._cookies, headers=self._headers) as session,
+            session.ws_connect(url, **options) as socket,
+        ):
+            while (message := await socket.receive()).type == aiohttp.WSMsgType.TEXT:
+                show_from(num_seen, message.data)
+                num_seen += len(message.data)
+
+
 class JobServer:
     """Ray's job server at an address. Its errors are reported in one line.
 
     Raises:
-        SettingError: nothing answers at the address, or the server refuses access.
+        SettingError: nothing answers at the address, or the server refuses access, or it can't do what it is asked.
     """
 
     def __init__(self, address: str) -> None:
         self._address = address.rstrip("/")
         with self._explained(), _without(OVERRULING):
-            self._client = JobSubmissionClient(self._address)
+            self._client = Client(self._address)
 
     def submit(self, submission: Submission) -> str:
         """Begin the next attempt of a night, and return its submission id.
@@ -120,9 +147,13 @@ class JobServer:
         """
         log = Log(show)
         while not (details := self._patiently(submission_id)).status.is_terminal():
-            self._tail(submission_id, log)
+            with suppress(OSError, aiohttp.ClientError):
+                asyncio.run(self._client.tail(submission_id, log.show_from))
             time.sleep(POLL_S)
-        log.show_from(0, self.logs(submission_id))
+        try:
+            log.show_from(0, self.logs(submission_id))
+        except SettingError as error:  # The node that has it is gone, say.
+            show(f"{submission_id}: the rest of its log can't be read: {error}\n")
         if details.driver_exit_code == NOT_FOUND:
             raise SettingError(
                 f"{submission_id}: the head node has no python on its PATH; start Ray there with the PATH of the environment that has it"
@@ -140,18 +171,6 @@ class JobServer:
                 raise SsdBatchError(f"{submission_id} is still {details.status.lower()} after {STOP_TIMEOUT_S:g} s")
             time.sleep(POLL_S)
         return ended(details)
-
-    def _tail(self, submission_id: str, log: "Log") -> None:
-        """Show a job's log as long as the connection lasts."""
-
-        async def tail() -> None:
-            num_seen = 0
-            async for text in self._client.tail_job_logs(submission_id):
-                log.show_from(num_seen, text)
-                num_seen += len(text)
-
-        with suppress(OSError, RuntimeError, aiohttp.ClientError):
-            asyncio.run(tail())
 
     def _patiently(self, submission_id: str) -> JobDetails:
         """Return a job; ask again while the server does not answer."""
@@ -172,6 +191,8 @@ class JobServer:
             raise SettingError(
                 f"address {self._address!r}: the cluster asks for a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here as there"
             ) from error
+        except RuntimeError as error:  # Ray's for an answer that is none, with the text of the server.
+            raise SettingError(f"address {self._address!r}: the job server can't do it ({reason(error)})") from error
         except (ConnectionError, requests.RequestException) as error:
             raise SettingError(
                 f"address {self._address!r}: no job server answers there ({reason(error)}); it is the head node's dashboard, port 8265"
@@ -214,7 +235,7 @@ def submit_and_wait(
 
     Args:
         server: the cluster's job server.
-        submission: the submission of the night.
+        submission: the submission of the night. A training that begins anew (`restart`) does so in the first attempt alone.
         announce: is called with each submission id, and with a line on each failed attempt.
         show: is called with what jobs print.
     """
@@ -230,6 +251,7 @@ def submit_and_wait(
         )
         time.sleep(backoff_s)
         backoff_s *= 2
+        submission = submission.without_restart()
     return end
 
 

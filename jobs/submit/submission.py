@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from datetime import time as clock
 from itertools import takewhile
@@ -21,7 +21,9 @@ from pipeline.urls import is_local
 
 MADE_UP_WITHIN = timedelta(hours=12)
 """The time after yesterday's last due time in which a job still belongs to yesterday, unless the next due time is nearer."""
-PLACES = ("table", "output", "storage", "page", "tensorboard", "input", "data")
+PLACES = (
+    "table", "output", "storage", "page", "report", "label_errors", "tensorboard", "input", "data", "delete_uri", "delete_uris",
+)  # fmt: skip
 """The settings that are paths or URLs.
 
 On a cluster, a relative path would be in a folder that has only the code, and that is removed with the job.
@@ -55,6 +57,12 @@ class Submission:
         is_one_of_several = self.due and self.settings.schedule and len(due_times(self.settings, self.day)) > 1
         night = f"{self.day}-{self.due:%H%M}" if is_one_of_several else f"{self.day}"
         return f"{self.name}-{night}-{attempt}"
+
+    def without_restart(self) -> "Submission":
+        """Return the submission of another attempt, which goes on with what this one has trained."""
+        if not getattr(self.command, "restart", False):
+            return self
+        return replace(self, command=self.command.model_copy(update={"restart": False}))
 
     @property
     def entrypoint(self) -> str:

@@ -21,6 +21,8 @@ from pipeline.storage.s3 import place_variables
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10
+NO_NODE = "No node info found"
+"""A part of what Ray says on a machine that is no node of the cluster."""
 
 
 @contextmanager
@@ -30,7 +32,8 @@ def cluster(address: str) -> Iterator[None]:
     Inside another `cluster` context, use the cluster of that context: a run and the work that follows it share one.
 
     Args:
-        address: "local" or "local-ray" for a small cluster of our own, "auto" for the one this machine belongs to, or host:port.
+        address: "local" or "local-ray" for a small cluster of our own, "auto" for the one this machine belongs to, or its
+            host:port.
 
     Raises:
         SettingError: no cluster answers at the address.
@@ -62,13 +65,15 @@ def cluster(address: str) -> Iterator[None]:
         else:
             _check_reachable(address)
         if variables := place_variables():
-            options |= {"runtime_env": {"env_vars": variables}}
+            options |= {"runtime_env": {"env_vars": variables | dict([ONE_ARENA])}}
             # A submitted job's own variables are here too, with the same values. Ray refuses even these without being told which wins.
             os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
     try:
         _start(options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         hint = "a cluster that asks for a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
+        if NO_NODE in str(error):
+            hint = "this machine is no node of it; run there, or give the job to it with ssd-batch submit"
         raise SettingError(f"address {address!r}: no Ray cluster lets us in ({reason(error)}); {hint}") from error
     except OSError as error:  # Ray's folder belongs to another user, or its path is too long for a socket.
         raise SettingError(

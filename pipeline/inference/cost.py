@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from pipeline.errors import SsdBatchError
+from pipeline.errors import TargetMissedError
 from pipeline.table.run_records import RunRecord
 
 SECONDS_PER_HOUR = 3600
@@ -47,7 +47,7 @@ class Cost:
         """Count the nodes, if `interval_s` has passed since the last count.
 
         Raises:
-            SsdBatchError: the run has cost more than `max_cost`.
+            TargetMissedError: the run has cost more than `max_cost`. A scheduler that tried again would spend as much again.
         """
         now = time.monotonic()
         if now - self._counted_s < self._interval_s:
@@ -56,7 +56,7 @@ class Cost:
         self._counted_s, self._num_nodes = now, self._count_nodes()
         self._most_nodes = max(self._most_nodes, self._num_nodes)
         if self._max_cost is not None and self.cost is not None and self.cost > self._max_cost:
-            raise SsdBatchError(
+            raise TargetMissedError(
                 f"max_cost: the run has cost {self.cost:.2f} on {self._num_nodes} nodes, more than {self._max_cost:g}; what was "
                 "committed stays; run again with a higher max_cost for what is left"
             )

@@ -24,7 +24,7 @@ from pipeline.labelled.examples import LabelledExamples, UnreadableError
 from pipeline.labelled.record import DataError, LabelledImage, class_names, num_to_learn_from
 from pipeline.redaction import redacted, redacted_json
 from pipeline.registry.packages import check_free, write_package
-from pipeline.settings import DetectionSettings
+from pipeline.settings import ClusterSettings, DetectionSettings
 from pipeline.training.driver import check_same_run, train
 from pipeline.training.history import TrainingHistory
 from pipeline.training.provenance import provenance
@@ -99,7 +99,8 @@ def train_on_data(settings: TrainSettings) -> Training:
     with tracked(settings, run.name, run.url, redacted_json(settings.model_dump(mode="json"))) as trackers:
         with cluster(settings.address):
             package, history = train_from(begun, examples, held_out, run, origin, trackers)
-            evaluation = finish(package, held_out, settings.output, measured_on)
+            where = DetectionSettings(**settings.model_dump(include=set(ClusterSettings.model_fields)))
+            evaluation = finish(package, held_out, settings.output, measured_on, where)
         for tracker in trackers:
             tracker.finish(evaluation.package.record.metrics)
     return Training(evaluation, measured_on, history)
@@ -213,9 +214,19 @@ def _stored(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.cpu().half() if tensor.is_floating_point() else tensor.cpu()
 
 
-def finish(package: ModelPackage, held_out: Examples, url: str, data: str) -> Evaluation:
-    """Measure a package on held-out examples, on the cluster that this process is in, and write it with its metrics."""
-    evaluation = evaluate(package, held_out, DetectionSettings())
+def finish(
+    package: ModelPackage, held_out: Examples, url: str, data: str, where: DetectionSettings | None = None
+) -> Evaluation:
+    """Measure a package on held-out examples, on the cluster that this process is in, and write it with its metrics.
+
+    Args:
+        package: what was trained.
+        held_out: the images to measure on.
+        url: the place of the package.
+        data: the name of the held-out images, for people.
+        where: how long nodes are waited for, and whether a GPU is required; by default as on this machine.
+    """
+    evaluation = evaluate(package, held_out, where or DetectionSettings())
     metrics = {"data": redacted(data)} | evaluation.metrics.summary()
     package = ModelPackage(package.record.model_copy(update={"metrics": metrics}), package.weights)
     write_package(package, url)

@@ -197,6 +197,11 @@ def test_what_is_wrong_with_a_job_is_named(text: str, message: str, tmp_path: Pa
         read_spec(tmp_path / "spec.yaml")
 
 
+def test_the_place_of_a_secret_is_none(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text("job: {env_vars: {AWS_WEB_IDENTITY_TOKEN_FILE: /var/run/token}}")
+    assert read_spec(tmp_path / "spec.yaml").job.env_vars == {"AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/token"}
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -1,5 +1,6 @@
 """Ray's job server, and which one is asked."""
 
+import asyncio
 import json
 import os
 import threading
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import ray
+from aiohttp import web
 from click.testing import CliRunner
 from ray.job_submission import JobDetails, JobStatus, JobType
 
@@ -120,6 +122,57 @@ def test_where_a_job_is_submitted(
     (tmp_path / "spec.yaml").write_text(text)
     CliRunner().invoke(cli, ["submit", str(tmp_path / "spec.yaml"), *flags])
     assert asked == [expected]
+
+
+class Failing:
+    """A job server that tells of a job, whose log it does not have: it never says a word of it, and answers 500 at the end."""
+
+    def __init__(self) -> None:
+        self.statuses = iter(["RUNNING", "RUNNING", 502, "RUNNING", "FAILED", "FAILED", "FAILED"])
+        self._loop = asyncio.new_event_loop()
+        app = web.Application()
+        app.router.add_get("/api/version", self._version)
+        app.router.add_get("/api/jobs/", self._jobs)
+        app.router.add_get("/api/jobs/night-1/logs", self._logs)
+        app.router.add_get("/api/jobs/night-1/logs/tail", self._tail)
+        self._runner = web.AppRunner(app, shutdown_timeout=0)
+        self._loop.run_until_complete(self._runner.setup())
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        self._loop.run_until_complete(site.start())
+        host, port = self._runner.addresses[0][:2]
+        self.address = f"http://{host}:{port}"
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+
+    async def _version(self, _: web.Request) -> web.Response:
+        return web.json_response({"version": "4", "ray_version": ray.__version__})
+
+    async def _jobs(self, _: web.Request) -> web.Response:
+        status = next(self.statuses)
+        if isinstance(status, int):
+            return web.Response(status=status, text="bad gateway")
+        job = {"type": "SUBMISSION", "submission_id": "night-1", "status": status, "entrypoint": "python"}
+        return web.json_response([job])
+
+    async def _logs(self, _: web.Request) -> web.Response:
+        return web.Response(status=500, text="Traceback: the agent is gone")
+
+    async def _tail(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await asyncio.sleep(3600)
+        return socket
+
+
+def test_a_server_that_says_nothing_of_a_job_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that can't bring its log has told how it ended: another attempt is to follow."""
+    monkeypatch.setattr("jobs.submit.server.QUIET_S", 0.1)
+    monkeypatch.setattr("jobs.submit.server.POLL_S", 0.01)
+    shown: list[str] = []
+    end = JobServer(Failing().address).follow("night-1", shown.append)
+    assert (end, is_final(end)) == (Ended("night-1", "FAILED", 1), False)
+    assert len(shown) == 1
+    assert "night-1: the rest of its log can't be read: address " in shown[0]
+    assert "the job server can't do it (Request failed with status code 500: Traceback: the agent is gone.)" in shown[0]
 
 
 def test_a_cluster_without_python_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,13 @@ def test_the_command_on_the_cluster_has_the_settings_of_the_spec(job: Any) -> No
     assert (settings.address, settings.run_date, str(settings.since)) == ("auto", DAY, "2026-01-01 00:00:00+00:00")
 
 
+def test_another_attempt_goes_on_with_what_was_trained(job: Any) -> None:
+    text = "kind: train\ndata: [/d]\noutput: /o\nname: x\nrestart: true\n"
+    assert flags_of(job(text))["restart"]
+    assert not flags_of(job(text).without_restart())["restart"]
+    assert (same := job(INFER)) is same.without_restart()
+
+
 def test_days_of_their_own_stay(job: Any) -> None:
     assert flags_of(job(INFER + "dates: 2026-01-01/2026-01-31"))["run_date"] is None
     assert flags_of(job(INFER + "run_date: 2026-02-03"))["run_date"] == "2026-02-03"
@@ -147,6 +154,8 @@ def test_a_night_and_an_attempt_make_the_id(job: Any) -> None:
         ),
         ("kind: train\ndata: s3://b/data\noutput: models\nname: m", "^output: 'models' would be in"),
         (INFER.replace("/photos", "photos"), "^input: 'photos' would be in"),
+        (INFER + "report: report.html", "^report: 'report.html' would be in"),
+        ("kind: evaluate\ndata: /d\nmodel: /m\nlabel_errors: worth.csv", "^label_errors: 'worth.csv' would be in"),
         (INFER + "job: {working_dir: ., image: a}", "^working_dir: the image has the code already"),
         (INFER + "batch_size: 0", "^batch_size: "),
     ],

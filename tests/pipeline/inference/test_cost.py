@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.errors import SsdBatchError
+from pipeline.errors import TargetMissedError
 from pipeline.inference import cost
 from pipeline.inference.cost import Cost
 from pipeline.table.run_records import RunRecord
@@ -44,7 +44,7 @@ def test_a_run_that_costs_too_much_is_stopped(clock):
     run.check()
     clock.now += 60
     with pytest.raises(
-        SsdBatchError, match=r"max_cost: the run has cost 1\.03 on 1 nodes, more than 1; what was committed"
+        TargetMissedError, match=r"max_cost: the run has cost 1\.03 on 1 nodes, more than 1; what was committed"
     ):
         run.check()
 
