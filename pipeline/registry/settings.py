@@ -16,7 +16,7 @@ class ImportSettings(Frozen):
 
     weights: Annotated[str, Field(min_length=1), Metavar("FILE_OR_NAME")]
     """Weights to import: a .pth file, by path or URL, or torchvision's SSD300_VGG16_Weights.COCO_V1,
-    VGG16_Weights.IMAGENET1K_V1 or VGG16_Weights.IMAGENET1K_FEATURES."""
+    VGG16_Weights.IMAGENET1K_V1, VGG16_Weights.IMAGENET1K_FEATURES or VGG16_BN_Weights.IMAGENET1K_V1."""
     output: Url
     """Folder or URL to write the model package to."""
     name: Name

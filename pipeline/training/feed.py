@@ -6,11 +6,11 @@ and a task on one of them would make all threads of the step wait.
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -62,15 +62,17 @@ class Feed:
     settings: TrainingSettings
 
     def prepared_batches(self, first_step: int, share: Share) -> Iterator[Batch]:
-        """Yield a worker's part of each batch from a step on, prepared in this process when it is asked for.
+        """Yield a worker's part of each batch from a step on, prepared in this process when it is asked for. The next images are read meanwhile.
 
         Args:
             first_step: the first of the steps that are left.
             share: the worker's part of each batch.
         """
-        for step in range(first_step, self.settings.num_steps):
-            positions = share.positions(step, self.settings.batch_size)
-            yield to_batch([prepared for _, _, prepared in self.prepared(positions)])
+        steps = range(first_step, self.settings.num_steps)
+        parts = (share.positions(step, self.settings.batch_size) for step in steps)
+        each = self.prepared(chain.from_iterable(parts))
+        for _ in steps:
+            yield to_batch([prepared for _, _, prepared in islice(each, share.size)])
 
     def streamed_batches(self, first_step: int, share: Share, num_cpus: float) -> Iterator[Batch]:
         """Yield the same, prepared by tasks of the cluster while earlier ones are learned from.
@@ -87,17 +89,18 @@ class Feed:
                 following = thread.submit(next, batches, None)
                 yield batch
 
-    def prepared(self, positions: Sequence[int]) -> Iterator[tuple[int, Example, Prepared]]:
+    def prepared(self, positions: Iterable[int]) -> Iterator[tuple[int, Example, Prepared]]:
         """Yield for each position the index of its example, the example, and what the step learns from it."""
         examples: Examples = ray.get(self.examples[0])
         prepare = Preparation(self.image_size_px, self.preprocessing, self.settings)
-        indices = [index_at(position, self.num_examples, self.settings.seed) for position in positions]
-        left = iter(indices)
         with ThreadPoolExecutor(NUM_READERS) as readers:
-            read = deque(readers.submit(examples.__getitem__, index) for index in islice(left, NUM_READERS))
-            for position, index in zip(positions, indices, strict=True):
-                example = read.popleft().result()
-                read += [readers.submit(examples.__getitem__, later) for later in islice(left, 1)]
+            indexed = ((position, index_at(position, self.num_examples, self.settings.seed)) for position in positions)
+            asked = ((position, index, readers.submit(examples.__getitem__, index)) for position, index in indexed)
+            reading = deque(islice(asked, NUM_READERS))
+            while reading:
+                position, index, read = reading.popleft()
+                example = read.result()
+                reading.extend(islice(asked, 1))
                 yield index, example, prepare(example, position)
 
     def _arriving(self, first_step: int, share: Share, num_cpus: float) -> Iterator[Batch]:

@@ -59,7 +59,7 @@ def splits(folder: str, names: set[str]) -> dict[str, Source]:
     if not (classes := _classes(folder, names)):
         return {}
     if {"images", "labels"} <= names:
-        of_splits = sorted(visible_names(f"{folder}/images") & visible_names(f"{folder}/labels") & FOLDERS)
+        of_splits = _of_splits(visible_names(f"{folder}/images") & visible_names(f"{folder}/labels"))
         return {
             split: Source(
                 LAYOUT, partial(_read_folders, f"{folder}/images/{split}", f"{folder}/labels/{split}", classes)
@@ -71,8 +71,12 @@ def splits(folder: str, names: set[str]) -> dict[str, Source]:
         return {
             split: Source(LAYOUT, partial(_read_folders, place, place, classes)) for split, place in of_cvat.items()
         }
-    found_splits = {split: _labelled_folder(f"{folder}/{split}", classes) for split in sorted(names & FOLDERS)}
+    found_splits = {split: _labelled_folder(f"{folder}/{split}", classes) for split in _of_splits(names)}
     return {split: source for split, source in found_splits.items() if source}
+
+
+def _of_splits(names: set[str]) -> list[str]:
+    return sorted(name for name in names if name.lower() in FOLDERS)
 
 
 def _labelled_folder(folder: str, classes: str) -> Source | None:
@@ -166,7 +170,7 @@ def _joined(folder: str, path: str) -> str:
     steps = folder.split("/")
     for step in path.split("/"):
         if step == "..":
-            steps.pop()
+            steps = steps[:-1]
         elif step not in ("", "."):
             steps.append(step)
     return "/".join(steps)
