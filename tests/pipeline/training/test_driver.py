@@ -59,17 +59,14 @@ def one(local_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Traine
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For the folders of runs: that of two workers is begun by one test, and taken up by the next."""
+    """For the folders of runs."""
     return tmp_path_factory.mktemp("runs")
 
 
-MEASURED = {"validate_every_steps": 1, "keep_checkpoints": 1}
-
-
 def test_two_workers_end_where_one_does(one: Trained, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """But for the noise of bfloat16: the weights have moved much further than they lie apart."""
+    """But for the noise of bfloat16: the weights have moved much further than they lie apart. The best checkpoint comes out."""
     start = new_network(ModelPackage(RECORD, {}), SETTINGS.seed).state_dict()
-    trained(runs / "two", num_workers=2, **MEASURED)
+    best = trained(runs / "two", num_workers=2, validate_every_steps=1, keep_checkpoints=1)
     kept = kept_states(runs / "two")
     assert 1 <= len(kept) <= 2  # the best, and the last
     two = max(kept, key=lambda state: state["step"])["network"]
@@ -80,6 +77,12 @@ def test_two_workers_end_where_one_does(one: Trained, runs: Path, capsys: pytest
     assert "the training begins: 2 workers, cpu" in told
     assert told.count("step 4 of 4 · pass 2 · localization ") == 1
     assert [f"step {step}: map50 0." in told for step in range(1, 5)] == [True] * 4
+    history = best.history
+    assert [told.step for told in history.stepped] == [told.step for told in history.measured] == [1, 2, 3, 4]
+    assert history.begun == [Started(0, 2, "cpu", False)]
+    map50_of = {told.step: told.map50 for told in history.measured}
+    best_ones = [state["network"] for state in kept if map50_of[state["step"]] == max(map50_of.values())]
+    assert any(all(torch.equal(network[name], best.weights[name]) for name in best.weights) for network in best_ones)
 
 
 def test_a_worker_that_is_killed_changes_nothing(one: Trained, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,20 +105,6 @@ def test_a_worker_that_is_killed_changes_nothing(one: Trained, runs: Path, capsy
 def kept_states(run: Path) -> list[dict[str, Any]]:
     """What a run's checkpoints hold."""
     return [torch.load(file, weights_only=True) for file in run.glob(f"checkpoint_*/{STATE_FILE}")]
-
-
-def test_the_best_checkpoint_comes_out(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A finished run that is started again has nothing left to do."""
-    again = trained(runs / "two", num_workers=1, **MEASURED)
-    assert "the training resumes after step 4 of 4" in capsys.readouterr().err
-    history = again.history
-    assert [told.step for told in history.stepped] == [told.step for told in history.measured] == [1, 2, 3, 4]
-    assert history.begun == [Started(0, 2, "cpu", False)]
-    map50_of = {told.step: told.map50 for told in history.measured}
-    best = [
-        state["network"] for state in kept_states(runs / "two") if map50_of[state["step"]] == max(map50_of.values())
-    ]
-    assert any(all(torch.equal(network[name], again.weights[name]) for name in again.weights) for network in best)
 
 
 def test_a_training_that_no_longer_gets_better_ends(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
