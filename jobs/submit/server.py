@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,14 +22,16 @@ OVERRULING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """The environment variables that Ray's client obeys, whatever address it is given."""
 NOT_FOUND = 127
 """The exit code of a shell for a command that does not exist."""
+PASSING = re.compile(r"status code (5\d\d|429)")
+"""A pattern of Ray's error for an answer that may be another one later."""
 POLL_S = 1.0
 SILENCE_S = 120.0
 """The seconds without an answer after which a job server is given up. Its head node may be restarting until then."""
 ANSWER_TIMEOUT_S = 60.0
 """The seconds after which a request without an answer has failed."""
 QUIET_S = 30.0
-"""The seconds without news in a log that is followed, after which the job is asked for, and the log again. The machine at the other end may
-be gone without a word."""
+"""The seconds without news in a log that is followed, after which the server is asked how the job is. The machine at the other end may be
+gone without a word."""
 STOP_TIMEOUT_S = 300.0
 """The seconds in which a job must have ended. A commit is repeated for up to 180 s, and a head may wait 150 s for it."""
 
@@ -49,16 +52,30 @@ class Client(JobSubmissionClient):
     def _do_request(self, *arguments: Any, **options: Any) -> requests.Response:
         return super()._do_request(*arguments, **{"timeout": ANSWER_TIMEOUT_S} | options)
 
-    async def tail(self, submission_id: str, show_from: Callable[[int, str], None]) -> None:
-        """Show a job's log, each part with the number of characters before it, as long as the connection lasts and something comes."""
+    async def tail(
+        self, submission_id: str, show_from: Callable[[int, str], None], is_over: Callable[[], bool]
+    ) -> None:
+        """Show a job's log, as long as the connection lasts.
+
+        Args:
+            submission_id: the job's.
+            show_from: called with the number of characters before a part of the log, and the part.
+            is_over: called where nothing has come for `QUIET_S`; if it returns True, or raises, this is the end.
+        """
         url, num_seen = f"{self._address}/api/jobs/{submission_id}/logs/tail", 0
-        patience = aiohttp.ClientWSTimeout(ws_receive=QUIET_S, ws_close=1.0)
+        patience = aiohttp.ClientWSTimeout(ws_close=1.0)
         options: dict[str, Any] = {"timeout": patience, "ssl": self._ssl_context or True}
         async with (
             aiohttp.ClientSession(cookies=self._cookies, headers=self._headers) as session,
             session.ws_connect(url, **options) as socket,
         ):
-            while (message := await socket.receive()).type == aiohttp.WSMsgType.TEXT:
+            while True:
+                coming = asyncio.ensure_future(socket.receive())
+                while not (await asyncio.wait([coming], timeout=QUIET_S))[0]:
+                    if is_over():
+                        return
+                if (message := coming.result()).type != aiohttp.WSMsgType.TEXT:
+                    return
                 show_from(num_seen, message.data)
                 num_seen += len(message.data)
 
@@ -67,7 +84,8 @@ class JobServer:
     """Ray's job server at an address. Its errors are reported in one line.
 
     Raises:
-        SettingError: nothing answers at the address, or the server refuses access, or it can't do what it is asked.
+        SettingError: nothing answers at the address, or the server refuses access, or what it is asked.
+        SsdBatchError: the server failed.
     """
 
     def __init__(self, address: str) -> None:
@@ -147,12 +165,16 @@ class JobServer:
         """
         log = Log(show)
         while not (details := self._patiently(submission_id)).status.is_terminal():
-            with suppress(OSError, aiohttp.ClientError):
-                asyncio.run(self._client.tail(submission_id, log.show_from))
+            with suppress(OSError, aiohttp.ClientError, SsdBatchError):
+                asyncio.run(
+                    self._client.tail(
+                        submission_id, log.show_from, lambda: self.details(submission_id).status.is_terminal()
+                    )
+                )
             time.sleep(POLL_S)
         try:
             log.show_from(0, self.logs(submission_id))
-        except SettingError as error:  # The node that has it is gone, say.
+        except SsdBatchError as error:  # The node that has it is gone, say.
             show(f"{submission_id}: the rest of its log can't be read: {error}\n")
         if details.driver_exit_code == NOT_FOUND:
             raise SettingError(
@@ -178,7 +200,7 @@ class JobServer:
         while True:
             try:
                 return self.details(submission_id)
-            except SettingError as error:
+            except SsdBatchError as error:
                 if time.monotonic() > deadline:
                     raise SsdBatchError(f"{submission_id} is out of sight: {error}") from error
                 time.sleep(POLL_S)
@@ -192,7 +214,8 @@ class JobServer:
                 f"address {self._address!r}: the cluster asks for a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here as there"
             ) from error
         except RuntimeError as error:  # Ray's for an answer that is none, with the text of the server.
-            raise SettingError(f"address {self._address!r}: the job server can't do it ({reason(error)})") from error
+            kind = SsdBatchError if PASSING.search(str(error)) else SettingError
+            raise kind(f"address {self._address!r}: the job server can't do it ({reason(error)})") from error
         except (ConnectionError, requests.RequestException) as error:
             raise SettingError(
                 f"address {self._address!r}: no job server answers there ({reason(error)}); it is the head node's dashboard, port 8265"
@@ -235,10 +258,17 @@ def submit_and_wait(
 
     Args:
         server: the cluster's job server.
-        submission: the submission of the night. A training that begins anew (`restart`) does so in the first attempt alone.
+        submission: the submission of the night.
         announce: is called with each submission id, and with a line on each failed attempt.
         show: is called with what jobs print.
+
+    Raises:
+        SettingError: a training would begin anew in each attempt, and delete what the one before has learned.
     """
+    if getattr(submission.command, "restart", False) and submission.settings.max_attempts > 1:
+        raise SettingError(
+            f"restart: each of max_attempts {submission.settings.max_attempts} would begin anew; give --max-attempts 1, or leave restart out"
+        )
     backoff_s = submission.settings.backoff_s
     for number in range(1, submission.settings.max_attempts + 1):
         submission_id = server.submit(submission)
@@ -251,7 +281,6 @@ def submit_and_wait(
         )
         time.sleep(backoff_s)
         backoff_s *= 2
-        submission = submission.without_restart()
     return end
 
 

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from datetime import time as clock
 from itertools import takewhile
@@ -57,12 +57,6 @@ class Submission:
         is_one_of_several = self.due and self.settings.schedule and len(due_times(self.settings, self.day)) > 1
         night = f"{self.day}-{self.due:%H%M}" if is_one_of_several else f"{self.day}"
         return f"{self.name}-{night}-{attempt}"
-
-    def without_restart(self) -> "Submission":
-        """Return the submission of another attempt, which goes on with what this one has trained."""
-        if not getattr(self.command, "restart", False):
-            return self
-        return replace(self, command=self.command.model_copy(update={"restart": False}))
 
     @property
     def entrypoint(self) -> str:

@@ -90,7 +90,12 @@ def read_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     Raises:
         DecodeError: the bytes are of no image format that is read, or too few.
     """
-    picture = _probe(data, max_pixels)
+    try:
+        picture = _probe(data, max_pixels)
+    except DecodeError:
+        if not (bare := without_notes(data)):  # see `decode_stored`
+            raise
+        picture = _probe(bare, max_pixels)
     width_px, height_px = picture.size
     return (height_px, width_px) if _orientation(picture) >= 5 else (width_px, height_px)
 

@@ -34,6 +34,8 @@ ALIASES = (TRAIN, VAL, TEST)
 """The names that stand for one split."""
 SPLIT_FOLDERS = {name for names in ALIASES for name in names}
 """The folders that each hold a split in a layout without splits, as Roboflow writes them."""
+OF_A_SPLIT = re.compile("train|val|dev|test", re.IGNORECASE)
+"""What the name of a split has in it, such as `trainval` or `val2017`."""
 HELD_OUT_SHARE = 0.2
 """The share of images without splits that become the split `val`."""
 AUGMENTED = re.compile(r"\.rf\.[0-9a-f]+")
@@ -105,13 +107,15 @@ def _read(folder: str, source: Source, split: str, on_broken: OnBroken) -> list[
     return source.read(on_broken)
 
 
-def read_clean(data: Sequence[str], split: str, beside: Collection[str] = ()) -> list[LabelledImage]:
+def read_clean(
+    data: Sequence[str], split: str, beside: Collection[str] = (), on_broken: OnBroken = raise_it
+) -> list[LabelledImage]:
     """Return a split's images with only the boxes that can be learned from, and log what was left out; see `read_labelled`.
 
     Raises:
         DataError: the data can't be used.
     """
-    images, flaws = clean(read_labelled(data, split, beside=beside))
+    images, flaws = clean(read_labelled(data, split, on_broken, beside))
     num_objects = sum(len(image.class_names) for image in images)
     said = [f"{flaws[flaw]:,} boxes {what}" for flaw, what in DEALT_WITH.items() if flaws[flaw]]
     logger.info("%s", "; ".join([f"{split}: {len(images):,} images, {num_objects:,} objects", *said]))
@@ -154,6 +158,8 @@ def _find(folder: str, names: set[str]) -> dict[str, Source]:
     of_folders = {name: _undivided(f"{folder}/{name}", _names(f"{folder}/{name}")) for name in _split_folders(names)}
     if in_folders := {name: source for name, source in of_folders.items() if source}:
         return in_folders
+    if found := tables.splits_in_pixels(folder, names):
+        return found
     if found_source := _undivided(folder, names):
         return divided(found_source)
     return {}
@@ -164,8 +170,8 @@ def _split_folders(names: set[str]) -> list[str]:
 
 
 def _with_parts(sources: dict[str, Source]) -> dict[str, Source]:
-    """Return the splits of a folder. Of a single one with a name of its own, such as CVAT's `default`, `train` and `val` are parts."""
-    if len(sources) > 1 or _split_folders(set(sources)):
+    """Return the splits of a folder. Of a single one that is none by its name, such as CVAT's `default`, `train` and `val` are parts."""
+    if len(sources) > 1 or any(OF_A_SPLIT.search(name) for name in sources):
         return sources
     ((name, whole),) = sources.items()
     parts = {part: replace(source, instead=f"a part of {name}") for part, source in divided(whole).items()}

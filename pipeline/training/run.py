@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipeline.inputs.class_names import read_class_names
 from pipeline.labelled.choices import choose
 from pipeline.labelled.dataset import read_clean
 from pipeline.labelled.examples import LabelledExamples, UnreadableError
+from pipeline.labelled.layouts.source import UnsizedError
 from pipeline.labelled.record import DataError, LabelledImage, class_names, num_to_learn_from
 from pipeline.redaction import redacted, redacted_json
 from pipeline.registry.packages import check_free, write_package
@@ -74,7 +75,7 @@ def train_on_data(settings: TrainSettings) -> Training:
         SettingError: the data or the package to start from can't be used, or no package could be written at the end.
     """
     check_free(settings.output)
-    images, names = of_classes(read_clean(settings.data, settings.train_split, [settings.val_split]), settings)
+    images, names = of_classes(read_sized(settings, settings.train_split, [settings.val_split]), settings)
     start = start_of(settings, names)
     if len(images) <= MAX_LOOKED_AT:
         images = readable(images, start.examples(images, names), settings.train_split)
@@ -84,8 +85,14 @@ def train_on_data(settings: TrainSettings) -> Training:
         raise DataError(
             f"train_split {settings.train_split!r}: nothing to learn from in {len(images):,} images: no object, or none but crowds"
         )
-    measured = known(read_clean(settings.data, settings.val_split), names, settings.val_split)
-    held_out = start.examples(readable(measured, start.examples(measured, names), settings.val_split), names)
+    measured = known(read_sized(settings, settings.val_split), names, settings.val_split)
+    is_other = settings.val_split != settings.train_split  # else it is meant
+    if is_other and {image.uri for image in measured} <= {image.uri for image in images}:
+        raise DataError(
+            f"val_split {settings.val_split!r}: all of its images are in train_split {settings.train_split!r}, too; nothing would be held out"
+        )
+    measured = readable(measured, start.examples(measured, names), settings.val_split)
+    held_out = start.examples(measured, names)
     runs = settings.storage or f"{settings.output.rstrip('/')}/{RUNS_FOLDER}"
     run = TrainingRun(settings.name, settings, f"{runs.rstrip('/')}/{settings.name}", {"data": examples.digest})
     origin = start.provenance | {
@@ -106,6 +113,36 @@ def train_on_data(settings: TrainSettings) -> Training:
     return Training(evaluation, measured_on, history)
 
 
+def read_sized(settings: TrainSettings, split: str, beside: Collection[str] = ()) -> Sequence[LabelledImage]:
+    """Return a split's images, without those whose boxes can't be known, as the image can't be read; raises as `read_clean` and `check_few`."""
+    unsized: list[DataError] = []
+
+    def on_broken(error: DataError) -> None:
+        if not isinstance(error, UnsizedError):
+            raise error
+        unsized.append(error)
+
+    images = read_clean(settings.data, split, beside, on_broken)
+    check_few(unsized, len(images) + len(unsized), split)
+    return images
+
+
+def check_few(errors: Sequence[DataError], num_images: int, split: str) -> None:
+    """Check that of a split's images no more than a tenth can't be read.
+
+    Raises:
+        DataError: there are more.
+    """
+    if len(errors) > MAX_UNREADABLE * num_images:
+        raise DataError(
+            f"{errors[0]}; {len(errors):,} of the {num_images:,} images of {split!r} can't be read; ssd-batch data check names them"
+        )
+    if errors:
+        logger.warning(
+            "%s: %s of %s images can't be read, and are left out: %s", split, len(errors), f"{num_images:,}", errors[0]
+        )
+
+
 def readable(images: Sequence[LabelledImage], examples: LabelledExamples, split: str) -> Sequence[LabelledImage]:
     """Return the images that can be read and decoded, with their sizes, and log which are left out.
 
@@ -114,15 +151,7 @@ def readable(images: Sequence[LabelledImage], examples: LabelledExamples, split:
     """
     logger.info("%s: looking at all %s images", split, f"{len(images):,}")
     looked = examples.look_at_all()
-    errors = [found for found in looked if isinstance(found, UnreadableError)]
-    if len(errors) > MAX_UNREADABLE * len(images):
-        raise DataError(
-            f"{errors[0]}; {len(errors):,} of the {len(images):,} images of {split!r} can't be read; ssd-batch data check names them"
-        )
-    if errors:
-        logger.warning(
-            "%s: %s of %s images can't be read, and are left out: %s", split, len(errors), f"{len(images):,}", errors[0]
-        )
+    check_few([found for found in looked if isinstance(found, UnreadableError)], len(images), split)
     return [
         image if image.size_px else replace(image, size_px=found)
         for image, found in zip(images, looked, strict=True)
@@ -150,8 +179,16 @@ def of_classes(
 
 
 def known(images: Sequence[LabelledImage], names: tuple[str, ...], split: str) -> Sequence[LabelledImage]:
-    """Return the images with only the objects of the classes that are learned, and log which others there are."""
+    """Return the images with only the objects of the classes that are learned, and log which others there are.
+
+    Raises:
+        DataError: no object is left.
+    """
     if others := sorted(set(class_names(images)) - set(names)):
+        if not set(class_names(images)) & set(names):
+            raise DataError(
+                f"val_split {split!r}: no object is of a class that is learned; it has {', '.join(others)}, and {', '.join(names)} are learned"
+            )
         logger.warning("%s: objects of classes that are not learned are left out: %s", split, ", ".join(others))
     return [image.only(np.isin(image.class_names, names)) for image in images] if others else images
 

@@ -102,7 +102,7 @@ class TrainSettings(ClusterTraining):
 
     @model_validator(mode="after")
     def _scales_of_the_architecture(self) -> "TrainSettings":
-        if not self.init or "architecture" in self.model_fields_set:  # else the start says what it is
+        if self.init in (None, RANDOM) or "architecture" in self.model_fields_set:  # else the start says what it is
             Architecture(kind=self.architecture, **self.default_boxes)
         return self
 

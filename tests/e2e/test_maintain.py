@@ -16,7 +16,7 @@ from tests.e2e.command import answer, jpeg, run, start
 
 pytestmark = pytest.mark.slow
 
-NUM_PICTURES = 200
+NUM_PICTURES = 400
 FIRST_VERSION = Path(__file__).parents[1] / "data/first_version"
 
 
@@ -38,16 +38,19 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_beside_maintenance_that_is_killed(model: Path, pictures: Path, tmp_path: Path) -> None:
     table = tmp_path / "table"
     arguments = ("--input", pictures, "--table", table, "--model", model, "--commit-interval-s", "0.2")
-    job, num_killed = start("infer", *arguments, "--json", environment=SLOWLY), 0
+    job, took_s, num_killed = start("infer", *arguments, "--json", environment=SLOWLY), 0.0, 0
     while job.poll() is None:
         if len(list(table.glob("run_date=*/*.parquet"))) < 3:
             time.sleep(0.05)
             continue
-        care = start("maintain", "--table", table)
-        time.sleep(1.5 + 0.1 * (num_killed % 10))  # it takes about two seconds, most of them to import
-        os.killpg(care.pid, signal.SIGKILL)
+        care, begun_s = start("maintain", "--table", table), time.monotonic()
+        if took_s:  # most of it goes to imports
+            time.sleep(took_s * (0.6 + 0.05 * (num_killed % 8)))
+            os.killpg(care.pid, signal.SIGKILL)
+            num_killed += 1
         care.communicate()
-        num_killed += 1
+        took_s = took_s or time.monotonic() - begun_s
+    assert num_killed
     out, err = job.communicate()
     assert (job.returncode, json.loads(out)["ok"]) == (0, NUM_PICTURES), err
     assert num_rows(table) == (NUM_PICTURES, NUM_PICTURES)

@@ -113,7 +113,7 @@ def test_a_driver_that_is_killed_on_s3(
 ) -> None:
     """What it has started ends with it; the next command goes on from its checkpoints."""
     url = upload(data)
-    first = start(url, f"{url}/model", 15)
+    first = start(url, f"{url}/model", 25)
     first.wait_for_checkpoint()
     orphans = training_workers(first.pid)
     first.process.kill()
@@ -122,7 +122,7 @@ def test_a_driver_that_is_killed_on_s3(
     assert not wait_until_gone(orphans, seconds=DEADLINE_S)
     assert not store.exists(f"{url}/model/model.json")
 
-    assert RESUMED in start(url, f"{url}/model", 15).finish()
+    assert RESUMED in start(url, f"{url}/model", 25).finish()
     assert store.exists(f"{url}/model/model.json")
 
 

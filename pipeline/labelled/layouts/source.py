@@ -114,26 +114,25 @@ def in_threads(function: Callable[[Item], Answer], items: Iterable[Item]) -> lis
         return list(threads.map(function, items))
 
 
-def sizes_of(uris: Sequence[str]) -> list[tuple[int, int] | DataError | None]:
-    """Return the width and height of each image, as a viewer shows it.
+class UnsizedError(DataError):
+    """An image is missing or no picture, so that boxes that are shares of its sides can't be known. The message names it."""
 
-    Of an image that is missing or no picture, it is None: who decodes the images finds out, and decides. A size that can't be read just now
-    is an error, as without it the image would seem to be one without objects.
-    """
+
+def sizes_of(uris: Sequence[str]) -> list[tuple[int, int] | DataError]:
+    """Return the width and height of each image, as a viewer shows it, or the error of one that can't be read."""
     return in_threads(_size_of, uris)
 
 
-def _size_of(uri: str) -> tuple[int, int] | DataError | None:
+def _size_of(uri: str) -> tuple[int, int] | DataError:
     try:
         fs, path = store.filesystem(uri)
         try:
             return read_size(fs.cat_file(path, start=0, end=HEADER_BYTES))
         except DecodeError:  # Notes before the size are longer than that.
             return read_size(store.read(uri))
-    except (FileNotFoundError, DecodeError):
-        return None
-    except OSError as error:
-        return DataError(f"{uri}: its size can't be read, of which boxes are shares ({reason(error)})")
+    except (OSError, DecodeError) as error:
+        kind = UnsizedError if isinstance(error, FileNotFoundError | DecodeError) else DataError
+        return kind(f"{uri}: its size can't be read, of which boxes are shares ({reason(error)})")
 
 
 def keep_sound(answers: Iterable[LabelledImage | DataError], on_broken: OnBroken) -> list[LabelledImage]:

@@ -31,9 +31,9 @@ LAYOUT, OPEN_IMAGES = "CSV", "Open Images"
 PIXELS = {"filename", "class", "xmin", "ymin", "xmax", "ymax"}
 SHARES = {"ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax"}
 """The columns that each kind of file has."""
-SPLIT = re.compile(r"(?:^|[-_])(train|validation|val|test)(?=[-_.])", re.IGNORECASE)
+SPLIT = re.compile(r"(?:^|[-_])(train|validation|valid|val|test)(?=[-_.])", re.IGNORECASE)
 """The split in the name of a file, such as `validation-annotations-bbox.csv` or `train_labels.csv`."""
-WITHIN = ("annotations", "labels", "images", "data")
+WITHIN = ("annotations", "data", "images", "labels")
 """The folders in which the files of splits may be."""
 DESCRIPTIONS = re.compile(r".*class-descriptions.*\.csv", re.IGNORECASE)
 
@@ -41,31 +41,60 @@ Row = dict[str, str]
 
 
 def splits(folder: str, names: set[str]) -> dict[str, Source]:
-    """Return the splits whose files are in a folder, or in `annotations`, `images`, `data` or `labels` in it: `train_labels.csv`, say."""
-    for place in (folder, *(f"{folder}/{name}" for name in WITHIN if name in names)):
-        files = {name for name in visible_names(place) if name.lower().endswith(".csv")}
-        described = sorted(filter(DESCRIPTIONS.fullmatch, files))
+    """Return the splits whose files of Open Images are in a folder, or in `annotations` or `labels` in it."""
+    for place in (folder, *(f"{folder}/{name}" for name in ("annotations", "labels") if name in names)):
+        described = sorted(filter(DESCRIPTIONS.fullmatch, visible_names(place)))
         classes = f"{place}/{described[0]}" if described else ""
-        found = {}
-        for name in sorted(files):
-            if not (named := SPLIT.search(name)):
-                continue
-            split, url = named[1].lower(), f"{place}/{name}"
-            if (header := _header(url)) >= SHARES:
-                found[split] = Source(OPEN_IMAGES, partial(_read_shares, folder, split, url, classes))
-            elif header >= PIXELS:
-                found[split] = Source(LAYOUT, partial(_read_pixels, image_folders(folder, split), [url]))
-        if found:
-            return found
+        if found := _of_splits(place, SHARES):
+            return {
+                split: Source(OPEN_IMAGES, partial(_read_shares, folder, split, url, classes))
+                for split, url in found.items()
+            }
     return {}
 
 
+def splits_in_pixels(folder: str, names: set[str]) -> dict[str, Source]:
+    """Return the splits with a file each of boxes in pixels, such as `train_labels.csv`, in a folder, or in `data` or the like in it."""
+    for place in (folder, *(f"{folder}/{name}" for name in WITHIN if name in names)):
+        if found := _of_splits(place, PIXELS):
+            return {
+                split: Source(LAYOUT, partial(_read_pixels, image_folders(folder, split), url))
+                for split, url in found.items()
+            }
+    return {}
+
+
+def _of_splits(folder: str, columns: set[str]) -> dict[str, str]:
+    """Return the files that have a split's name in their own, by these names.
+
+    Raises:
+        DataError: two files are of one split.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(visible_names(folder)):
+        url = f"{folder}/{name}"
+        if name.lower().endswith(".csv") and (named := SPLIT.search(name)) and _header(url) >= columns:
+            if (split := named[1].lower()) in found:
+                raise DataError(
+                    f"{url} and {found[split]} are both of the split {split}; leave one of them in the folder"
+                )
+            found[split] = url
+    return found
+
+
 def undivided(folder: str, names: set[str]) -> Source | None:
-    """Return the images of a folder with CSV files of boxes in pixels, as Roboflow writes one."""
+    """Return the images of a folder with one CSV file of boxes in pixels, as Roboflow writes it.
+
+    Raises:
+        DataError: several files have such columns. One of them may hold what a model found.
+    """
     files = [f"{folder}/{name}" for name in sorted(names) if name.lower().endswith(".csv")]
-    if urls := [url for url in files if _header(url) >= PIXELS]:
-        return Source(LAYOUT, partial(_read_pixels, image_folders(folder, UNDIVIDED), urls))
-    return None
+    urls = [url for url in files if _header(url) >= PIXELS]
+    if len(urls) > 1:
+        raise DataError(
+            f"{folder} has {len(urls)} tables of boxes; name the one to read: --data {urls[0]}, or {urls[1]}"
+        )
+    return Source(LAYOUT, partial(_read_pixels, image_folders(folder, UNDIVIDED), urls[0])) if urls else None
 
 
 def _header(url: str) -> set[str]:
@@ -94,11 +123,10 @@ def _rows(url: str) -> Iterator[Row]:
         raise DataError(f"{url}: not a table ({reason(error)})") from error
 
 
-def _read_pixels(folders: Sequence[str], urls: Sequence[str], on_broken: OnBroken) -> list[LabelledImage]:
+def _read_pixels(folders: Sequence[str], url: str, on_broken: OnBroken) -> list[LabelledImage]:
     by_image: dict[str, list[Row]] = defaultdict(list)
-    for url in urls:
-        for row in _rows(url):
-            by_image[plain_path(row["filename"])].append(row)
+    for row in _rows(url):
+        by_image[plain_path(row["filename"])].append(row)
     place = Place.of(folders, list(by_image))
 
     def labelled(name: str, rows: list[Row]) -> LabelledImage | DataError:
@@ -107,7 +135,7 @@ def _read_pixels(folders: Sequence[str], urls: Sequence[str], on_broken: OnBroke
             boxes = [[float(row[side]) for side in ("xmin", "ymin", "xmax", "ymax")] for row in objects]
             sides = tuple(int(float(rows[0].get(side) or 0)) for side in ("width", "height"))
         except (TypeError, ValueError) as error:
-            return DataError(f"{' '.join(urls)}: image {name!r}: {reason(error)}")
+            return DataError(f"{url}: image {name!r}: {reason(error)}")
         size_px = (sides[0], sides[1]) if min(sides) > 0 else None
         return new_image(place.uri(name), size_px, [row["class"] for row in objects], boxes)
 
@@ -127,12 +155,10 @@ def _read_shares(folder: str, split: str, url: str, classes: str, on_broken: OnB
     if not uris:
         raise DataError(f"{url}: none of the {len(by_image):,} images that it lists is in {', '.join(places)}")
 
-    def labelled(uri: str, size_px: tuple[int, int] | DataError | None) -> LabelledImage | DataError:
+    def labelled(uri: str, size_px: tuple[int, int] | DataError) -> LabelledImage | DataError:
         rows = by_image[_stem(uri)]
         if isinstance(size_px, DataError):
             return size_px
-        if size_px is None:
-            return new_image(uri, None, [], [])
         try:
             shares = [[float(row[side]) for side in ("XMin", "YMin", "XMax", "YMax")] for row in rows]
         except (TypeError, ValueError) as error:

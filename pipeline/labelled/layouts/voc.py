@@ -49,7 +49,7 @@ def undivided(folder: str, names: set[str]) -> Source | None:
             return Source(LAYOUT, partial(_read, f"{folder}/{annotations}", f"{folder}/{photographs[0]}", image_ids))
     stems = {name.rpartition(".")[0] for name in names if is_image(name)}
     of_yolo = sum(name.endswith(".txt") and name[:-4] in stems for name in names)
-    if stems and len(image_ids := _annotated(names)) > of_yolo:
+    if stems and len(image_ids := _annotated(names)) >= max(1, of_yolo):
         return Source(LAYOUT, partial(_read, folder, folder, image_ids))
     return None
 

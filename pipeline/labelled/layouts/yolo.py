@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -82,11 +83,12 @@ def _of_splits(names: set[str]) -> list[str]:
 def _labelled_folder(folder: str, classes: str) -> Source | None:
     """Return the images of a split's folder, whose list of classes is elsewhere; None if it has no labels."""
     names = visible_names(folder)
-    if "labels" in names:
+    if "labels" in names and any(name.endswith(".txt") for name in visible_names(f"{folder}/labels")):
         images = f"{folder}/images" if "images" in names else folder
         return Source(LAYOUT, partial(_read_folders, images, f"{folder}/labels", classes))
     stems = {name.rpartition(".")[0] for name in names if is_image(name)}
-    if any(name.endswith(".txt") and name[:-4] in stems for name in names):
+    of_voc = sum(name.endswith(".xml") and name[:-4] in stems for name in names)
+    if sum(name.endswith(".txt") and name[:-4] in stems for name in names) > of_voc:
         return Source(LAYOUT, partial(_read_folders, folder, folder, classes))
     return None
 
@@ -149,31 +151,40 @@ def _read_paths(folder: str, root: Any, paths: Any, names: Names, on_broken: OnB
 
 
 def _found(folder: str, root: str, path: str) -> str:
-    """Return the place of a path: where it says, or below the folder.
+    """Return the place of a path: below the folder, or else where it says.
 
-    `path` in the file is often that of another machine, and Roboflow's paths begin above the folder.
+    `path` in the file is often that of another machine, or of the folder that this one is a copy of. Roboflow's paths begin above the folder.
     """
-    candidates = [_joined(_joined(folder, root), path)]
+    candidates = [path] if _is_whole(path) else []
     for part in (part for part in (f"{root}/{path}".strip("/"), path) if part):
         plain = [step for step in part.split("/") if step not in ("", ".", "..")]
         candidates += ["/".join([folder, *plain[drop:]]) for drop in range(len(plain))]
+    candidates.append(_joined(_joined(folder, root), path))
     for candidate in candidates:
-        if store.exists(candidate):
-            return candidate.rstrip("/")
-    raise DataError(f"{folder}: {path!r} of its YAML file is not there; looked for {candidates[0]}")
+        with suppress(PermissionError):  # a guess may be another's
+            if store.exists(candidate):
+                return candidate.rstrip("/")
+    raise DataError(
+        f"{folder}: {path!r} of its YAML file is not there; looked for {candidates[0]} and {candidates[-1]}"
+    )
 
 
 def _joined(folder: str, path: str) -> str:
     """Return a path as it is seen from a folder."""
-    if path.startswith("/") or "://" in path:
+    if _is_whole(path):
         return path.rstrip("/")
     steps = folder.split("/")
+    num_kept = 3 if "://" in folder else 1  # a bucket has nothing above it
     for step in path.split("/"):
         if step == "..":
-            steps = steps[:-1]
+            steps = steps[: max(num_kept, len(steps) - 1)]
         elif step not in ("", "."):
             steps.append(step)
     return "/".join(steps)
+
+
+def _is_whole(path: str) -> bool:
+    return path.startswith("/") or "://" in path
 
 
 def _listed(url: str) -> list[str]:
@@ -219,13 +230,11 @@ def _lines(url: str) -> list[str]:
 
 
 def _labelled(
-    names: Names, uri: str, label: str, lines: Sequence[str], size_px: tuple[int, int] | DataError | None
+    names: Names, uri: str, label: str, lines: Sequence[str], size_px: tuple[int, int] | DataError
 ) -> list[LabelledImage | DataError]:
     """Return the image with its sound lines, and the errors of the others."""
     if isinstance(size_px, DataError):
         return [size_px]
-    if size_px is None:
-        return [new_image(uri, None, [], [])]
     found: list[LabelledImage | DataError] = []
     classes, boxes = [], []
     for number, line in enumerate(lines, 1):

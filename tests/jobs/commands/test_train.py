@@ -143,6 +143,9 @@ def test_a_training_stops_before_it_starts(voc: Path, tmp_path: Path) -> None:
         train_on_data(settings(voc, tmp_path / "model", train_split="other"))
     with pytest.raises(SettingError, match=r"class_weights: no class is named klass 1; there are "):
         train_on_data(settings(voc, tmp_path / "model", class_weights={"klass 1": 3}))
+    (voc / "ImageSets/Main/seen.txt").write_text("1\n2\n")
+    with pytest.raises(SettingError, match=r"val_split 'seen': all of its images are in train_split 'train', too"):
+        train_on_data(settings(voc, tmp_path / "model", val_split="seen"))
     picture = voc / "JPEGImages/10.jpg"
     content = picture.read_bytes()
     picture.write_bytes(content[:200])

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from jobs.__main__ import cli
 from jobs.specs.load import check_settings, given, kind_of, load_settings, read_spec
 from jobs.specs.settings import SPEC_KINDS, JobSettings
+from jobs.submit.server import submit_and_wait
 from jobs.submit.submission import Submission, load_submission, night_of
 from pipeline.errors import SettingError
 from pipeline.inference.settings import InferSettings
@@ -48,11 +49,13 @@ def test_the_command_on_the_cluster_has_the_settings_of_the_spec(job: Any) -> No
     assert (settings.address, settings.run_date, str(settings.since)) == ("auto", DAY, "2026-01-01 00:00:00+00:00")
 
 
-def test_another_attempt_goes_on_with_what_was_trained(job: Any) -> None:
+def test_attempts_that_would_each_begin_anew_are_refused(job: Any) -> None:
     text = "kind: train\ndata: [/d]\noutput: /o\nname: x\nrestart: true\n"
-    assert flags_of(job(text))["restart"]
-    assert not flags_of(job(text).without_restart())["restart"]
-    assert (same := job(INFER)) is same.without_restart()
+    server: Any = None
+    with pytest.raises(SettingError, match=r"^restart: each of max_attempts 3 would begin anew; give --max-attempts 1"):
+        submit_and_wait(server, job(text), print, print)
+    with pytest.raises(AttributeError, match="submit"):
+        submit_and_wait(server, job(text, job_flags={"max_attempts": "1"}), print, print)
 
 
 def test_days_of_their_own_stay(job: Any) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pipeline.errors import SettingError
 from pipeline.labelled.dataset import read_clean
-from pipeline.training.run import known, of_classes, readable, suited_to
+from pipeline.labelled.record import DataError
+from pipeline.training.run import known, of_classes, read_sized, readable, suited_to
 from pipeline.training.settings import TrainSettings
 from pipeline.training.start import from_scratch, start_of
 from tests.pipeline.training.starts import short_training as settings
@@ -89,6 +91,33 @@ def test_only_some_classes_are_learned(labelled: Any, tmp_path: Path, caplog: py
     assert [image.class_names for image in known(images, names, "val")] == [("circle",), ("ring",), ()]
     assert caplog.messages == ["val: objects of classes that are not learned are left out: cross"]
     assert known(kept, names, "val") is kept
+    with pytest.raises(
+        DataError,
+        match=r"^val_split 'val': no object is of a class that is learned; it has circle, cross, ring, and dog",
+    ):
+        known(images, ("dog",), "val")
     (tmp_path / "names").write_text("rings\n")
     with pytest.raises(SettingError, match=r"class_names: no object is of class 'rings'; there are circle"):
         of_classes(images, some)
+
+
+@pytest.mark.parametrize("num_images", [5, 11])
+def test_a_few_images_whose_boxes_can_not_be_known_are_left_out(
+    num_images: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """YOLO's are shares of a size. One of eleven is few, one of five is not."""
+    for number in range(num_images):
+        for folder in ("images/train", "labels/train"):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / f"images/train/{number}.jpg")
+        (tmp_path / f"labels/train/{number}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [dot]\n")
+    (tmp_path / "images/train/0.jpg").write_bytes(b"")
+    if num_images == 5:
+        with pytest.raises(
+            DataError, match=r"0\.jpg: .*; 1 of the 5 images of 'train' can't be read; ssd-batch data check"
+        ):
+            read_sized(settings(tmp_path, tmp_path), "train")
+    else:
+        assert len(read_sized(settings(tmp_path, tmp_path), "train")) == 10
+        assert "train: 1 of 11 images can't be read, and are left out: " in caplog.text

@@ -110,6 +110,15 @@ def test_a_single_split_with_a_name_of_its_own_is_divided(layout, files, found, 
     assert splits["train"] | splits["val"] == splits["default"] == expected("a", "b", "c")
 
 
+def test_a_single_split_is_not_divided(files, found, expected):
+    """Else images would be learned from and held out."""
+    for name in "ab":
+        files.image(f"JPEGImages/{name}.jpg")
+        files.text(f"Annotations/{name}.xml", files.voc(name))
+    files.text("ImageSets/Main/trainval.txt", "a\nb\n")
+    assert found() == {"trainval": expected("a", "b")}
+
+
 @pytest.mark.parametrize("written", ["Train", "Validation"])
 def test_names_of_splits_may_have_capitals(written, files):
     for name in "abc":
@@ -201,24 +210,33 @@ def test_a_table_with_blanks(files, found, expected):
 @pytest.mark.parametrize("place", ["", "data/"])
 def test_a_table_per_split(place, files, found, expected):
     """As tutorials of TensorFlow make them."""
-    for split, names in (("train", "ac"), ("test", "b")):
+    for split, names in (("train", "a"), ("valid", "c"), ("test", "b")):
         for name in names:
             files.image(f"images/{split}/{name}.jpg")
         files.text(f"{place}{split}_labels.csv", csv_of(files, *names))
+    assert found() == {"train": expected("a"), "valid": expected("c"), "test": expected("b")}
+
+
+def test_several_tables_are_told(files, found):
+    """One of them may hold what a model found."""
+    files.text("boxes.csv", csv_of(files, "a"))
+    files.text("predictions.csv", csv_of(files, "a"))
+    with pytest.raises(DataError, match=r"has 2 tables of boxes; name the one to read: --data .*/boxes.csv, or "):
+        found()
+    for name in ("train_cats.csv", "train_dogs.csv"):
+        files.text(name, csv_of(files, "a"))
+    with pytest.raises(DataError, match=r"train_dogs.csv and .*train_cats.csv are both of the split train"):
+        found()
+
+
+def test_folders_of_splits_go_before_tables_made_of_them(files, found, expected):
+    """A table lacks the images without objects."""
+    for split, names in (("train", "ac"), ("test", "b")):
+        for name in names:
+            files.image(f"{split}/{name}.jpg")
+            files.text(f"{split}/{name}.xml", files.voc(name))
+        files.text(f"{split}_labels.csv", "\n".join(csv_of(files, *names).splitlines()[:2]))
     assert found() == {"train": expected("a", "c"), "test": expected("b")}
-
-
-def test_several_tables_are_one(files, found, expected):
-    for name in "ab":
-        files.image(f"{name}.jpg")
-    cats, dogs = (
-        "\n".join(line for line in csv_of(files, "a", "b").splitlines() if other not in line)
-        for other in ("dog", "cat")
-    )
-    files.text("cats.csv", cats)
-    files.text("dogs.csv", dogs)
-    splits = found()
-    assert splits["train"] | splits["val"] == expected("a", "b")
 
 
 def test_several_coco_files_are_told(files, found, expected):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipeline.labelled.layouts import source
+from pipeline.labelled.layouts import source, yolo
+from pipeline.labelled.layouts.source import UnsizedError
 from pipeline.labelled.record import DataError
 
 YAML = "{}train: {}\nval: {}\nnc: 2\nnames: {}\n"
@@ -33,6 +34,32 @@ def test_a_data_yaml(root, train, val, place, names, files, found, expected, tmp
             files.text(image.replace("images/", "labels/").replace(".jpg", ".txt"), files.yolo(name))
     assert found("pets") == {"train": expected("a", "c"), "val": expected("b")}
     assert found("pets/data.yaml") == found("pets")
+
+
+def test_a_copy_of_a_data_set_is_read_itself(files, found, tmp_path):
+    """Not what its file names: the folder that it is a copy of, and those above."""
+    for place in ("pets", "copy"):
+        files.image(f"{place}/images/train/{place}.jpg")
+        files.text(f"{place}/data.yaml", f"path: {tmp_path}/pets\ntrain: ../images/train\nnames: [cat, dog]\n")
+    files.image("images/train/another.jpg")
+    assert [found(place) for place in ("pets", "copy")] == [{"train": {"pets.jpg": []}}, {"train": {"copy.jpg": []}}]
+
+
+def test_nothing_is_above_a_bucket():
+    assert yolo._joined("s3://bucket/pets", "../../../x/./y/") == "s3://bucket/x/y"
+    assert yolo._joined("/a", "../../../b") == "/b"
+
+
+def test_voc_beside_traces_of_yolo(files, found, expected):
+    """A list of classes above, and a text beside each image."""
+    for name in "ab":
+        files.image(f"train/images/{name}.jpg")
+        files.text(f"train/labels/{name}.xml", files.voc(name))
+        files.image(f"valid/{name}.jpg")
+        files.text(f"valid/{name}.xml", files.voc(name))
+        files.text(f"valid/{name}.txt", "a caption")
+    files.text("classes.txt", "cat\ndog\n")
+    assert found() == {"train": expected("a", "b"), "valid": expected("a", "b")}
 
 
 def test_lists_of_images(files, found, expected):
@@ -136,18 +163,16 @@ def test_a_broken_line_is_named_and_the_others_are_read(line, message, files, fo
     assert len(broken) == 1
 
 
-def test_what_is_no_picture_is_left_to_who_decodes_it(files, found, expected):
-    """It has no size, of which boxes are shares. A picture that can't be read just now is an error."""
+@pytest.mark.parametrize("is_passing", [False, True])
+def test_an_image_whose_size_is_unknown_is_named(is_passing, files, found, monkeypatch):
+    """Who reads on can tell what stays so from what may pass."""
     files.text("images/train/a.jpg", "no picture")
-    files.text("labels/train/a.txt", files.yolo("a"))
-    files.image("images/train/b.jpg")
-    files.text("labels/train/b.txt", files.yolo("b"))
     files.text("data.yaml", "train: images/train\nnames: [cat, dog]\n")
-    assert found() == {"train": {"a.jpg": []} | expected("b")}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "read_size", unavailable)
-        with pytest.raises(DataError, match=r"a\.jpg: its size can't be read, of which boxes are shares \(try later\)"):
-            found()
+    if is_passing:
+        monkeypatch.setattr(source, "read_size", unavailable)
+    with pytest.raises(DataError, match=r"a\.jpg: its size can't be read, of which boxes are shares") as error:
+        found()
+    assert isinstance(error.value, UnsizedError) != is_passing
 
 
 def unavailable(content: bytes) -> None:
