@@ -1,9 +1,10 @@
 """The settings that several commands share; flags, specs and the schema are made from these classes."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from datetime import date, datetime
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from model.config import Frozen, Precision
 
@@ -20,6 +21,21 @@ Place = Annotated[str, Metavar("PATH_OR_URL")]
 Url = Annotated[str, Field(min_length=1), Metavar("PATH_OR_URL")]
 """The same, where it must be given."""
 Name = Annotated[str, Field(min_length=1), Metavar("NAME")]
+
+
+def _basic_form(value: Any) -> Any:
+    """Return digits as the date that they are in the basic form of ISO 8601. Pydantic takes them for seconds since 1970."""
+    if not isinstance(value, bool) and str(value).strip().isdigit():
+        try:
+            return date.fromisoformat(str(value).strip())
+        except ValueError as error:
+            raise ValueError("give a date, or a date and a time, as 2026-01-31 or 2026-01-31T02:00") from error
+    return value
+
+
+IsoTime = Annotated[datetime, BeforeValidator(_basic_form)]
+IsoDay = Annotated[date, BeforeValidator(_basic_form)]
+"""The types of settings that are a time or a day in ISO 8601."""
 
 LOCAL, LOCAL_RAY = "local", "local-ray"
 """The addresses that stand for this machine alone."""

@@ -135,8 +135,9 @@ def _story(record: Record) -> Iterator[str]:
 
 
 def share_of_peak(record: Record) -> float | None:
-    """Return the speed of a run's detectors as a share of what their processors multiply at most; None where it was not measured."""
-    if not record["peak_images_per_s"] or not record["detect_s"]:
+    """Return the speed of a run's detectors as a share of what their processors multiply at most; None where it was not measured, or
+    the run was stopped before it counted."""
+    if record["ok"] is None or not record["peak_images_per_s"] or not record["detect_s"]:
         return None
     return float(record["ok"] / record["detect_s"] / record["peak_images_per_s"])
 

@@ -13,7 +13,7 @@ from pipeline.exports.exported_images import ExportedImages
 from pipeline.exports.folder import NewFolder
 from pipeline.exports.json_list import JsonList
 from pipeline.exports.selection import SelectedImage, Selection
-from pipeline.labelled.layouts.coco import CocoFile
+from pipeline.labelled.layouts.coco import CocoCategory, CocoImage
 from pipeline.storage import store
 from pipeline.urls import absolute
 
@@ -89,15 +89,20 @@ def write_results(selection: Selection, folder: NewFolder, annotations: str) -> 
     """
     file = _read(annotations)
     image_ids, category_ids = ImageIds(file, annotations), {str(entry.name): entry.id for entry in file.categories}
-    if unknown := sorted(set(selection.class_names().values()) - set(category_ids)):
+    if unknown := sorted(set(selection.class_names(are_chosen=True).values()) - set(category_ids)):
         raise SettingError(f"coco_ids: {annotations!r} has no category {', '.join(map(repr, unknown))}")
     num_images = 0
+    taken: dict[Any, str] = {}
     with folder.file(RESULTS) as results_file, JsonList(results_file) as results:
         for image in selection.images():
             image_id = image_ids.of(image.uri)
             if image_id is None:
                 continue
             num_images += 1
+            if (other := taken.setdefault(image_id, image.uri)) != image.uri:
+                raise SettingError(
+                    f"coco_ids: {annotations!r} lists one image that may be {other!r} or {image.uri!r}; choose by where"
+                )
             for name, box in zip(image.labels, _boxes(image), strict=True):
                 results.add(
                     {
@@ -112,9 +117,16 @@ def write_results(selection: Selection, folder: NewFolder, annotations: str) -> 
     return results.num_entries, num_images
 
 
-def _read(url: str) -> CocoFile:
+class Listed(msgspec.Struct):
+    """What annotations list. Those of COCO's test images have no boxes."""
+
+    images: list[CocoImage]
+    categories: list[CocoCategory]
+
+
+def _read(url: str) -> Listed:
     try:
-        return msgspec.json.decode(store.read(absolute(url)), type=CocoFile)
+        return msgspec.json.decode(store.read(absolute(url)), type=Listed)
     except (OSError, msgspec.MsgspecError) as error:
         raise SettingError(f"coco_ids: {url!r} is not COCO's annotations: {reason(error)}") from error
 
@@ -127,7 +139,7 @@ class ImageIds:
         url: where they are, for errors.
     """
 
-    def __init__(self, file: CocoFile, url: str) -> None:
+    def __init__(self, file: Listed, url: str) -> None:
         self._url = url
         self._by_last_part: dict[str, list[tuple[str, Any]]] = defaultdict(list)
         for image in file.images:

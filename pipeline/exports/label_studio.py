@@ -1,5 +1,6 @@
 """The tasks of Label Studio: one JSON file with predictions, and the labelling interface that they need."""
 
+from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from pipeline.exports.exported_images import ExportedImages
@@ -22,7 +23,7 @@ def write_label_studio(selection: Selection, folder: NewFolder, exported: Export
     num_boxes = 0
     with folder.file(TASKS) as file, JsonList(file) as tasks:
         for name, image in exported.named(selection.images()):
-            source = f"{LOCAL_FILES}{IMAGES}/{name}" if exported.are_copied else image.uri
+            source = LOCAL_FILES + quote(f"{IMAGES}/{name}") if exported.are_copied else image.uri
             prediction = {
                 "model_version": selection.model_name,
                 "score": float(image.scores.mean()) if len(image.scores) else 0.0,

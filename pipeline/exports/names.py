@@ -5,10 +5,14 @@ import re
 from collections.abc import Iterator
 from itertools import count
 
+from pipeline.inputs.listing import is_image
+
 UNSAFE = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
 """The characters that some file system does not allow in a name."""
 MAX_BYTES = 180
 """The length of a name, so that a suffix still fits into the 255 bytes of most file systems."""
+OTHERWISE = ".jpg"
+"""The suffix of an image whose name has none of an image."""
 SEPARATOR = "__"
 """The text between the folders of an image's URI in the name of its copy."""
 
@@ -25,14 +29,16 @@ class ImageNames:
         self._taken: set[str] = set()
 
     def name(self, uri: str) -> str:
-        """Return an image's name, which no other image of another URI gets."""
-        parts = [part for part in uri.removeprefix(self._folder).split("/") if part not in ("", ".", "..")]
-        stem, dot, suffix = _short(UNSAFE.sub("_", SEPARATOR.join(parts)) or "image").rpartition(".")
-        if not stem:  # a name without a suffix, or with nothing before it
-            stem, dot, suffix = f"{dot}{suffix}", "", ""
-        free = next(candidate for candidate in _numbered(stem) if candidate.casefold() not in self._taken)
+        """Return an image's name, which no other image of another URI gets. Readers take files by their suffix, whatever is in them."""
+        path = uri.removeprefix(self._folder)
+        if uri.startswith(("http://", "https://")):
+            path = re.split("[?#]", path)[0]
+        parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+        whole = UNSAFE.sub("_", SEPARATOR.join(parts)) or "image"
+        stem, _, suffix = _short(whole if is_image(whole) else f"{whole}{OTHERWISE}").rpartition(".")
+        free = next(candidate for candidate in _numbered(stem or "image") if candidate.casefold() not in self._taken)
         self._taken.add(free.casefold())
-        return f"{free}{dot}{suffix}"
+        return f"{free}.{suffix}"
 
 
 def stem_of(name: str) -> str:

@@ -12,7 +12,7 @@ from pipeline.exports.settings import ExportSelectionSettings
 from pipeline.sql import literal
 from pipeline.table.delta import ResultTable
 from pipeline.table.find_runs import find_run
-from pipeline.table.query import query, rows_of
+from pipeline.table.query import BOX, query, rows_of
 
 BATCH_ROWS = 8192
 NAMED_MODELS = 5
@@ -62,9 +62,9 @@ class Selection:
         self._has_all_images = len(conditions) == 1
         if settings.where:
             self._check_condition()
-        of_box = [f"box.score >= {settings.min_score}::FLOAT"] if settings.min_score else []
+        of_box = [f"{BOX}.score >= {settings.min_score}::FLOAT"] if settings.min_score else []
         if settings.class_name:
-            of_box.append(f"box.label IN ({', '.join(map(literal, settings.class_name))})")
+            of_box.append(f"{BOX}.label IN ({', '.join(map(literal, settings.class_name))})")
         self._of_boxes = " AND ".join(of_box) or "true"
 
     def _check_condition(self) -> None:
@@ -77,7 +77,7 @@ class Selection:
         """Return the SQL of the boxes, with the columns of the view `detections`."""
         images = f"SELECT uri, etag, model_digest FROM images WHERE {self._of_images}"
         chosen = "" if self._has_all_images else f"SEMI JOIN ({images}) USING (uri, etag, model_digest)"
-        return f"SELECT box.* FROM detections AS box {chosen} WHERE {self._of_boxes}"
+        return f"SELECT {BOX}.* FROM detections AS {BOX} {chosen} WHERE {self._of_boxes}"
 
     def check_one_model(self) -> None:
         """Check that all images were detected in by one model, so that an image is taken once, and keep its name.
@@ -86,7 +86,8 @@ class Selection:
             SettingError: there are several models, or no images.
         """
         found = rows_of(
-            self.table, f"SELECT DISTINCT model_name, model_digest FROM images WHERE {self._of_images} ORDER BY ALL"
+            self.table,
+            f"SELECT max(model_name) AS model_name, model_digest FROM images WHERE {self._of_images} GROUP BY model_digest ORDER BY ALL",
         )
         if not found:
             raise SettingError(f"table {self.table.url!r} has no images that are selected; see where and run")
@@ -100,9 +101,10 @@ class Selection:
         self.model_digest = str(found[0]["model_digest"])
         self.model_name = f"{found[0]['model_name']} {self.model_digest[:8]}"
 
-    def class_names(self) -> dict[int, str]:
-        """Return the names of the classes that the selected images have detections of, by `label_id`."""
-        boxes = f"SELECT unnest(detections, recursive := true) FROM images WHERE {self._of_images}"
+    def class_names(self, are_chosen: bool = False) -> dict[int, str]:
+        """Return the names of the classes that the selected images have detections of, or chosen ones only, by `label_id`."""
+        found = f"list_filter(detections, lambda {BOX}: {self._of_boxes})" if are_chosen else "detections"
+        boxes = f"SELECT unnest({found}, recursive := true) FROM images WHERE {self._of_images}"
         rows = rows_of(self.table, f"SELECT DISTINCT label_id, label FROM ({boxes}) ORDER BY ALL")
         return {row["label_id"]: row["label"] for row in rows}
 
@@ -120,7 +122,7 @@ class Selection:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the images, ordered by URI, with the columns uri, etag, size_bytes, width_px, height_px and detections."""
-        boxes = f"list_filter(detections, lambda box: {self._of_boxes}) AS detections"
+        boxes = f"list_filter(detections, lambda {BOX}: {self._of_boxes}) AS detections"
         columns = f"uri, etag, size_bytes, width_px, height_px, {boxes}"
         with query(self.table, f"SELECT {columns} FROM images WHERE {self._of_images} ORDER BY uri") as relation:
             yield from relation.to_arrow_reader(BATCH_ROWS)

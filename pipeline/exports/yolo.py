@@ -35,9 +35,12 @@ def _lines(image: SelectedImage) -> list[str]:
 
 
 def _data_yaml(names: dict[int, str]) -> bytes:
-    """Return the file that names the classes. A class of which nothing was detected gets a name of its own, as there may be no gaps."""
+    """Return the file that names the classes. A class of which nothing was detected gets a name of its own, as there may be no gaps.
+
+    Without `path`, Ultralytics takes the file's own folder.
+    """
     classes = {
         label_id - 1: names.get(label_id, f"class {label_id}") for label_id in range(1, max(names, default=0) + 1)
     }
-    content = {"path": ".", "train": IMAGES, "val": IMAGES, "names": classes}
+    content = {"train": IMAGES, "val": IMAGES, "names": classes}
     return yaml.safe_dump(content, allow_unicode=True, sort_keys=False).encode()

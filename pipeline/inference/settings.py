@@ -1,16 +1,16 @@
 """The settings of `infer` and `canary`; flags, specs and the schema are made from these classes."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, timedelta
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from model.config import Frozen
 from model.package_files import BEST
-from pipeline.settings import LOCAL, LOCAL_RAY, InputSettings, Metavar, Place, Url
+from pipeline.settings import LOCAL, LOCAL_RAY, InputSettings, IsoDay, IsoTime, Metavar, Place, Url
 
 Stage = Literal["fetch", "decode", "detect"]
-Moment = Annotated[datetime, AfterValidator(lambda time: time if time.tzinfo else time.replace(tzinfo=UTC))]
+Moment = Annotated[IsoTime, AfterValidator(lambda time: time if time.tzinfo else time.replace(tzinfo=UTC))]
 
 
 def days(dates: str) -> list[date]:
@@ -75,7 +75,7 @@ class SelectionSettings(Frozen):
     time are processed, too."""
     until: Moment | None = None
     """Process only images modified before this time, in the same format as since. Images without a time are processed, too."""
-    run_date: date | None = None
+    run_date: IsoDay | None = None
     """Date to store as run_date in the rows of this run. If not set: today, in UTC."""
     due_at: Moment | None = None
     """Time at which the schedule wanted the run to start; `submit` sets it. The run's delay is stored in its record

@@ -41,6 +41,11 @@ OF_A_TABLE = rf"/({LOG_FOLDER}|{WORK_FOLDER})/|/{DATA_FILE}$"
 ROW_GROUP_ROWS = 131_072
 
 
+def is_image(name: str) -> bool:
+    """Does a file have the suffix of an image?"""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
 def list_inputs(
     inputs: Collection[str],
     all_files: bool,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.sql import literal
 from pipeline.table.delta import ResultTable
-from pipeline.table.query import rows_of
+from pipeline.table.query import BOX, rows_of
 
 NUM_SCORE_BINS = 20
 """The number of bins of scores from 0 to 1."""
@@ -91,7 +91,7 @@ def of_run_ids(run_ids: Sequence[str]) -> str:
 
 def boxes_from(min_score: float) -> str:
     """Return the SQL of an image's boxes with at least this score."""
-    return f"list_filter(detections, lambda box: box.score >= {min_score}::FLOAT)"
+    return f"list_filter(detections, lambda {BOX}: {BOX}.score >= {min_score}::FLOAT)"
 
 
 def count_sizes(table: ResultTable, run_id: str, min_score: float, num_bins: int) -> NDArray[np.int64]:

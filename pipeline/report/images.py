@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from pipeline.report.counts import RunCounts, boxes_from, of_run_ids
 from pipeline.sql import literal
 from pipeline.table.delta import ResultTable
-from pipeline.table.query import IS_PERMANENT, MESSAGE_ALIKE, rows_of
+from pipeline.table.query import BOX, IS_PERMANENT, MESSAGE_ALIKE, rows_of
 
 Choice = Literal["best", "low", "odd", "random"]
 NUM_IMAGES = 6
@@ -73,8 +73,8 @@ def _oddness(run: RunCounts, kept: str) -> str:
     information = (
         f"WHEN {literal(name)} THEN {math.log(run.num_boxes / run.classes[name].num_boxes):.4f}" for name in rarest
     )
-    of_box = f"CASE box.label {' '.join(information)} ELSE 0 END"
-    return f"{distance} + coalesce(list_max(list_transform({kept}, lambda box: {of_box})), 0)"
+    of_box = f"CASE {BOX}.label {' '.join(information)} ELSE 0 END"
+    return f"{distance} + coalesce(list_max(list_transform({kept}, lambda {BOX}: {of_box})), 0)"
 
 
 @dataclass(frozen=True)

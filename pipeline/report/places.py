@@ -6,7 +6,7 @@ from pipeline.report.counts import RunCounts, boxes_from, of_run_ids
 from pipeline.report.drift import NUM_BEFORE, Counted, Shift, main_place
 from pipeline.sql import literal
 from pipeline.table.delta import ResultTable
-from pipeline.table.query import rows_of
+from pipeline.table.query import BOX, rows_of
 from pipeline.table.schema import SCHEMA
 
 MAX_PLACES = 1000
@@ -63,6 +63,6 @@ def _sums(shift: Shift, min_score: float) -> tuple[str, str]:
     if shift.quantity == "boxes_per_image":
         return boxes, "(status = 'ok')::INTEGER"
     if shift.quantity == "class_share":
-        of_class = f"box.score >= {min_score}::FLOAT AND box.label = {literal(shift.class_name or '')}"
-        return f"coalesce(len(list_filter(detections, lambda box: {of_class})), 0)", boxes
+        of_class = f"{BOX}.score >= {min_score}::FLOAT AND {BOX}.label = {literal(shift.class_name or '')}"
+        return f"coalesce(len(list_filter(detections, lambda {BOX}: {of_class})), 0)", boxes
     return "", ""

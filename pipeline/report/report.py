@@ -58,11 +58,15 @@ def report(settings: ReportSettings) -> Report:
     ended = [record for record in list_runs(table, NUM_LISTED) if record["outcome"] != "running"]
     if not settings.run and not ended:
         raise SettingError(f"table {table.url!r} has no run that ended")
-    record = find_run(table, settings.run) if settings.run else ended[0]
+    worked = (other for other in ended if other["outcome"] != "done" or other["ok"] or other["failed"])
+    record = find_run(table, settings.run) if settings.run else next(worked, ended[0])
     before = [other for other in ended if other["run_id"] < record["run_id"] and (other["ok"] or other["failed"])]
     compared = _compared(record, before)
     records = {other["run_id"]: other for other in [*compared, record]}
     counted = {run.run_id: run for run in count_runs(table, list(records), settings.min_score)}
+    for run_id, run in counted.items():
+        if (num_failed := records[run_id]["failed"]) is not None:  # rows of failures go when another run retries them
+            run.num_failed = num_failed
     run_date = record["run_date"] or record["started_at"].date()
     counts = counted.pop(record["run_id"], None) or RunCounts(record["run_id"], run_date, 0, 0)
     runs = [*counted.values(), counts]

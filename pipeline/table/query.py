@@ -22,6 +22,8 @@ from pipeline.table.versions import NO_VERSIONS, note_url, noted_versions
 IS_PERMANENT = "error_stage = 'decode'"
 """The SQL condition of a failure that will not pass, because the bytes are at fault."""
 
+BOX = '".box"'
+"""The name of a box in the SQL of lambdas. No column of a table has it, as columns of folders have names of words."""
 MESSAGE_ALIKE = """regexp_replace(coalesce(error_message, ''), '''[^'']*''|"[^"]*"|[0-9]+', '…', 'g')"""
 """The SQL of a failure's message with an ellipsis for quoted names and numbers: failures of one cause have the same."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field, model_validator
 
 from model.config import Frozen
-from pipeline.settings import Metavar, Name, Place, Url
+from pipeline.settings import IsoDay, Metavar, Name, Place, Url
 
 TARGET_BYTES = 128 * 2**20
 """The size of a file that others are merged into."""
@@ -35,7 +35,7 @@ class DeletionSettings(Frozen):
     detected again. May be given several times."""
     delete_uris: Place | None = None
     """Delete all rows of the images in this list, of any kind that infer takes as input."""
-    delete_before: Annotated[date, AfterValidator(_not_after_today)] | None = None
+    delete_before: Annotated[IsoDay, AfterValidator(_not_after_today)] | None = None
     """Delete the rows and the records of runs with a run_date before this date."""
     erase: bool = False
     """Delete at once the files that held the deleted rows, and all others that the table no longer needs. Queries

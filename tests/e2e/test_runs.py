@@ -76,6 +76,10 @@ def test_a_run_that_gets_too_dear_stops_and_keeps_what_it_has(pictures: Path, mo
     assert 0 < committed["n"] < NUM_IMAGES
     (record,) = ask(table, "SELECT outcome, error LIKE 'max_cost: %' AS says_why, cost > 0.001 AS is_dear FROM runs")
     assert record == {"outcome": "failed", "says_why": True, "is_dear": True}
+    (listed,) = answer("runs", "--table", table)["runs"]
+    for command in (("runs", "show", listed["run_id"]), ("report", "--out", tmp_path / "report.html")):
+        code, _, err = run(*command, "--table", table)
+        assert code == 0, err
     assert infer(*arguments)["ok"] == NUM_IMAGES - committed["n"]
 
 

@@ -9,9 +9,9 @@ export function setFacts(found) { facts = found; }
 
 function list(title, name, values, texts = values, unset = "all") {
   if (!values.length) return null;
-  const chosen = state().get(name) ?? "";
+  const chosen = state().get(name);
   const options = [h("option", { value: "" }, unset), ...values.map((value, index) => h("option", { value, selected: value === chosen }, texts[index] || "(none)"))];
-  return h("fieldset", {}, h("legend", {}, title), h("select", { "aria-label": title, onchange: (event) => go({ [name]: event.target.value }) }, options));
+  return h("fieldset", {}, h("legend", {}, title), h("select", { "aria-label": title, onchange: ({ target }) => go({ [name]: target.selectedIndex ? target.value : null }, { keepEmpty: true }) }, options));
 }
 
 function range(title, low, high, attributes) {

@@ -2,7 +2,7 @@
 import { $, ask, boxesIn, go, h, number, picture, state } from "./page.js";
 import { filterParameters, showCounts } from "./filters.js";
 
-const PAGE = 60;
+const PAGE = 60, MAX_LISTED = 100_000;
 const picked = new Set();
 let shown = [];
 
@@ -28,7 +28,7 @@ function showBar(bar, found, offset) {
   bar.replaceChildren(
     h("span", { id: "found", class: "grow", role: "status" }, text),
     h("span", { id: "picks" }), turn("previous", offset - PAGE, offset > 0), turn("next", offset + PAGE, last < found.images),
-    h("a", { class: "button", href: `/api/list?${filterParameters()}`, title: "a list that infer --input takes" }, "List of all"),
+    h("a", { class: "button", href: `/api/list?${filterParameters()}`, title: "a list that infer --input takes" }, found.images > MAX_LISTED ? `List of the first ${number(MAX_LISTED)} by name` : "List of all"),
   );
   showPicks();
 }

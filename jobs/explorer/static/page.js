@@ -41,12 +41,12 @@ export function say(error) {
 export const state = () => new URLSearchParams(location.search);
 
 /** Change parameters of the URL: null removes one, a list gives it several values. The page then shows what the URL says. */
-export function go(changes, { replace = false, keepOffset = false } = {}) {
+export function go(changes, { replace = false, keepOffset = false, keepEmpty = false } = {}) {
   const next = state();
   if (!keepOffset) next.delete("offset");
   for (const [name, value] of Object.entries(changes)) {
     next.delete(name);
-    for (const each of Array.isArray(value) ? value : [value]) if (each !== null && each !== "") next.append(name, each);
+    for (const each of Array.isArray(value) ? value : [value]) if (each !== null && (each !== "" || keepEmpty)) next.append(name, each);
   }
   const url = `${location.pathname}${next.size ? `?${next}` : ""}`;
   if (replace) history.replaceState(null, "", url);

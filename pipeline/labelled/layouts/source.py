@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from pipeline.errors import reason
 from pipeline.images.decode import DecodeError, read_size
-from pipeline.inputs.listing import HIDDEN, IMAGE_SUFFIXES
+from pipeline.inputs.listing import HIDDEN, is_image
 from pipeline.labelled.record import DataError, LabelledImage
 from pipeline.storage import store
 
@@ -40,11 +40,6 @@ class Source:
     """Returns the images with their boxes as annotated."""
     instead: str = ""
     """The text that says, for people, that the images stand in for a split that the data set lacks."""
-
-
-def is_image(name: str) -> bool:
-    """Does a file have the suffix of an image?"""
-    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def visible_names(folder: str) -> set[str]:

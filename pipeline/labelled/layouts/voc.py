@@ -14,8 +14,8 @@ from defusedxml import DefusedXmlException, ElementTree
 from numpy.typing import NDArray
 
 from pipeline.errors import reason
-from pipeline.inputs.listing import IMAGE_SUFFIXES
-from pipeline.labelled.layouts.source import OnBroken, Source, in_threads, is_image, keep_sound, visible_names
+from pipeline.inputs.listing import IMAGE_SUFFIXES, is_image
+from pipeline.labelled.layouts.source import OnBroken, Source, in_threads, keep_sound, visible_names
 from pipeline.labelled.record import DataError, LabelledImage
 from pipeline.storage import store
 from pipeline.texts import decode_text

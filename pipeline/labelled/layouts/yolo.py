@@ -11,12 +11,12 @@ import numpy as np
 import yaml
 
 from pipeline.errors import reason
+from pipeline.inputs.listing import is_image
 from pipeline.labelled.layouts.source import (
     OnBroken,
     Source,
     images_below,
     in_threads,
-    is_image,
     keep_sound,
     new_image,
     sizes_of,

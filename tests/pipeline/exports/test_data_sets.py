@@ -96,6 +96,23 @@ def test_coco_ids_that_do_not_fit(images, names, message, exported, tmp_path):
         exported("coco", coco_ids=annotations(tmp_path, images, names))
 
 
+def test_coco_ids_may_lack_what_is_not_exported(exported, tmp_path):
+    """Classes, and boxes, as in the file of COCO's test images."""
+    path = annotations(tmp_path, ["pictures/a.png"], ("cat",))
+    listed = json.loads((tmp_path / "truth.json").read_text())
+    listed.pop("annotations", None)
+    (tmp_path / "truth.json").write_text(json.dumps(listed))
+    assert exported("coco", coco_ids=path, class_name=("cat",)).rows == 1
+
+
+def test_one_id_is_that_of_one_image(table, exported, rows, folder, tmp_path):
+    table.append(rows.table(rows.ok(str(folder / "deep/a.png"))))
+    with pytest.raises(
+        SettingError, match=r"lists one image that may be '.*/pictures/a.png' or '.*/deep/a.png'; choose by where"
+    ):
+        exported("coco", coco_ids=annotations(tmp_path, ["a.png"]))
+
+
 def test_no_coco_annotations(exported, folder):
     for place in (folder / "a.png", folder / "none.json"):
         with pytest.raises(SettingError, match="is not COCO's annotations"):
@@ -211,6 +228,15 @@ def test_label_studio(exported, tmp_path, folder):
     interface = ElementTree.parse(tmp_path / "out/interface.xml")
     assert [label.get("value") for label in interface.iter("Label")] == ["cat", "dog"]
     assert interface.find("Image").get("value") == "$image"
+
+
+def test_label_studio_is_asked_for_any_name(table, exported, rows, folder, tmp_path):
+    """What is no letter would end the address."""
+    table.append(rows.table(rows.ok(str(folder / "R&D +#1.png"))))
+    exported("label-studio", copy_images=True)
+    tasks = json.loads((tmp_path / "out/tasks.json").read_text())
+    images = {task["data"]["uri"]: task["data"]["image"] for task in tasks}
+    assert images[str(folder / "R&D +#1.png")] == "/data/local-files/?d=images/R%26D%20%2B%231.png"
 
 
 def test_label_studio_without_copies_names_the_images_themselves(exported, tmp_path, folder):

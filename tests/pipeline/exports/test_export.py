@@ -2,6 +2,7 @@ import csv
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
@@ -20,6 +21,18 @@ def test_a_data_set_is_of_one_model(table, tmp_path, rows):
             export(ExportSettings(**settings))
         assert not (tmp_path / kind).exists()
         assert export(ExportSettings(**settings, where="starts_with(model_digest, 'm1')")).images == 4
+
+
+def test_a_model_of_two_names_is_one(table, exported, rows):
+    """Its digest says which it is."""
+    table.append(rows.table(rows.ok("c", model_name="tiny-2")))
+    assert exported("coco").images == 5
+
+
+@pytest.mark.parametrize("kind", ["parquet", "coco", "yolo"])
+def test_a_column_of_folders_may_be_named_box(kind, table, exported):
+    table.add_columns([pa.field("box", pa.string())], None)
+    assert exported(kind, min_score=0.5, class_name=("dog", "cat")).rows == 3
 
 
 @pytest.mark.parametrize("kind", ["parquet", "coco"])

@@ -13,10 +13,17 @@ def test_the_path_below_the_common_folder_is_one_name():
     assert names("/x/a.jpg", "http://h/y.png", folder="") == ["x__a.jpg", "http___h__y.png"]
 
 
+def test_each_name_has_the_suffix_of_an_image():
+    """Readers take files by it. Of a web page's query, nothing is a name."""
+    uris = ("http://h/a.jpg?w=800", "http://h/b?format=png", "http://h/c.PNG#x", "http://h/d.1")
+    assert names(*uris, folder="http://h/") == ["a.jpg", "b.jpg", "c.PNG", "d.1.jpg"]
+    assert names("s3://b/photos/a?b.jpg") == ["a_b.jpg"]
+
+
 def test_no_two_labels_have_one_name():
     uris = ("a.jpg", "a.png", "A.jpg", "a-2.jpg", "b", "b.jpg", "x/y.jpg", "x__y.jpg")
     found = names(*(f"s3://b/photos/{uri}" for uri in uris))
-    assert found == ["a.jpg", "a-2.png", "A-3.jpg", "a-2-2.jpg", "b", "b-2.jpg", "x__y.jpg", "x__y-2.jpg"]
+    assert found == ["a.jpg", "a-2.png", "A-3.jpg", "a-2-2.jpg", "b.jpg", "b-2.jpg", "x__y.jpg", "x__y-2.jpg"]
     assert len({stem_of(name).casefold() for name in found}) == len(uris)
 
 

@@ -1,8 +1,11 @@
+from datetime import UTC, date, datetime
+
 import pytest
 from pydantic import ValidationError
 
 from pipeline.inference.settings import CanarySettings, InferSettings
 from pipeline.settings import DetectionSettings
+from pipeline.table.settings import DeletionSettings
 
 INFER = {"input": ("in",), "table": "table", "model": "model"}
 CANARY = {"input": ("in",), "model": "new", "against": "old"}
@@ -29,6 +32,21 @@ CANARY = {"input": ("in",), "model": "new", "against": "old"}
 def test_what_can_not_be(kind, settings, message):
     with pytest.raises(ValidationError, match=message):
         kind(**settings)
+
+
+@pytest.mark.parametrize("given", ["20260131", 20260131, "2026-01-31", date(2026, 1, 31)])
+def test_a_date_may_be_in_the_basic_form(given):
+    settings = InferSettings(**INFER, since=given, run_date=given)
+    assert (settings.since, settings.run_date) == (datetime(2026, 1, 31, tzinfo=UTC), date(2026, 1, 31))
+    assert DeletionSettings(delete_before=given).delete_before == date(2026, 1, 31)
+
+
+def test_digits_that_are_no_date():
+    for name in ("since", "until", "run_date"):
+        with pytest.raises(
+            ValidationError, match="give a date, or a date and a time, as 2026-01-31 or 2026-01-31T02:00"
+        ):
+            InferSettings(**INFER, **{name: "2026"})
 
 
 def test_what_goes_together():

@@ -1,3 +1,4 @@
+import pyarrow as pa
 import pytest
 
 from pipeline.errors import SettingError
@@ -24,6 +25,28 @@ def test_the_last_run_and_those_before(nights):
     assert of(nights, run="r01").counts.run_id == "r01"
     assert [run.run_id for run in of(nights, run="r01").earlier] == ["r00"]
     assert of(nights, min_score=0.05).counts.num_boxes == 4
+
+
+def test_failures_that_were_retried_still_count_in_their_night(nights):
+    """Their rows are another run's by then."""
+    for _ in range(2):
+        nights.add(("a", [CAT]), failed=3)
+    nights.table.refreshed().delete("run_id = 'r00' AND status = 'failed'")
+    assert [run.num_failed for run in of(nights).earlier] == [3]
+
+
+def test_of_itself_it_is_on_the_last_run_that_did_something(nights):
+    nights.add(("a", [CAT]))
+    nights.add()
+    assert of(nights).record["run_id"] == "r00"
+    assert of(nights, run="r01").record["run_id"] == "r01"
+
+
+def test_a_column_of_folders_may_have_any_name(nights):
+    nights.table.add_columns([pa.field("box", pa.string())], None)
+    for number in range(6):
+        nights.add(*(("a", [CAT, *([DOG] if number < 3 else [])]) for _ in range(150)))
+    assert of(nights).shifts
 
 
 def test_a_change_at_one_camera(nights):
