@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from model.average_precision import match
-from model.boxes import pairwise_iou
+from model.boxes import pairwise_covered, pairwise_iou
 from model.example import Truth
 from model.postprocess import Detections
 
@@ -78,7 +78,7 @@ def confusion_matrix(
     """Count what objects are taken for.
 
     In each image, the most confident detection first takes the free object that it overlaps most, of whatever class. Difficult objects and
-    crowds do not count, nor do detections that overlap them most.
+    crowds do not count, nor do detections that overlap them most, or of which most is in a crowd.
 
     Args:
         found: the detections of each image, best first.
@@ -94,7 +94,8 @@ def confusion_matrix(
     for detections, truth in zip(found, truths, strict=True):
         is_kept = detections.scores >= min_scores[detections.labels]
         labels = detections.labels[is_kept].tolist()
-        overlaps = pairwise_iou(detections.boxes_xyxy[is_kept], truth.boxes_xyxy)
+        boxes = detections.boxes_xyxy[is_kept], truth.boxes_xyxy
+        overlaps = torch.where(truth.is_crowd, pairwise_covered(*boxes), pairwise_iou(*boxes))
         counted = (~truth.is_difficult & ~truth.is_crowd).tolist()
         left = set(range(len(counted)))
         for label, overlap in zip(labels, overlaps.tolist(), strict=True):

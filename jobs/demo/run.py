@@ -15,6 +15,7 @@ from model.postprocess import Detections
 from pipeline.inference.run import infer
 from pipeline.inference.settings import InferSettings
 from pipeline.inference.summary import Summary
+from pipeline.sql import literal
 from pipeline.table.delta import ResultTable
 from pipeline.table.query import query
 
@@ -52,7 +53,7 @@ def demo(output: Path) -> tuple[Summary, float]:
         print(f'\n$ ssd-batch query --table {table} "{sql}"', flush=True)
         with query(ResultTable(str(table)), sql) as relation:
             relation.show(max_width=120)
-    found = read_detections(table)
+    found = read_detections(table, summary.model_digest)
     mean_ap = compare(found, truths)
     print(f"\nmAP at IoU 0.5 against the {sum(len(t.labels) for t in truths.values())} objects drawn: {mean_ap:.3f}")
     annotate(found, pictures, output / "annotated")
@@ -83,9 +84,10 @@ def write_if_other(path: Path, data: bytes) -> None:
         path.write_bytes(data)
 
 
-def read_detections(table: Path) -> dict[str, list[dict[str, object]]]:
-    """Return the table's detections in each picture, by file name."""
-    with query(ResultTable(str(table)), "SELECT uri, detections FROM images WHERE status = 'ok'") as relation:
+def read_detections(table: Path, model_digest: str) -> dict[str, list[dict[str, object]]]:
+    """Return a model's detections in each picture, by file name. The table may have those of others, too."""
+    sql = f"SELECT uri, detections FROM images WHERE status = 'ok' AND model_digest = {literal(model_digest)}"
+    with query(ResultTable(str(table)), sql) as relation:
         return {Path(uri).name: detections for uri, detections in relation.fetchall()}
 
 

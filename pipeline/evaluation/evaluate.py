@@ -1,6 +1,6 @@
 """Measure a model package on labelled images."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from model.example import Examples
@@ -43,15 +43,17 @@ def evaluate_on_data(settings: EvaluateSettings) -> Evaluation:
         raise unusable(settings.model, error) from error
 
 
-def read_examples(data: Sequence[str], split: str, package: ModelPackage) -> LabelledExamples:
-    """Return a split of data sets, decoded as the package wants it.
+def read_examples(
+    data: Sequence[str], split: str, package: ModelPackage, beside: Collection[str] = ()
+) -> LabelledExamples:
+    """Return a split of data sets, decoded as the package wants it; for `beside` see `read_labelled`.
 
     Raises:
         SettingError: the data can't be used, or has classes that the package lacks.
     """
     record = package.record
     min_side_px = record.preprocessing.min_side_px(record.architecture.image_size_px)
-    return LabelledExamples(read_clean(data, split), record.class_names, min_side_px)
+    return LabelledExamples(read_clean(data, split, beside), record.class_names, min_side_px)
 
 
 def evaluate(package: ModelPackage, examples: Examples, settings: DetectionSettings) -> Evaluation:

@@ -50,7 +50,7 @@ def quantize_on_data(settings: QuantizeSettings) -> Quantized:
     if package.record.quantized:
         raise SettingError(f"model {settings.model!r} is quantized already; give the package that it was made of")
     examples = read_examples(settings.data, settings.split, package)
-    calibration = read_examples(settings.data, settings.calibration_split, package)
+    calibration = read_examples(settings.data, settings.calibration_split, package, [settings.split])
     num_images = min(settings.num_calibration_images, len(calibration))
     try:
         as_floats = evaluate(package, examples, settings).metrics.summary()

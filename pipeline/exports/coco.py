@@ -37,8 +37,8 @@ def write_coco(selection: Selection, folder: NewFolder, exported: ExportedImages
     ):
         instances_file.write(b'{"annotations":')
         with JsonList(results_file) as results, JsonList(instances_file) as instances, JsonList(images_file) as images:
-            for name, image in exported.named(selection.images()):
-                images.add(_image(images.num_entries + 1, exported.file_name(name, image.uri), image))
+            for path, image in exported.with_paths(selection.images()):
+                images.add(_image(images.num_entries + 1, path, image))
                 for box in _boxes(image):
                     entry = {"image_id": images.num_entries, "category_id": box.pop("label_id"), **box}
                     results.add(entry)

@@ -17,8 +17,8 @@ def write_cvat(selection: Selection, folder: NewFolder, exported: ExportedImages
     with folder.file(ANNOTATIONS) as file:
         file.write(b'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
         file.write(_meta(list(selection.class_names().values())))
-        for number, (name, image) in enumerate(exported.named(selection.images())):
-            file.write(_image(number, exported.file_name(name, image.uri), image))
+        for number, (path, image) in enumerate(exported.with_paths(selection.images())):
+            file.write(_image(number, path, image))
             num_boxes += len(image.scores)
         file.write(b"</annotations>\n")
     return num_boxes

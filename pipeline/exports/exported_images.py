@@ -3,7 +3,7 @@
 import csv
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.errors import reason
@@ -38,21 +38,34 @@ class ExportedImages:
         self.num_images, self.num_not_copied = 0, 0
 
     def named(self, images: Iterator[SelectedImage]) -> Iterator[tuple[str, SelectedImage]]:
-        """Yield each image with its name, and copy it. An image that can't be read stays in the data set, and the index says why."""
+        """Yield each image with a name of its own, and copy it; for labels in a file of that name.
+
+        An image that can't be read stays in the data set, and the index says why.
+        """
+        return self._indexed(images, lambda name, _: name)
+
+    def with_paths(self, images: Iterator[SelectedImage]) -> Iterator[tuple[str, SelectedImage]]:
+        """Yield each image with the name of its copy or, where nothing is copied, its path below the folder of all images; else as `named`."""
+        return self._indexed(images, self._path)
+
+    def _path(self, name: str, uri: str) -> str:
+        return name if self.are_copied else uri.removeprefix(self._common_folder)
+
+    def _indexed(
+        self, images: Iterator[SelectedImage], called: Callable[[str, str], str]
+    ) -> Iterator[tuple[str, SelectedImage]]:
+        """Yield each image with what the data set and the index call it."""
         with self._folder.text_file(INDEX) as file:
             index = csv.writer(file, lineterminator="\n")
             index.writerow(("file_name", "uri", "etag", "error"))
             for name, image, error in self._copied(images):
                 self.num_images += 1
                 self.num_not_copied += bool(error)
-                index.writerow((name, image.uri, image.etag, error))
-                yield name, image
+                file_name = called(name, image.uri)
+                index.writerow((file_name, image.uri, image.etag, error))
+                yield file_name, image
         if self.num_not_copied:
             logger.warning("%s images could not be copied; %s says why", f"{self.num_not_copied:,}", INDEX)
-
-    def file_name(self, name: str, uri: str) -> str:
-        """Return the name of the copy or, where nothing is copied, the image's path below the folder of all images."""
-        return name if self.are_copied else uri.removeprefix(self._common_folder)
 
     def _copied(self, images: Iterator[SelectedImage]) -> Iterator[tuple[str, SelectedImage, str]]:
         """Yield each image with its name and, if it can't be copied, why not."""

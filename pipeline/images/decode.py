@@ -97,7 +97,8 @@ def read_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
             raise
         picture = _probe(bare, max_pixels)
     width_px, height_px = picture.size
-    return (height_px, width_px) if _orientation(picture) >= 5 else (width_px, height_px)
+    is_swapped = _orientation(picture) >= 5 and picture.format != "TIFF"  # of a TIFF, Pillow gives the upright size
+    return (height_px, width_px) if is_swapped else (width_px, height_px)
 
 
 def decode_stored(data: bytes, max_pixels: int = MAX_PIXELS, min_side_px: int | None = None) -> Stored:
@@ -195,6 +196,8 @@ def _probe(data: bytes, max_pixels: int) -> ImageFile:
         raise
     except Exception as error:
         raise DecodeError(f"the header is broken: {type(error).__name__}: {error}") from error
+    for name in XMP:  # else Pillow turns a TIFF by it
+        picture.info.pop(name, None)
     width_px, height_px = picture.size
     if width_px * height_px > max_pixels:
         raise DecodeError(f"{width_px}×{height_px} pixels are more than max_pixels = {max_pixels}")
@@ -203,8 +206,6 @@ def _probe(data: bytes, max_pixels: int) -> ImageFile:
 
 def _orientation(picture: ImageFile) -> int:
     """Return a picture's EXIF orientation. It is 1, which is upright, if the picture has none, or an invalid one."""
-    for name in XMP:
-        picture.info.pop(name, None)
     try:
         found = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except (SyntaxError, ValueError, struct.error):  # An EXIF block that can't be read does not make the picture worse.

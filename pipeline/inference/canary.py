@@ -112,7 +112,8 @@ def _rows(
     table: ResultTable, package: PackageFiles, keys: Sequence[dict[str, str]], score_thresh: float
 ) -> dict[str, Found | None]:
     """Return the detections of a model in the sample that reach the threshold, by uri; None where an image failed."""
-    sql = f"SELECT uri, etag, detections FROM history WHERE model_digest = {literal(package.digest)}"
+    uris = ", ".join(literal(key["uri"]) for key in keys)  # the table may be that of all nights
+    sql = f"SELECT uri, etag, detections FROM history WHERE model_digest = {literal(package.digest)} AND uri IN ({uris or 'NULL'})"
     with query(table, sql) as relation:
         found = {(uri, etag): detections for uri, etag, detections in relation.fetchall()}
     return {key["uri"]: _reaching(found[key["uri"], key["etag"]], score_thresh) for key in keys}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from pipeline.storage.stored import ARCHIVE_CLASSES, ARCHIVED, StoredObject
 from pipeline.texts import decode_text
 from pipeline.urls import is_local
 
+logger = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
 BATCH_ROWS = 8192
 LINE_BYTES = 1 << 16
-"""The number of bytes of a CSV's first line that are looked at."""
+"""The number of bytes of a CSV's beginning that are looked at."""
 CSV_NAMES = {
     "Bucket": "bucket", "Key": "key", "IsLatest": "is_latest", "IsDeleteMarker": "is_delete_marker", "Size": "size",
     "LastModifiedDate": "last_modified_date", "ETag": "e_tag", "StorageClass": "storage_class",
@@ -40,6 +43,11 @@ BY_VALUE = (
 
 The first two fields are always the bucket and the key.
 """
+
+OF_VERSIONS = ("version_id", "is_latest", "is_delete_marker")
+"""The fields after the key in an inventory of all versions."""
+MAX_LOOKED_AT = 100
+"""The most rows of a CSV from which its fields are told."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,10 @@ def _described(manifest: Mapping[str, Any], url: str) -> Inventory:
     if kind not in ("CSV", "Parquet"):
         raise SettingError(f"S3 Inventory {url!r} is written as {kind}; let S3 write CSV or Parquet")
     fields = [field.strip() for field in schema.split(",")] if kind == "CSV" else []
+    if not re.search("e_?tag", schema, re.IGNORECASE):
+        logger.warning(
+            "%s: the inventory has no ETag; when objects change it is not noticed, so add this field to it", url
+        )
     return Inventory(
         bucket,
         tuple(_file(url, target, key) for key in keys),
@@ -141,13 +153,17 @@ def _guessed(url: str) -> Inventory | None:
     """Return the inventory in a CSV whose first row is no header, and begins with a bucket and a key. Else return None."""
     fs, path = store.filesystem(url)
     with fs.open(path, compression="gzip" if url.lower().endswith(".gz") else None) as opened:
-        line = opened.read(LINE_BYTES).partition(b"\n")[0]
+        lines = opened.read(LINE_BYTES).split(b"\n")
     try:
-        row = next(csv.reader([decode_text(line)]), [])
+        rows = list(csv.reader(decode_text(line) for line in (lines[:-1] or lines)[:MAX_LOOKED_AT]))
     except (UnicodeDecodeError, csv.Error):
         return None
-    fields = _fields(row)
-    return Inventory(row[0], (url,), fields) if fields else None
+    if not rows or not _fields(rows[0]):
+        return None
+    fullest = max(
+        rows, key=lambda row: sum(value != "" for value in row)
+    )  # an object that was deleted has no size and no ETag
+    return Inventory(rows[0][0], (url,), _fields(fullest))
 
 
 def _fields(values: Sequence[str]) -> tuple[str, ...]:
@@ -155,10 +171,12 @@ def _fields(values: Sequence[str]) -> tuple[str, ...]:
     if len(values) < 3 or not BUCKET.fullmatch(values[0]):
         return ()
     fields = ["bucket", "key"]
-    for number, value in enumerate(values[2:]):
+    if len(values) > 4 and all(value in ("true", "false") for value in values[3:5]):
+        fields += OF_VERSIONS
+    for number, value in enumerate(values[len(fields) :]):
         names = [name for name, pattern in BY_VALUE if pattern.fullmatch(value) and name not in fields]
         fields.append(names[0] if names else f"other_{number}")
-    return tuple(fields) if set(fields) & {name for name, _ in BY_VALUE} else ()
+    return tuple(fields) if set(fields) & {*OF_VERSIONS, *(name for name, _ in BY_VALUE)} else ()
 
 
 def _object(row: Mapping[str, Any]) -> StoredObject | None:

@@ -3,6 +3,7 @@
 import codecs
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -39,6 +40,7 @@ LISTING = ENTRIES.remove(ENTRIES.get_field_index("unusable"))
 """The columns of a listing, with one row per listed image."""
 PLAIN_PATH, DOTS = r"^(/[^/]+)+$", r"/\.{1,2}(/|$)"
 """The patterns of a local path without doubled slashes, and of the dots that `urls.absolute` would also resolve in it."""
+HERE = re.compile(r"^(\./+)+")
 SUSPECT = r"(?i)://[^/]*(:[^@]*)?@|[?&;][^/]*(pass|pwd|secret|token|sig|credential|key)"
 """A pattern of the URIs that may hold a secret, so that only a few of millions are looked at closely."""
 
@@ -68,8 +70,7 @@ def read_manifest(url: str) -> Iterator[pa.Table]:
             if pc.all(_is_whole(rows), min_count=0).as_py():
                 yield rows.set_column(1, "etag", pc.utf8_trim(rows["etag"], '"'))
                 continue
-            entries = threads.map(lambda row: _entry(row, folder), rows.to_pylist())
-            yield pa.Table.from_pylist([vars(entry) for entry in entries], schema=LISTING)
+            yield pa.Table.from_pylist(list(map(vars, _looked_up(rows, folder, threads))), schema=LISTING)
 
 
 def read_uris(url: str) -> list[str]:
@@ -98,7 +99,7 @@ def _check_no_secret(uris: pa.ChunkedArray, url: str) -> None:
 def _absolute(name: str, folder: str) -> str:
     """Return the absolute URI of a name that may be relative to its manifest's folder."""
     is_relative = "://" not in name and not name.startswith("/")
-    return absolute(f"{folder}/{name}" if is_relative else name)
+    return absolute(f"{folder}/{HERE.sub('', name)}" if is_relative else name)
 
 
 def _batches(url: str) -> Iterator[pa.RecordBatch]:
@@ -190,11 +191,27 @@ def _is_whole(rows: pa.Table) -> pa.ChunkedArray:
     return pc.and_(pc.or_(pc.starts_with(uris, "s3://"), is_path), has_version)
 
 
-def _entry(row: dict[str, Any], folder: str) -> StoredObject:
+def _looked_up(rows: pa.Table, folder: str, threads: ThreadPoolExecutor) -> list[StoredObject]:
+    """Return the entries of images. Of an image that can't be looked up, the etag is empty.
+
+    Raises:
+        OSError: most can't be for a reason that may pass. All of them would get a version that is not theirs.
+    """
+    unanswered: list[OSError] = []
+    entries = list(threads.map(lambda row: _entry(row, folder, unanswered), rows.to_pylist()))
+    if 2 * len(unanswered) > len(entries):
+        raise unanswered[0]
+    return entries
+
+
+def _entry(row: dict[str, Any], folder: str, unanswered: list[OSError]) -> StoredObject:
+    """Return an image's entry, without a version if it can't be looked up; add the error to a list if that may pass."""
     uri = _absolute(row["uri"], folder)
     if row["etag"] and row["size_bytes"] is not None:
         return StoredObject(uri, row["etag"].strip('"'), row["size_bytes"], row["last_modified"])
     try:
         return store.stat(uri)
-    except OSError:
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError | PermissionError):
+            unanswered.append(error)
         return StoredObject(uri, "", None, None)

@@ -115,6 +115,8 @@ class RayCluster:
 
     def run(self, blocks: "Sequence[Block]", spread: Spread) -> Iterator[pa.Table]:
         """See `Runner`. Nodes may have been lost since the last pass; without room for a detector, Ray would wait for ever."""
+        if not blocks:  # another run has done all that was planned
+            return
         if not (num_fitting := num_detectors_that_fit(self._settings)):
             logger.error("the pass over all images stopped: of %s nodes none has room for a detector", num_nodes())
             return

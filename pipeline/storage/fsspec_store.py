@@ -146,7 +146,12 @@ class FsspecStore:
             entries = [self.stat(url)]
         elif _is_http(url):  # HTTP's listings are links alone
             with ThreadPoolExecutor(NUM_STAT_THREADS) as threads:
-                entries = list(threads.map(self.stat, found))
+                answers = list(threads.map(self._stat_if_there, found))
+            entries = [entry for entry in answers if entry]
+            if not entries:
+                raise FileNotFoundError(f"{url}: none of its {len(found):,} links can be read")
+            if left_out := len(answers) - len(entries):
+                logger.warning("%s: %s links are left out, as they can't be read", redacted(url), f"{left_out:,}")
         else:
             # fsspec's paths have lost the host, or the scheme alone.
             above = url.rstrip("/").removesuffix(path.rstrip("/"))
@@ -168,6 +173,13 @@ class FsspecStore:
         """
         fs, path = self.filesystem(url)
         return _to_stored(fs, url, fs.info(path))
+
+    def _stat_if_there(self, url: str) -> StoredObject | None:
+        """Return the entry of a link; None if it leads nowhere, or may not be read."""
+        try:
+            return self.stat(url)
+        except (FileNotFoundError, PermissionError):
+            return None
 
     def check_creates_once(self, url: str) -> None:
         """Check that if two writers create one file below a folder, one of them fails. Disks are assumed to ensure that.

@@ -159,7 +159,7 @@ def server(pictures: Path) -> Iterator[str]:
 
 
 def test_images_of_a_web_server(server: str, model: Path, tmp_path: Path, pictures: Path) -> None:
-    """One, and a list; which changes are seen by their time."""
+    """One, a list, and a folder with a link that leads nowhere; which changes are seen by their time."""
     table = ("--table", tmp_path / "table", "--model", model, "--json")
     code, out, err = told("infer", "--input", f"{server}/0.jpg", *table)
     assert (code, json.loads(out)["ok"]) == (0, 1), err
@@ -170,6 +170,10 @@ def test_images_of_a_web_server(server: str, model: Path, tmp_path: Path, pictur
     os.utime(pictures / "0.jpg", (10**9, 10**9))
     code, out, err = told("infer", "--input", f"{server}/0.jpg", *table)
     assert (code, json.loads(out)["ok"]) == (0, 1), err
+    (pictures / "gone.jpg").symlink_to("nowhere")
+    code, out, err = told("infer", "--input", f"{server}/", *table)
+    assert (code, json.loads(out)["already_done"], json.loads(out)["listed"]) == (0, 2, 2), err
+    assert "1 links are left out, as they can't be read" in err
 
 
 def test_odd_inputs(model: Path, pictures: Path, tmp_path: Path) -> None:

@@ -106,4 +106,7 @@ def test_the_confusion_matrix() -> None:
 @pytest.mark.parametrize("field", ["is_difficult", "is_crowd"])
 def test_what_does_not_count_is_taken_for_nothing(field: str) -> None:
     objects = replace(truth((HERE, 1), (THERE, 1)), **{field: torch.tensor([True, True])})
+    if field == "is_crowd":  # a detection in it is small beside it
+        inside = replace(truth(([0.0, 0.0, 90.0, 90.0], 1)), is_crowd=torch.tensor([True]))
+        assert confusion_matrix([found((HERE, 1, 0.9))], [inside], torch.zeros(3)).sum() == 0
     assert confusion_matrix([found((HERE, 2, 0.9))], [objects], torch.zeros(3)).sum() == 0

@@ -92,6 +92,22 @@ def test_no_image_is_selected(exported):
     assert exported("parquet", where="false").rows == 0
 
 
+@pytest.mark.parametrize(
+    ("kind", "copies", "name"),
+    [
+        ("coco", False, "deep/b.png"),
+        ("cvat", False, "deep/b.png"),
+        ("coco", True, "deep__b.png"),
+        ("yolo", False, "deep__b.png"),
+    ],
+)
+def test_the_index_has_the_names_of_the_data_set(kind, copies, name, exported, folder, tmp_path):
+    exported(kind, copy_images=copies)
+    with open(tmp_path / "out/images.csv", newline="") as file:
+        names = {row["uri"]: row["file_name"] for row in csv.DictReader(file)}
+    assert names[str(folder / "deep/b.png")] == name
+
+
 def test_an_image_that_has_gone_or_changed_stays_in_the_data_set(folder, exported, tmp_path):
     (folder / "a.png").unlink()
     (folder / "empty.png").write_bytes(b"changed")

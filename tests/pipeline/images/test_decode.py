@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
-from pipeline.images.decode import FORMATS, DecodeError, decode, turn
+from pipeline.images.decode import FORMATS, DecodeError, decode, read_size, turn
 from tests.pipeline.images.encoded import (
     BLUE,
     ORIENTATION,
@@ -27,6 +28,21 @@ from tests.pipeline.images.encoded import (
     shown,
     tiff,
 )
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_the_size_without_the_pixels_is_that_of_the_upright_picture(kind, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = encode(scene(), kind, exif=exif)
+    assert read_size(data) == tuple(reversed(decode(data).shape[1:])) == ((48, 32) if orientation < 5 else (32, 48))
+
+
+def test_the_size_of_a_png_with_megabytes_of_text():
+    notes = PngInfo()
+    notes.add_text("comment", "x" * 2**21, zip=True)
+    assert read_size(encode(scene(), "PNG", pnginfo=notes)) == (48, 32)
 
 
 @pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 95}), ("PNG", {}), ("WEBP", {"lossless": True})])

@@ -85,6 +85,21 @@ def test_a_csv_alone_tells_its_fields_by_its_first_row(name, tmp_path):
     assert listed(tmp_path / name, tmp_path) == (EXPECTED, 2)
 
 
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_a_csv_alone_of_all_versions(first, tmp_path):
+    """Whatever is its first row: what is there, an earlier version, or what was deleted."""
+    rows = [ROWS[first], *(row for row in ROWS if row is not ROWS[first])]
+    (tmp_path / "list.csv").write_bytes(as_csv(rows))
+    assert listed(tmp_path / "list.csv", tmp_path)[0] == EXPECTED
+
+
+def test_an_inventory_without_etags_is_told(tmp_path, caplog):
+    (tmp_path / "1.csv").write_bytes(as_csv([("photos", "a.jpg", "5")]))
+    (tmp_path / "manifest.json").write_text(manifest("CSV", "1.csv", "Bucket, Key, Size"))
+    assert listed(tmp_path / "manifest.json", tmp_path)[0] == [("s3://photos/a.jpg", "", 5, None)]
+    assert "the inventory has no ETag; when objects change it is not noticed" in caplog.text
+
+
 @pytest.mark.s3
 def test_an_inventory_on_s3(s3, tmp_path):
     bucket = s3.bucket()

@@ -106,6 +106,7 @@ def test_blocks_whose_pixels_are_sent_are_bounded_in_bytes(
 ) -> None:
     with started(settings, stages(tmp_path), 10_000_000) as runner:
         assert runner.spread(10_000_000).block_rows == 1024
+        assert list(runner.run([], Spread(4, 4, 1, 1))) == []
         monkeypatch.setattr(ray_data, "num_gpus", lambda: 1)
         assert runner.spread(10_000_000).block_rows == 248  # 64 MiB of 300 × 300 × 3
 
