@@ -78,7 +78,7 @@ def confusion_matrix(
     """Count what objects are taken for.
 
     In each image, the most confident detection first takes the free object that it overlaps most, of whatever class. Difficult objects and
-    crowds do not count, nor do detections that overlap them most, or of which most is in a crowd.
+    crowds do not count, nor do detections that overlap a difficult one most, or that take nothing and lie in a crowd.
 
     Args:
         found: the detections of each image, best first.
@@ -95,13 +95,13 @@ def confusion_matrix(
         is_kept = detections.scores >= min_scores[detections.labels]
         labels = detections.labels[is_kept].tolist()
         boxes = detections.boxes_xyxy[is_kept], truth.boxes_xyxy
-        overlaps = torch.where(truth.is_crowd, pairwise_covered(*boxes), pairwise_iou(*boxes))
-        counted = (~truth.is_difficult & ~truth.is_crowd).tolist()
-        left = set(range(len(counted)))
-        for label, overlap in zip(labels, overlaps.tolist(), strict=True):
+        in_crowd = ((pairwise_covered(*boxes) > match_iou) & truth.is_crowd).any(dim=1).tolist()
+        counted = (~truth.is_difficult).tolist()
+        left = set((~truth.is_crowd).nonzero().flatten().tolist())
+        for label, overlap, is_ignored in zip(labels, pairwise_iou(*boxes).tolist(), in_crowd, strict=True):
             taken = max(left, key=overlap.__getitem__, default=None)
             if taken is None or overlap[taken] <= match_iou:
-                counts[0, label] += 1
+                counts[0, label] += not is_ignored
             elif counted[taken]:
                 counts[truth.labels[taken], label] += 1
                 left.remove(taken)

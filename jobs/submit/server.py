@@ -32,6 +32,8 @@ ANSWER_TIMEOUT_S = 60.0
 QUIET_S = 30.0
 """The seconds without news in a log that is followed, after which the server is asked how the job is. The machine at the other end may be
 gone without a word."""
+MAX_QUIET = 10
+"""The number of times that it is asked until the connection counts as lost: what is between may have dropped it."""
 STOP_TIMEOUT_S = 300.0
 """The seconds in which a job must have ended. A commit is repeated for up to 180 s, and a head may wait 150 s for it."""
 
@@ -55,7 +57,7 @@ class Client(JobSubmissionClient):
     async def tail(
         self, submission_id: str, show_from: Callable[[int, str], None], is_over: Callable[[], bool]
     ) -> None:
-        """Show a job's log, as long as the connection lasts.
+        """Show a job's log, as long as the connection lasts, and is of use.
 
         Args:
             submission_id: the job's.
@@ -71,9 +73,13 @@ class Client(JobSubmissionClient):
         ):
             while True:
                 coming = asyncio.ensure_future(socket.receive())
-                while not (await asyncio.wait([coming], timeout=QUIET_S))[0]:
+                for _ in range(MAX_QUIET):
+                    if (await asyncio.wait([coming], timeout=QUIET_S))[0]:
+                        break
                     if is_over():
                         return
+                else:
+                    return
                 if (message := coming.result()).type != aiohttp.WSMsgType.TEXT:
                     return
                 show_from(num_seen, message.data)

@@ -97,7 +97,11 @@ def read_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
             raise
         picture = _probe(bare, max_pixels)
     width_px, height_px = picture.size
-    is_swapped = _orientation(picture) >= 5 and picture.format != "TIFF"  # of a TIFF, Pillow gives the upright size
+    try:
+        is_turned = _orientation(picture) >= 5
+    except OSError as error:  # Pillow looks for a PNG's behind its pixels, which are cut here
+        raise DecodeError(f"{picture.format} can't be decoded: {error}") from error
+    is_swapped = is_turned and picture.format != "TIFF"  # of a TIFF, Pillow gives the upright size
     return (height_px, width_px) if is_swapped else (width_px, height_px)
 
 

@@ -26,6 +26,8 @@ from pipeline.table.delta import ResultTable
 from pipeline.table.query import query
 
 NUM_DIFFERING = 20
+MAX_NAMED = 10_000
+"""The most images that a query names. With more, it reads all of the model's."""
 """The maximum number of differing images that a comparison names."""
 
 Found = list[dict[str, Any]]
@@ -112,8 +114,9 @@ def _rows(
     table: ResultTable, package: PackageFiles, keys: Sequence[dict[str, str]], score_thresh: float
 ) -> dict[str, Found | None]:
     """Return the detections of a model in the sample that reach the threshold, by uri; None where an image failed."""
-    uris = ", ".join(literal(key["uri"]) for key in keys)  # the table may be that of all nights
-    sql = f"SELECT uri, etag, detections FROM history WHERE model_digest = {literal(package.digest)} AND uri IN ({uris or 'NULL'})"
+    sql = f"SELECT uri, etag, detections FROM history WHERE model_digest = {literal(package.digest)}"
+    if 0 < len(keys) <= MAX_NAMED:  # the table may be that of all nights
+        sql += f" AND uri IN ({', '.join(literal(key['uri']) for key in keys)})"
     with query(table, sql) as relation:
         found = {(uri, etag): detections for uri, etag, detections in relation.fetchall()}
     return {key["uri"]: _reaching(found[key["uri"], key["etag"]], score_thresh) for key in keys}

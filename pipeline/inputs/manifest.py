@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from pipeline.errors import SettingError, reason
+from pipeline.errors import SettingError, is_outage, reason
 from pipeline.redaction import has_secret, redacted
 from pipeline.storage import store
 from pipeline.storage.entries import ENTRIES
@@ -212,6 +212,6 @@ def _entry(row: dict[str, Any], folder: str, unanswered: list[OSError]) -> Store
     try:
         return store.stat(uri)
     except OSError as error:
-        if not isinstance(error, FileNotFoundError | PermissionError):
+        if is_outage(error) or not isinstance(error, FileNotFoundError | PermissionError):
             unanswered.append(error)
         return StoredObject(uri, "", None, None)

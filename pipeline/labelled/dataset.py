@@ -9,7 +9,7 @@ from functools import partial
 
 from pipeline.errors import reason
 from pipeline.labelled.layouts import coco, cvat, labelme, tables, voc, yolo
-from pipeline.labelled.layouts.source import OnBroken, Source, visible_names
+from pipeline.labelled.layouts.source import OnBroken, Source, UnsizedError, visible_names
 from pipeline.labelled.record import DataError, Flaw, LabelledImage, clean
 from pipeline.storage import store
 from pipeline.urls import absolute
@@ -34,7 +34,7 @@ ALIASES = (TRAIN, VAL, TEST)
 """The names that stand for one split."""
 SPLIT_FOLDERS = {name for names in ALIASES for name in names}
 """The folders that each hold a split in a layout without splits, as Roboflow writes them."""
-OF_A_SPLIT = re.compile("train|val|dev|test", re.IGNORECASE)
+OF_A_SPLIT = re.compile(r"(?<![a-z])(train(ing|val)?|val(id|idation)?|dev|test(ing)?)\d*(?![a-z])", re.IGNORECASE)
 """What the name of a split has in it, such as `trainval` or `val2017`."""
 HELD_OUT_SHARE = 0.2
 """The share of images without splits that become the split `val`."""
@@ -190,19 +190,24 @@ def divided(source: Source) -> dict[str, Source]:
     """
 
     def read(is_held_out: bool, on_broken: OnBroken) -> list[LabelledImage]:
-        images = source.read(on_broken)
-        pictures = sorted(
-            {_picture(image) for image in images}, key=lambda name: hashlib.sha256(name.encode()).digest()
+        unsized: list[UnsizedError] = []
+        images = source.read(
+            lambda error: unsized.append(error) if isinstance(error, UnsizedError) else on_broken(error)
         )
+        names = {_picture(uri) for uri in [*(image.uri for image in images), *(error.uri for error in unsized)]}
+        pictures = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
         held_out = set(pictures[: max(1, round(HELD_OUT_SHARE * len(pictures)))] if len(pictures) > 1 else ())
-        return [image for image in images if (_picture(image) in held_out) == is_held_out]
+        for error in unsized:
+            if (_picture(error.uri) in held_out) == is_held_out:
+                on_broken(error)
+        return [image for image in images if (_picture(image.uri) in held_out) == is_held_out]
 
     return {name: Source(source.layout, partial(read, name == "val")) for name in ("train", "val")}
 
 
-def _picture(image: LabelledImage) -> str:
+def _picture(uri: str) -> str:
     """Return the name that all copies of a picture have."""
-    return AUGMENTED.sub("", image.uri.rpartition("/")[2].rpartition(".")[0])
+    return AUGMENTED.sub("", uri.rpartition("/")[2].rpartition(".")[0])
 
 
 OTHERS: tuple[tuple[str, str, str], ...] = (

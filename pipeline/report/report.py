@@ -64,12 +64,14 @@ def report(settings: ReportSettings) -> Report:
     compared = _compared(record, before)
     records = {other["run_id"]: other for other in [*compared, record]}
     counted = {run.run_id: run for run in count_runs(table, list(records), settings.min_score)}
-    for run_id, run in counted.items():
-        if (num_failed := records[run_id]["failed"]) is not None:  # rows of failures go when another run retries them
-            run.num_failed = num_failed
+    for other in records.values():  # rows of failures go when another run retries them
+        if other["failed"]:
+            run_date = other["run_date"] or other["started_at"].date()
+            run = counted.setdefault(other["run_id"], RunCounts(other["run_id"], run_date, 0, 0))
+            run.num_failed = other["failed"]
     run_date = record["run_date"] or record["started_at"].date()
     counts = counted.pop(record["run_id"], None) or RunCounts(record["run_id"], run_date, 0, 0)
-    runs = [*counted.values(), counts]
+    runs = [*sorted(counted.values(), key=lambda run: run.run_id), counts]
     shifts = with_places(find_shifts(runs), lambda shift: find_places(table, runs, shift, settings.min_score))
     causes, num_causes = find_causes(table, counts.run_id, NUM_CAUSES, NUM_URIS)
     is_new_model = bool(before) and before[0]["model_digest"] != record["model_digest"]

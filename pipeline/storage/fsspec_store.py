@@ -178,7 +178,9 @@ class FsspecStore:
         """Return the entry of a link; None if it leads nowhere, or may not be read."""
         try:
             return self.stat(url)
-        except (FileNotFoundError, PermissionError):
+        except (FileNotFoundError, PermissionError) as error:
+            if is_outage(error):  # fsspec takes any answer for a file that is not there
+                raise
             return None
 
     def check_creates_once(self, url: str) -> None:

@@ -87,7 +87,7 @@ def train_on_data(settings: TrainSettings) -> Training:
         )
     measured = known(read_sized(settings, settings.val_split), names, settings.val_split)
     is_other = settings.val_split != settings.train_split  # else it is meant
-    if is_other and {image.uri for image in measured} <= {image.uri for image in images}:
+    if is_other and measured and {image.uri for image in measured} <= {image.uri for image in images}:
         raise DataError(
             f"val_split {settings.val_split!r}: all of its images are in train_split {settings.train_split!r}, too; nothing would be held out"
         )

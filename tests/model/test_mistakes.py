@@ -107,6 +107,10 @@ def test_the_confusion_matrix() -> None:
 def test_what_does_not_count_is_taken_for_nothing(field: str) -> None:
     objects = replace(truth((HERE, 1), (THERE, 1)), **{field: torch.tensor([True, True])})
     if field == "is_crowd":  # a detection in it is small beside it
-        inside = replace(truth(([0.0, 0.0, 90.0, 90.0], 1)), is_crowd=torch.tensor([True]))
+        around = [0.0, 0.0, 90.0, 90.0]
+        inside = replace(truth((around, 1)), is_crowd=torch.tensor([True]))
         assert confusion_matrix([found((HERE, 1, 0.9))], [inside], torch.zeros(3)).sum() == 0
+        beside = replace(truth((around, 1), (HERE, 2)), is_crowd=torch.tensor([True, False]))
+        counts = confusion_matrix([found((HERE, 2, 0.9), (THERE, 1, 0.8))], [beside], torch.zeros(3))
+        assert counts.tolist() == [[0, 0, 0], [0, 0, 0], [0, 0, 1]]  # who is found beside it is found
     assert confusion_matrix([found((HERE, 2, 0.9))], [objects], torch.zeros(3)).sum() == 0

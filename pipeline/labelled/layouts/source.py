@@ -110,7 +110,16 @@ def in_threads(function: Callable[[Item], Answer], items: Iterable[Item]) -> lis
 
 
 class UnsizedError(DataError):
-    """An image is missing or no picture, so that boxes that are shares of its sides can't be known. The message names it."""
+    """An image is missing or no picture, so that boxes that are shares of its sides can't be known. The message names it.
+
+    Args:
+        uri: the image's.
+        why: the text of the error.
+    """
+
+    def __init__(self, uri: str, why: str) -> None:
+        super().__init__(f"{uri}: its size can't be read, of which boxes are shares ({why})")
+        self.uri = uri
 
 
 def sizes_of(uris: Sequence[str]) -> list[tuple[int, int] | DataError]:
@@ -125,9 +134,10 @@ def _size_of(uri: str) -> tuple[int, int] | DataError:
             return read_size(fs.cat_file(path, start=0, end=HEADER_BYTES))
         except DecodeError:  # Notes before the size are longer than that.
             return read_size(store.read(uri))
-    except (OSError, DecodeError) as error:
-        kind = UnsizedError if isinstance(error, FileNotFoundError | DecodeError) else DataError
-        return kind(f"{uri}: its size can't be read, of which boxes are shares ({reason(error)})")
+    except (FileNotFoundError, DecodeError) as error:
+        return UnsizedError(uri, reason(error))
+    except OSError as error:
+        return DataError(f"{uri}: its size can't be read, of which boxes are shares ({reason(error)})")
 
 
 def keep_sound(answers: Iterable[LabelledImage | DataError], on_broken: OnBroken) -> list[LabelledImage]:

@@ -83,7 +83,10 @@ def _of_splits(names: set[str]) -> list[str]:
 def _labelled_folder(folder: str, classes: str) -> Source | None:
     """Return the images of a split's folder, whose list of classes is elsewhere; None if it has no labels."""
     names = visible_names(folder)
-    if "labels" in names and any(name.endswith(".txt") for name in visible_names(f"{folder}/labels")):
+    if "labels" in names:
+        labels = visible_names(f"{folder}/labels")
+        if sum(name.endswith(".xml") for name in labels) > sum(name.endswith(".txt") for name in labels):
+            return None  # VOC's
         images = f"{folder}/images" if "images" in names else folder
         return Source(LAYOUT, partial(_read_folders, images, f"{folder}/labels", classes))
     stems = {name.rpartition(".")[0] for name in names if is_image(name)}
@@ -155,11 +158,11 @@ def _found(folder: str, root: str, path: str) -> str:
 
     `path` in the file is often that of another machine, or of the folder that this one is a copy of. Roboflow's paths begin above the folder.
     """
-    candidates = [path] if _is_whole(path) else []
-    for part in (part for part in (f"{root}/{path}".strip("/"), path) if part):
-        plain = [step for step in part.split("/") if step not in ("", ".", "..")]
-        candidates += ["/".join([folder, *plain[drop:]]) for drop in range(len(plain))]
-    candidates.append(_joined(_joined(folder, root), path))
+    plain = [[step for step in part.split("/") if step not in ("", ".", "..")] for part in (f"{root}/{path}", path)]
+    beside = ["/".join([folder, *steps]) for steps in plain]
+    shorter = ["/".join([folder, *steps[drop:]]) for steps in plain for drop in range(1, len(steps))]
+    said = _joined(_joined(folder, root), path)
+    candidates = [*([path] if _is_whole(path) else []), *beside, said, *shorter]
     for candidate in candidates:
         with suppress(PermissionError):  # a guess may be another's
             if store.exists(candidate):

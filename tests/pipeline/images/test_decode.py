@@ -45,6 +45,14 @@ def test_the_size_of_a_png_with_megabytes_of_text():
     assert read_size(encode(scene(), "PNG", pnginfo=notes)) == (48, 32)
 
 
+def test_the_size_of_a_png_that_is_cut():
+    """Pillow would look for an orientation behind the pixels; whoever has more of the file tries that."""
+    data = encode(Image.effect_noise((64, 64), 50), "PNG")
+    with pytest.raises(DecodeError, match="PNG can't be decoded: "):
+        read_size(data[:1000])
+    assert read_size(data) == (64, 64)
+
+
 @pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 95}), ("PNG", {}), ("WEBP", {"lossless": True})])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(kind, options, orientation):

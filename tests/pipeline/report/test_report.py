@@ -31,8 +31,11 @@ def test_failures_that_were_retried_still_count_in_their_night(nights):
     """Their rows are another run's by then."""
     for _ in range(2):
         nights.add(("a", [CAT]), failed=3)
-    nights.table.refreshed().delete("run_id = 'r00' AND status = 'failed'")
-    assert [run.num_failed for run in of(nights).earlier] == [3]
+    nights.add(failed=2)
+    nights.add(("a", [CAT]))
+    nights.table.refreshed().delete("run_id IN ('r00', 'r02') AND status = 'failed'")
+    assert [run.num_failed for run in of(nights).earlier] == [3, 3, 2]
+    assert of(nights, run="r02").counts.num_failed == 2
 
 
 def test_of_itself_it_is_on_the_last_run_that_did_something(nights):

@@ -121,3 +121,17 @@ def test_a_few_images_whose_boxes_can_not_be_known_are_left_out(
     else:
         assert len(read_sized(settings(tmp_path, tmp_path), "train")) == 10
         assert "train: 1 of 11 images can't be read, and are left out: " in caplog.text
+
+
+def test_an_image_that_is_left_out_counts_in_its_own_part(tmp_path: Path) -> None:
+    """Of 40 images without splits 8 are held out: one of either part is few, where both together were many of these."""
+    for number in range(40):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.jpg")
+        (tmp_path / f"{number}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "classes.txt").write_text("dot\n")
+    given = settings(tmp_path, tmp_path)
+    in_train = [Path(image.uri) for image in read_sized(given, "train", ["val"])][:2]
+    for path in in_train:
+        path.unlink()
+        path.touch()
+    assert (len(read_sized(given, "train", ["val"])), len(read_sized(given, "val"))) == (30, 8)

@@ -117,6 +117,8 @@ def test_a_single_split_is_not_divided(files, found, expected):
         files.text(f"Annotations/{name}.xml", files.voc(name))
     files.text("ImageSets/Main/trainval.txt", "a\nb\n")
     assert found() == {"trainval": expected("a", "b")}
+    (files.folder / "ImageSets/Main/trainval.txt").rename(files.folder / "ImageSets/Main/latest.txt")
+    assert set(found()) == {"latest", "train", "val"}
 
 
 @pytest.mark.parametrize("written", ["Train", "Validation"])

@@ -45,6 +45,13 @@ def test_a_copy_of_a_data_set_is_read_itself(files, found, tmp_path):
     assert [found(place) for place in ("pets", "copy")] == [{"train": {"pets.jpg": []}}, {"train": {"copy.jpg": []}}]
 
 
+def test_what_a_file_names_goes_before_guesses(files, found, tmp_path):
+    files.text("project/pets.yaml", f"path: {tmp_path}/pets\ntrain: train/images\nnames: [cat, dog]\n")
+    files.image("pets/train/images/a.jpg")
+    files.image("project/images/another.jpg")
+    assert found("project") == {"train": {"a.jpg": []}}
+
+
 def test_nothing_is_above_a_bucket():
     assert yolo._joined("s3://bucket/pets", "../../../x/./y/") == "s3://bucket/x/y"
     assert yolo._joined("/a", "../../../b") == "/b"
@@ -83,6 +90,7 @@ def test_folders_of_splits_and_a_list_of_classes(files, found, expected):
     ("image", "label"),
     [
         ("{split}/images/{name}.jpg", "{split}/labels/{name}.txt"),
+        ("{split}/images/cam1/{name}.jpg", "{split}/labels/cam1/{name}.txt"),
         ("{split}/{name}.jpg", "{split}/labels/{name}.txt"),
         ("{split}/{name}.jpg", "{split}/{name}.txt"),
         ("obj_{split}_data/{name}.jpg", "obj_{split}_data/{name}.txt"),  # CVAT
