@@ -118,7 +118,7 @@ def write_results(selection: Selection, folder: NewFolder, annotations: str) -> 
 
 
 class Listed(msgspec.Struct):
-    """What annotations list. Those of COCO's test images have no boxes."""
+    """The lists that annotations have. Those of COCO's test images have no boxes."""
 
     images: list[CocoImage]
     categories: list[CocoCategory]

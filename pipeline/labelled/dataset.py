@@ -35,7 +35,7 @@ ALIASES = (TRAIN, VAL, TEST)
 SPLIT_FOLDERS = {name for names in ALIASES for name in names}
 """The folders that each hold a split in a layout without splits, as Roboflow writes them."""
 OF_A_SPLIT = re.compile(r"(?<![a-z])(train(ing|val)?|val(id|idation)?|dev|test(ing)?)\d*(?![a-z])", re.IGNORECASE)
-"""What the name of a split has in it, such as `trainval` or `val2017`."""
+"""A pattern of the names of splits, such as `trainval` or `val2017`."""
 HELD_OUT_SHARE = 0.2
 """The share of images without splits that become the split `val`."""
 AUGMENTED = re.compile(r"\.rf\.[0-9a-f]+")
