@@ -89,7 +89,12 @@ def splits(folder: str, names: set[str]) -> dict[str, Source]:
         named = {found[1]: name for name in files if (found := INSTANCES.fullmatch(name))}
         if not named:
             stems = {name: SPLIT.findall(name.rpartition(".")[0]) for name in files}
-            named = {found[-1].lower(): name for name, found in stems.items() if found and _is_coco(f"{place}/{name}")}
+            for name in (name for name, found in stems.items() if found and _is_coco(f"{place}/{name}")):
+                split = stems[name][-1].lower()
+                if (other := named.setdefault(split, name)) != name:
+                    raise DataError(
+                        f"{place}: {other} and {name} are both of the split {split}; leave one of them there"
+                    )
         if named:
             return {split: _source(folder, split, f"{place}/{name}") for split, name in named.items()}
     return {}

@@ -256,6 +256,15 @@ def test_several_coco_files_are_told(files, found, expected):
         found()
 
 
+def test_two_coco_files_of_one_split_are_told(files, found):
+    for name in ("cats_train.json", "dogs_train.json"):
+        files.json(f"annotations/{name}", files.coco("a"))
+    with pytest.raises(
+        DataError, match=r"annotations: cats_train.json and dogs_train.json are both of the split train"
+    ):
+        found()
+
+
 def test_a_row_that_is_cut_is_named(files, found):
     files.image("a.jpg")
     files.text("boxes.csv", csv_of(files, "a") + "\nb.jpg,40,20,cat,1")
