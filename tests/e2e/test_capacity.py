@@ -16,14 +16,40 @@ from tests.e2e.command import ask, jpeg, run, start
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 NO_CUDA = "ray.get_gpu_ids = lambda: []"
+TOGETHER = """
+import os
+import time
+from pathlib import Path
+
+detect, met = Detector.__call__, Path({met!r})
+
+
+def detect_together(self, images, sizes):
+    until = time.monotonic() + 120
+    if met.exists():
+        (met / str(os.getpid())).touch()
+        while len(list(met.iterdir())) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+    return detect(self, images, sizes)
+
+
+Detector.__call__ = detect_together
+"""
 NUM_PICTURES = 24
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[RayNodes]:
+def met(tmp_path: Path) -> Path:
+    """Return a folder that a test may make: from then on a detector waits for a second one, which could find nothing left to do."""
+    return tmp_path / "met"
+
+
+@pytest.fixture
+def nodes(met: Path) -> Iterator[RayNodes]:
     """A head without cores, and two nodes with two each."""
+    accidents = {"pipeline.stages.ray_workers": NO_CUDA, "model.detector": TOGETHER.format(met=str(met))}
     with TemporaryDirectory(prefix="n") as folder:  # Ray's sockets want a short path
-        nodes = RayNodes(Path(folder), os.environ | appended({"pipeline.stages.ray_workers": NO_CUDA}), head_cpus=0)
+        nodes = RayNodes(Path(folder), os.environ | appended(accidents), head_cpus=0)
         try:
             for _ in range(2):
                 nodes.add()
@@ -39,7 +65,7 @@ def wait_for(told: str, run: "subprocess.Popen[str]") -> None:
 
 
 def test_as_many_detectors_as_fit_do_not_starve_and_a_gpu_is_waited_for(
-    nodes: RayNodes, model: Path, tmp_path: Path
+    nodes: RayNodes, met: Path, model: Path, tmp_path: Path
 ) -> None:
     """First on cores alone. Afterwards a node has a GPU too: then two detectors share it."""
     pictures, table = tmp_path / "pictures", tmp_path / "table"
@@ -55,6 +81,7 @@ def test_as_many_detectors_as_fit_do_not_starve_and_a_gpu_is_waited_for(
     for index in range(NUM_PICTURES):
         (pictures / f"{index}.jpg").write_bytes(jpeg(index + NUM_PICTURES))
 
+    met.mkdir()
     on_gpus = ("--require-gpu", "--detectors-per-gpu", 2, "--node-wait-s", 300)
     waiting = start(*arguments, *on_gpus, environment=nodes.environment)
     try:
