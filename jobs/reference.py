@@ -12,9 +12,23 @@ PAGE = Path(__file__).parents[1] / "docs/cli.md"
 HEAD = """# Every command and flag
 
 This page is generated from the commands: `python -m jobs.reference --write`. A setting `max_planned` of a spec is the flag `--max-planned`.
-`ssd-batch COMMAND --help` shows the same in a terminal. Shell completion: [below](#shell-completion).
+`ssd-batch COMMAND --help` shows the same in a terminal. [Environment variables](#environment-variables) and
+[shell completion](#shell-completion) are below.
 """
-COMPLETION = """## Shell completion
+TAIL = """## Environment variables
+
+| variable | what it decides |
+|---|---|
+| `SSD_BATCH_LOG_FORMAT` | `--log-format` |
+| `RAY_ADDRESS` | the cluster that `--address auto` means |
+| `RAY_API_SERVER_ADDRESS` | `--address` of `submit`, `status`, `logs` and `stop` |
+| `AWS_…` | where S3 is, and its credentials: [s3.md](s3.md) |
+| `HF_TOKEN` | the token for `hf://` |
+| `MLFLOW_EXPERIMENT_NAME` | the experiment of `--mlflow`, `ssd-batch` unless it is set |
+| `XDG_CACHE_HOME` | the folder above `ssd-batch/explore`, where `explore` keeps its copies; `~/.cache` unless it is set |
+| `TMPDIR` | the folder for listings, plans and sockets |
+
+## Shell completion
 
 For bash; put the line into `~/.bashrc`:
 
@@ -37,7 +51,7 @@ def reference() -> str:
     for section in cli.list_sections(context):
         for command in section.commands.values():
             parts += _tree(command, context)
-    return "\n".join([*parts, COMPLETION])
+    return "\n".join([*parts, TAIL])
 
 
 def _tree(command: click.Command, above: click.Context) -> Iterator[str]:
@@ -53,6 +67,8 @@ def _command(command: click.Command, context: click.Context, path: str) -> Itera
     """Yield the heading, the usage, the examples and the flags of one command."""
     yield f"## {path}\n\n{command.help}\n"
     usage = " ".join([path, *command.collect_usage_pieces(context)])
+    if any(isinstance(param, click.Argument) for param in command.params):
+        yield f"Usage: `{usage}`\n"
     shown = (command.epilog or "").removeprefix("\b\nExamples:\n").splitlines()
     examples = [line.removeprefix("  ") for line in shown]
     yield "\n".join(["```console", *(examples or [f"$ {usage}"]), "```\n"])

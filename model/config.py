@@ -213,17 +213,19 @@ class TrainingSettings(Frozen):
     """Number of the trunk's stages, from the input on, that keep the weights that they start with."""
     zoom_out_max: Annotated[float, Field(ge=1)] = 4.0
     """Shrink half of the images: both sides are divided by a random factor between 1 and this; 1 turns this off. Use
-    less where objects hardly differ in size, as under a microscope or a fixed camera."""
+    less where objects hardly differ in size, as under a microscope or a fixed camera. Unless given, the data decides; see follow_data."""
     crop_min: Annotated[float, Field(gt=0, le=1)] = 0.3
-    """Smallest share of each side that a crop keeps. Crops are drawn between this and 1, around objects; 1 turns them off."""
+    """Smallest share of each side that a crop keeps. Crops are drawn between this and 1, around objects; 1 turns them off.
+    Unless given, the data decides; see follow_data."""
     match_iou: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """IoU with an object from which on a default box learns that object. A slightly lower value gives small objects
-    more default boxes to learn them."""
+    more default boxes to learn them. Unless given, the data decides; see follow_data."""
     min_negatives: Annotated[int, Field(ge=0)] = 3
     """Least number of background boxes per image that count in the loss. So images without objects teach, too. 0 is
     the paper's rule: three per matched box, and none without."""
     class_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    """Factors of the loss by class name, such as Platelets=3; other classes have 1. Give rare classes more than 1."""
+    """Factors of the loss by class name, such as Platelets=3; other classes have 1. Give rare classes more than 1.
+    Unless given, the data decides; see follow_data."""
     vertical_flip: bool = False
     """Flip half of the images upside down, too. Use it for images without an up, such as those of a microscope."""
     grad_accumulation: Annotated[int, Field(ge=1)] = 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from datetime import time as clock
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -28,6 +28,10 @@ PLACES = (
 
 On a cluster, a relative path would be in a folder that has only the code, and that is removed with the job.
 """
+SHIPPED_MODEL = PurePath("jobs/demo/model")
+"""The one model that goes with the code."""
+MODELS = ("model", "init", "class_names")
+"""The settings that may be paths within the code, or within the job's image."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def load_submission(spec: Spec, day: date | None, flags: dict[str, Any], job_fla
     kind = kind_of(spec)
     job = check_settings(JobSettings, spec.job.model_dump(exclude_unset=True) | given(job_flags))
     settings = check_settings(SPEC_KINDS[kind], spec.settings | given(flags))
-    check_paths(settings)
+    check_paths(settings, job)
     if job.working_dir and job.image:
         raise SettingError("working_dir: the image has the code already; give one of the two")
     day, due = (day, due_times(job, day)) if day else night_of(job, datetime.now(ZoneInfo(job.time_zone)))
@@ -138,17 +142,20 @@ def name_of(spec: Spec) -> str:
     return check_settings(JobSettings, {"name": name.strip("-")}).name or ""
 
 
-def check_paths(settings: BaseModel) -> None:
+def check_paths(settings: BaseModel, job: JobSettings) -> None:
     """Check that nothing would be read from, or written to, the folder of the head node that has a job's code.
 
     Raises:
-        SettingError: a path is relative.
+        SettingError: a path is relative. Models may have one if it is shipped with the code, or if the job has an image.
     """
-    for name in PLACES:
+    for name in (*PLACES, *MODELS):
         value = getattr(settings, name, None) or ()
         for url in (value,) if isinstance(value, str) else value:
-            if is_local(url) and not Path(url).is_absolute():
-                raise SettingError(
-                    f"{name}: {url!r} would be in a folder of the head node that goes with the job; give a URL, or an "
-                    "absolute path that all nodes reach"
-                )
+            if not is_local(url) or Path(url).is_absolute():
+                continue
+            if name in MODELS and (job.image or (job.working_dir and PurePath(url) == SHIPPED_MODEL)):
+                continue
+            raise SettingError(
+                f"{name}: {url!r} would be in a folder of the head node that goes with the job; give a URL, or an "
+                "absolute path that all nodes reach"
+            )

@@ -37,7 +37,7 @@ class ExportSettings(ExportSelectionSettings):
     format: ExportFormat = "parquet"
     """Format to write. parquet, csv and jsonl have one row per box. The others are data sets of the images of one model."""
     copy_images: bool = False
-    """Copy the images into the folder, too. Most programs that read yolo and voc need them there."""
+    """Copy the images into the folder, too. Most programs that read coco, yolo and voc need them there, and so does train."""
     coco_ids: Place | None = None
     """COCO annotations whose IDs of images and classes to use, for an evaluation against them. Needs format coco."""
 

@@ -112,7 +112,8 @@ class LimitSettings(Frozen):
     heading: ClassVar[str] = "Limits"
 
     max_planned: Annotated[int, Field(ge=1)] | None = None
-    """Stop before anything starts if more images than this are planned. This guards against a new model, which plans all images again."""
+    """Stop before anything starts if more images than this are planned. This guards against a new model, which plans all images
+    again. With dates, the limit is for each day's run."""
     backfill: bool = False
     """Ignore max_planned in this run."""
     price_per_node_hour: Annotated[float, Field(ge=0)] | None = None
@@ -143,7 +144,8 @@ class InferSettings(InputSettings, LimitSettings, FailureSettings, SelectionSett
     take_over: bool = False
     """Take the table from another run at once, even if that run is alive; it then stops."""
     report: Place | None = None
-    """HTML report to write when the run has ended, by path or URL. In a folder, which ends with a slash, its name is the run's ID."""
+    """HTML report to write when the run has ended, by path or URL. In a folder, which ends with a slash, its name is the run's ID;
+    with dates, give a folder."""
 
     @model_validator(mode="after")
     def _stage_of_a_retry(self) -> "InferSettings":

@@ -40,7 +40,7 @@ class ExportSettings(Frozen):
     output: Url
     """File to write, by path or URL: .onnx, .xml (with a .bin beside it) or .pt2."""
     format: Format = "onnx"
-    """Format to write: onnx, openvino or torch-export. Needs the extra export, and openvino the extra openvino, too."""
+    """Format to write: onnx, openvino or torch-export. onnx needs the extra export, openvino the extras export and openvino."""
     part: Part = "detector"
     """Part to write. The detector takes pixels and gives boxes, scores and labels. The network gives the raw outputs of
     its heads."""

@@ -157,6 +157,9 @@ def test_a_night_and_an_attempt_make_the_id(job: Any) -> None:
         ),
         ("kind: train\ndata: s3://b/data\noutput: models\nname: m", "^output: 'models' would be in"),
         (INFER.replace("/photos", "photos"), "^input: 'photos' would be in"),
+        (INFER.replace("s3://bucket/model", "models/cells"), "^model: 'models/cells' would be in"),
+        ("kind: train\ndata: /d\noutput: /m\nname: m\ninit: models/vgg", "^init: 'models/vgg' would be in"),
+        (INFER.replace("s3://bucket/model", "jobs/demo/model"), "^model: 'jobs/demo/model' would be in"),
         (INFER + "report: report.html", "^report: 'report.html' would be in"),
         ("kind: evaluate\ndata: /d\nmodel: /m\nlabel_errors: worth.csv", "^label_errors: 'worth.csv' would be in"),
         (INFER + "job: {working_dir: ., image: a}", "^working_dir: the image has the code already"),
@@ -166,6 +169,11 @@ def test_a_night_and_an_attempt_make_the_id(job: Any) -> None:
 def test_what_a_cluster_could_not_use_is_refused(text: str, message: str, job: Any) -> None:
     with pytest.raises(SettingError, match=message):
         job(text)
+
+
+@pytest.mark.parametrize(("model", "settings"), [("jobs/demo/model", "working_dir: ."), ("models/mine", "image: a")])
+def test_a_model_may_come_with_the_code_or_the_image(model: str, settings: str, job: Any) -> None:
+    assert flags_of(job(INFER.replace("s3://bucket/model", model) + f"job: {{{settings}}}"))["model"] == model
 
 
 def test_a_spec_is_checked(tmp_path: Path) -> None:
