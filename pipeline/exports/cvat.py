@@ -1,10 +1,11 @@
 """The format that CVAT calls "CVAT for images 1.1": one XML file with all boxes."""
 
-from xml.etree.ElementTree import Element, SubElement, indent, tostring
+from xml.etree.ElementTree import Element, SubElement
 
 from pipeline.exports.exported_images import ExportedImages
 from pipeline.exports.folder import NewFolder
 from pipeline.exports.selection import SelectedImage, Selection
+from pipeline.exports.xml import as_bytes, plain
 
 ANNOTATIONS, IMAGES = "annotations.xml", "images"
 CORNERS = ("xtl", "ytl", "xbr", "ybr")
@@ -29,25 +30,14 @@ def _meta(names: list[str]) -> bytes:
     meta = Element("meta")
     labels = SubElement(SubElement(meta, "task"), "labels")
     for name in names:
-        SubElement(SubElement(labels, "label"), "name").text = _plain(name)
-    return _text(meta)
+        SubElement(SubElement(labels, "label"), "name").text = plain(name)
+    return as_bytes(meta) + b"\n"
 
 
 def _image(number: int, name: str, image: SelectedImage) -> bytes:
     width_px, height_px = image.size_px
-    node = Element("image", id=str(number), name=_plain(name), width=str(width_px), height=str(height_px))
+    node = Element("image", id=str(number), name=plain(name), width=str(width_px), height=str(height_px))
     for label, box in zip(image.labels, image.boxes_xyxy.tolist(), strict=True):
         corners = {corner: f"{side:.{DIGITS}f}" for corner, side in zip(CORNERS, box, strict=True)}
-        SubElement(node, "box", {"label": _plain(label), "source": "auto", "occluded": "0", "z_order": "0"} | corners)
-    return _text(node)
-
-
-def _text(node: Element) -> bytes:
-    indent(node)
-    content: bytes = tostring(node, encoding="utf-8")
-    return content + b"\n"
-
-
-def _plain(text: str) -> str:
-    """Return a text without control characters, which XML does not have."""
-    return "".join(letter for letter in text if letter >= " ")
+        SubElement(node, "box", {"label": plain(label), "source": "auto", "occluded": "0", "z_order": "0"} | corners)
+    return as_bytes(node) + b"\n"

@@ -1,13 +1,14 @@
 """The tasks of Label Studio: one JSON file with predictions, and the labelling interface that they need."""
 
 from urllib.parse import quote
-from xml.etree.ElementTree import Element, SubElement, indent, tostring
+from xml.etree.ElementTree import Element, SubElement
 
 from pipeline.exports.exported_images import ExportedImages
 from pipeline.exports.folder import NewFolder
 from pipeline.exports.json_list import JsonList
 from pipeline.exports.names import stem_of
 from pipeline.exports.selection import SelectedImage, Selection
+from pipeline.exports.xml import as_bytes, plain
 
 TASKS, INTERFACE, IMAGES = "tasks.json", "interface.xml", "images"
 LOCAL_FILES = "/data/local-files/?d="
@@ -43,7 +44,7 @@ def _boxes(name: str, image: SelectedImage) -> list[dict[str, object]]:
             "id": f"{stem_of(name)}-{number}", "type": "rectanglelabels", "from_name": "label", "to_name": "image",
             "original_width": width_px, "original_height": height_px, "image_rotation": 0, "score": score,
             "value": {
-                "x": xmin, "y": ymin, "width": xmax - xmin, "height": ymax - ymin, "rotation": 0, "rectanglelabels": [label],
+                "x": xmin, "y": ymin, "width": xmax - xmin, "height": ymax - ymin, "rotation": 0, "rectanglelabels": [plain(label)],
             },
         }
         for number, (label, score, (xmin, ymin, xmax, ymax)) in enumerate(
@@ -57,7 +58,5 @@ def _interface(names: list[str]) -> bytes:
     SubElement(view, "Image", name="image", value="$image")
     labels = SubElement(view, "RectangleLabels", name="label", toName="image")
     for name in names:
-        SubElement(labels, "Label", value=name)
-    indent(view)
-    content: bytes = tostring(view, encoding="utf-8")
-    return content
+        SubElement(labels, "Label", value=plain(name))
+    return as_bytes(view)

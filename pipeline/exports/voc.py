@@ -1,12 +1,13 @@
 """The format of Pascal VOC: an XML file per image with boxes in whole pixels."""
 
 import math
-from xml.etree.ElementTree import Element, SubElement, indent, tostring
+from xml.etree.ElementTree import Element, SubElement
 
 from pipeline.exports.exported_images import ExportedImages
 from pipeline.exports.folder import NewFolder
 from pipeline.exports.names import stem_of
 from pipeline.exports.selection import SIDES, SelectedImage, Selection
+from pipeline.exports.xml import as_bytes, plain
 
 IMAGES, SPLIT = "JPEGImages", "found"
 
@@ -36,9 +37,7 @@ def _annotation(name: str, image: SelectedImage) -> bytes:
         node = SubElement(root, "object")
         _add(node, name=label, pose="Unspecified", truncated=0, difficult=0)
         _add(SubElement(node, "bndbox"), **dict(zip(SIDES, _whole_pixels(box), strict=True)))
-    indent(root)
-    content: bytes = tostring(root, encoding="utf-8", xml_declaration=True)
-    return content
+    return as_bytes(root, declaration=True)
 
 
 def _whole_pixels(box_xyxy: list[float]) -> list[int]:
@@ -55,6 +54,6 @@ def _pixels(start: float, stop: float) -> tuple[int, int]:
 
 
 def _add(parent: Element, **texts: object) -> None:
-    """Add an element with a text for each argument. XML has no control characters."""
+    """Add an element with a text for each argument."""
     for tag, text in texts.items():
-        SubElement(parent, tag).text = "".join(letter for letter in str(text) if letter >= " ")
+        SubElement(parent, tag).text = plain(text)

@@ -4,24 +4,18 @@ from collections import Counter
 
 from pipeline.errors import SettingError, reason
 from pipeline.storage import store
+from pipeline.texts import decode_text
 from pipeline.urls import absolute
-
-BYTE_ORDER_MARK = "\ufeff"
 
 
 def read_class_names(url: str) -> tuple[str, ...]:
     """Read one name per line. Empty lines at the end do not count."""
     try:
-        names = [name.strip() for name in store.read(absolute(url)).decode().rstrip().splitlines()]
+        names = [name.strip() for name in decode_text(store.read(absolute(url))).rstrip().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"class_names {url!r} can't be read: {reason(error)}") from error
     if not names or not all(names):
         raise SettingError(f"class_names {url!r} has an empty line; give one name a line, without the background")
-    if marked := next((name for name in names if BYTE_ORDER_MARK in name), None):
-        raise SettingError(
-            f"class_names {url!r}: {marked!r} has a byte order mark, which nobody sees and which would be part of the name; save the "
-            "file as UTF-8 without one"
-        )
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise SettingError(f"class_names {url!r} has {repeated[0]!r} more than once; give each class one line")
     return tuple(names)

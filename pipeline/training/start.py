@@ -1,6 +1,6 @@
 """The start of a training: nothing, a trunk, or a detector, whose heads are kept for the classes that both have."""
 
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +17,8 @@ from pipeline.labelled.examples import LabelledExamples
 from pipeline.labelled.record import LabelledImage
 from pipeline.registry.packages import read_start
 from pipeline.training.settings import RANDOM, TrainSettings
+
+logger = logging.getLogger(__name__)
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """The standard deviations that bring inputs near unit spread. With batch norm and fresh weights, there is no Caffe range to keep to."""
@@ -84,11 +86,11 @@ def from_package(settings: TrainSettings, labels: tuple[str, ...]) -> Start:
         raise SettingError(f"init {settings.init!r} can't be used: not finite numbers: {', '.join(broken)}")
     fresh = network_of_shapes(architecture, len(labels) + 1).state_dict().keys() - weights.keys()
     layers = sorted({name.partition(".")[0] for name in fresh})
-    print(f"init: {len(weights)} tensors kept; at random: {', '.join(layers) or 'none'}", file=sys.stderr)
+    logger.info("init: %d tensors kept; at random: %s", len(weights), ", ".join(layers) or "none")
     if package.record.class_names:
         known = ", ".join(inherited.class_names) or "none"
         new = ", ".join(name for name in labels if name not in inherited.class_names) or "none"
-        print(f"init: classes that it knows: {known}; new ones: {new}", file=sys.stderr)
+        logger.info("init: classes that it knows: %s; new ones: %s", known, new)
     return Start(architecture, package.record.preprocessing, weights, {"init": package.digest})
 
 

@@ -1,8 +1,8 @@
 """The trackers of a training: they write its events where trainings can be compared, to TensorBoard and MLflow."""
 
+import logging
 import os
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +18,8 @@ from pipeline.training.events import Evaluated, Speed, Started, StepDone, Stoppe
 from pipeline.training.history import TrainingHistory
 from pipeline.training.settings import ClusterTraining
 from pipeline.urls import absolute, is_local
+
+logger = logging.getLogger(__name__)
 
 SEND_INTERVAL_S = 20
 MAX_METRICS_A_REQUEST = 500
@@ -113,7 +115,7 @@ class Guarded:
             action()
         except self._errors as error:
             if not self._has_failed:
-                print(f"{self._name}: {reason(error)}; the training continues without it", file=sys.stderr)
+                logger.warning("%s: %s; the training continues without it", self._name, reason(error))
             self._has_failed = True
 
 

@@ -55,14 +55,6 @@ def test_odd_names(model: Path, pictures: Path, tmp_path: Path) -> None:
     assert (code, "can't be written" in err) == (2, True), err
 
 
-def test_odd_names_on_a_cluster_of_its_own(model: Path, pictures: Path, tmp_path: Path) -> None:
-    """Where metrics carry the table's name, and workers read the plan beside it."""
-    table = tmp_path / "é ?" / "table"
-    arguments = ("--input", pictures, "--table", table, "--model", model, "--address", "local-ray", "--json")
-    code, out, err = told("infer", *arguments)
-    assert (code, json.loads(out)["ok"]) == (0, 2), err
-
-
 ASCII = {"PYTHONIOENCODING": "ascii"}
 C = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 

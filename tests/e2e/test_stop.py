@@ -93,10 +93,9 @@ def num_done(told: str) -> int:
     ("send", "number", "exit_code", "address"),
     [
         (os.kill, signal.SIGTERM, 143, "local-ray"),
-        (os.killpg, signal.SIGTERM, 143, "local"),
         (os.killpg, signal.SIGINT, 130, "local"),
     ],
-    ids=["as Ray's jobs stop", "as systemd stops", "as Ctrl-C"],
+    ids=["as Ray's jobs stop", "as Ctrl-C"],
 )
 def test_a_signal_commits_what_is_finished(
     send: Callable[[int, int], None],
@@ -107,8 +106,8 @@ def test_a_signal_commits_what_is_finished(
     model: Path,
     tmp_path: Path,
 ) -> None:
-    """The interval is an hour: before the signal nothing is committed."""
-    table = tmp_path / "table"
+    """The interval is an hour: before the signal nothing is committed. Metrics carry the table's name, which is odd."""
+    table = tmp_path / "é ?" / "table"
     arguments = (
         "--input",
         pictures,
@@ -166,21 +165,18 @@ def test_a_signal_whose_interrupt_is_lost_ends_the_run_with_its_next_rows(
     assert 0 < committed["n"] < NUM_IMAGES
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_to_all_while_processes_start(
-    number: signal.Signals, exit_code: int, pictures: Path, model: Path, tmp_path: Path
-) -> None:
-    """The server that forks them is amid its imports: it leaves it to the driver to end, and tells nothing of its own."""
+def test_a_signal_to_all_while_processes_start(pictures: Path, model: Path, tmp_path: Path) -> None:
+    """As systemd stops. The server that forks them is amid its imports: it leaves it to the driver to end, and tells nothing of its own."""
     run = start("infer", "--input", pictures, "--table", tmp_path / "table", "--model", model)
     try:
         wait_until(lambda: any(_is_importing(pid) for pid, name in below(run.pid).items() if SERVER in name))
         started = below(run.pid)
-        os.killpg(run.pid, number)
+        os.killpg(run.pid, signal.SIGTERM)
         out, err = run.communicate(timeout=TIMEOUT_S)
     finally:
         kill_tree(run.pid)
-    assert (run.returncode, out) == (exit_code, ""), err
-    assert err.splitlines()[-1] == f"Error: stopped by {number.name}; run again for what is left"
+    assert (run.returncode, out) == (143, ""), err
+    assert err.splitlines()[-1] == "Error: stopped by SIGTERM; run again for what is left"
     assert "Traceback" not in err
     assert not wait_until_gone(started, seconds=TIMEOUT_S)
 

@@ -29,9 +29,10 @@ def settings(output: Path, **more: object) -> TrainSettings:
     return short_training(output / "data", output, **more)
 
 
-def test_what_a_trunk_leaves_to_chance(tmp_path: Path, trunk: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_trunk_leaves_to_chance(tmp_path: Path, trunk: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     from_package(settings(tmp_path, init=trunk), ("circle",))
-    assert "init: 26 tensors kept; at random: classification, conv10_1, conv10_2, " in capsys.readouterr().err
+    assert "init: 26 tensors kept; at random: classification, conv10_1, conv10_2, " in caplog.text
 
 
 def test_scaled_jpegs_are_part_of_what_a_training_starts_from(tmp_path: Path, trunk: str, labelled: Any) -> None:
@@ -70,9 +71,10 @@ def test_a_training_starts_from_a_detector(
     class_map: dict[str, str],
     known: str,
     new: str,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """All is kept but the heads of classes that it does not know."""
+    caplog.set_level("INFO")
     architecture, names = Architecture(width=0.05, batch_norm=True), ("circle", "ring")
     record = PackageRecord(name="first", architecture=architecture, class_names=names, preprocessing=IMAGENET)
     first = ModelPackage(record, SSD(architecture, 3).state_dict())
@@ -82,9 +84,8 @@ def test_a_training_starts_from_a_detector(
     assert start.weights.keys() == first.weights.keys()
     of_all = [name for name in first.weights if not name.startswith("classification.") or labels == names]
     assert all(torch.equal(start.weights[name], first.weights[name]) for name in of_all)
-    told = capsys.readouterr().err
-    assert "at random: none\n" in told
-    assert f"init: classes that it knows: {known}; new ones: {new}\n" in told
+    assert "at random: none\n" in caplog.text
+    assert f"init: classes that it knows: {known}; new ones: {new}\n" in caplog.text
 
 
 def test_class_maps_that_name_no_class_or_one_twice(tmp_path: Path) -> None:

@@ -96,14 +96,14 @@ def test_mlflow_goes_on_in_the_same_run(tmp_path: Path, mlflow_store: str) -> No
 
 
 def test_mlflow_that_fails_later_stops_nothing(
-    tmp_path: Path, mlflow_store: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, mlflow_store: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = SETTINGS.model_copy(update={"mlflow": mlflow_store})
     with tracked(settings, "blood", str(tmp_path / "run"), {}) as (tracker,):
         (tmp_path / "run").write_text("a file where a folder should be")
         for told in (Started(0, 1, "cpu", False), *steps(1, 3)):
             tracker(told)
-    assert capsys.readouterr().err.count("the training continues without it") == 1
+    assert caplog.text.count("the training continues without it") == 1
 
 
 @pytest.mark.parametrize(
