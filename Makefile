@@ -22,11 +22,12 @@ demo: install
 	$(BIN)/ssd-batch demo --output demo-out
 
 # Each process has its Ray clusters, which a file's tests share; the long files of tests/e2e come first. TESTS adds flags.
+# A GPU, if there is one, is for test-gpu.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20 $(TESTS)
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20 $(TESTS)
 
 test-fast: install
-	$(BIN)/python -m pytest -n 2 -m "not slow and not s3 and not monitoring" --durations 5
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n 2 -m "not slow and not s3 and not monitoring" --durations 5
 
 # On a machine with a GPU.
 test-gpu: install

@@ -49,7 +49,9 @@ def open_engine(package: ModelPackage, device: torch.device, precision: Precisio
     package.record.check_precision(precision)
     if package.quantized:
         if device.type != "cpu":
-            raise PackageError("it is quantized to int8, for CPUs; use the package that it was made of on a GPU")
+            raise PackageError(
+                "it is quantized to int8, which CPUs compute; use the package that it was made of, or machines without GPUs"
+            )
         from model.openvino_network import quantized_engine
 
         return quantized_engine(package)
@@ -97,6 +99,8 @@ class TorchEngine:
     def __init__(self, package: ModelPackage, device: torch.device, precision: Precision) -> None:
         self.runtime, self.precision = f"torch {torch.__version__}", precision
         self._device, self._dtype = device, DTYPES[precision]
+        if device.type == "cuda" and precision == "fp32":  # torch lets cuDNN round factors to TF32's ten bits
+            torch.backends.cudnn.allow_tf32 = False
         self._preprocessing = package.record.preprocessing
         network = fold_batch_norm(package.network()).to(device=device, dtype=self._dtype)
         self._network = network.to(memory_format=torch.channels_last).requires_grad_(False)

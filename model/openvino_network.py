@@ -16,7 +16,7 @@ from model.engine import fast_precision
 from model.fold import fold_batch_norm
 from model.package import ModelPackage
 from model.package_files import QUANTIZED_FILES, PackageError
-from model.ssd import L2Norm
+from model.ssd import SHORTEST, L2Norm
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 """OpenVINO's names of types that it computes in."""
@@ -137,7 +137,7 @@ def _add(ops: Any, layer: nn.Module, x: Any) -> Any:
         rounding = "ceil" if layer.ceil_mode else "floor"
         return ops.max_pool(x, strides, [1, 1], pads, pads, kernel, rounding).output(0)
     if isinstance(layer, L2Norm):
-        unit = ops.normalize_l2(x, ops.constant([1]), 1e-24, "max")
+        unit = ops.normalize_l2(x, ops.constant([1]), SHORTEST**2, "max")
         return ops.multiply(unit, ops.constant(layer.scale.detach().view(1, -1, 1, 1).numpy()))
     if isinstance(layer, nn.ReLU):
         return ops.relu(x)

@@ -15,6 +15,9 @@ Apply = Callable[[nn.Module, Any], Any]
 CONV4_3_SCALE = 20.0
 """The initial value of conv4_3's learned scale. Source: Liu et al. 2016, section 3.1 (after ParseNet)."""
 
+SHORTEST = 1e-6
+"""The least length that channels are divided by. torch's own is 0 in float16."""
+
 
 class L2Norm(nn.Module):
     """Scales each position's channels to length 1, and then each channel by a learned factor."""
@@ -25,7 +28,7 @@ class L2Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the scaled map: (B, C, H, W) to the same shape."""
-        return self.scale.view(1, -1, 1, 1) * F.normalize(x, dim=1)
+        return self.scale.view(1, -1, 1, 1) * F.normalize(x, dim=1, eps=SHORTEST)
 
 
 def adapted_trunk(architecture: Architecture) -> nn.Sequential:

@@ -212,8 +212,11 @@ def num_parts(settings: TrainingSettings, num_workers: int) -> int:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Return whether this machine has what torch.compile needs for a device: on a CPU, a C++ compiler."""
-    return device.type != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is not None
+    """Return whether this machine has what torch.compile needs for a device: a C++ compiler on a CPU, and on a GPU Triton's C compiler."""
+    names = [os.environ.get("CXX", "g++")]
+    if device.type != "cpu":
+        names = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    return any(map(shutil.which, names))
 
 
 def training_dtype(device: torch.device, architecture: Architecture) -> torch.dtype:

@@ -1,5 +1,6 @@
 """The quantization of a model package to int8, with the loss of quality that it brings."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -18,6 +19,7 @@ from pipeline.errors import SettingError, TargetMissedError
 from pipeline.evaluation.evaluate import evaluate, read_examples
 from pipeline.evaluation.settings import QuantizeSettings
 from pipeline.registry.packages import check_free, read_package, unusable, write_package
+from pipeline.settings import LOCAL
 
 SEED = 0
 """The seed of the choice of images to calibrate with."""
@@ -45,6 +47,8 @@ def quantize_on_data(settings: QuantizeSettings) -> Quantized:
         SettingError: the package or the data can't be used, OpenVINO is not installed, or nothing can be written.
         TargetMissedError: int8 loses more mAP than it may. Nothing is written.
     """
+    if settings.address == LOCAL:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # int8 is for CPUs; both packages are measured there
     check_free(settings.output)
     package = read_package(settings.model)
     if package.record.quantized:

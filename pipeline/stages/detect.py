@@ -17,6 +17,7 @@ from model.detector import Detector
 from model.memory import keep_freed_memory
 from model.package import ModelPackage
 from model.postprocess import Detections
+from pipeline.errors import reason
 from pipeline.stages.rows import PIXELS, ROW, failure, finish, numbered
 from pipeline.stages.runner import Decoded, Stages, batch_size_on
 from pipeline.table.schema import DETECTION
@@ -86,8 +87,9 @@ class DetectStage:
                 began_s = time.perf_counter()
                 self._detect(batch, pixels, sizes_px)
                 took_s = time.perf_counter() - began_s
-        except torch.AcceleratorError:
+        except torch.AcceleratorError as error:
             # This process has lost the device, and each later batch would fail, too. The next process can use it again.
+            logger.error("the detector's process ends, as its device fails: %s", reason(error))
             os._exit(1)
         share = 1 / len(batch)
         for image in batch:
@@ -102,27 +104,28 @@ class DetectStage:
             found = self._detector(pixels, sizes_px)
         except torch.AcceleratorError:
             raise
-        except torch.OutOfMemoryError as error:
-            if len(batch) == 1:
-                batch[0].update(failure("detect", error))
-                return
-            self._batch_size = half = len(batch) // 2
-            logger.warning(
-                "a batch of %s images does not fit into the GPU's memory; batches have %s now", len(batch), half
-            )
-            for part in (slice(half), slice(half, None)):
-                self._detect(batch[part], pixels[part], sizes_px[part])
-            return
         except Exception as error:
             if len(batch) == 1:
                 batch[0].update(failure("detect", error))
                 return
-            for index in range(len(batch)):
-                part = slice(index, index + 1)
-                self._detect(batch[part], pixels[part], sizes_px[part])
+            is_too_large = isinstance(error, torch.OutOfMemoryError)
+        else:
+            for image, detections in zip(batch, found, strict=True):
+                image[FOUND] = detections
             return
-        for image, detections in zip(batch, found, strict=True):
-            image[FOUND] = detections
+        # Not within the handler: there the error would hold the frames of the failed pass, and they its memory.
+        parts = [slice(index, index + 1) for index in range(len(batch))]
+        if is_too_large:
+            half = len(batch) // 2
+            self._batch_size = min(self._batch_size, half)
+            logger.warning(
+                "a batch of %s images does not fit into the GPU's memory; batches have %s now",
+                len(batch),
+                self._batch_size,
+            )
+            parts = [slice(half), slice(half, None)]
+        for part in parts:
+            self._detect(batch[part], pixels[part], sizes_px[part])
 
     def _pixels(self, batch: list[Decoded]) -> Tensor:
         """Return the pixels, (B, 3, S, S) uint8, a view of channels-last memory. For a GPU it is pinned, so that the copy is not waited for."""

@@ -106,8 +106,9 @@ class RayCluster:
         return RunMetrics(table, batch_size_on("cuda" if num_gpus() else "cpu", self._settings.batch_size))
 
     def num_alone(self, spread: Spread) -> int:
-        """See `Runner`. Nodes may have been lost since the pass began."""
-        return max(1, min(spread.min_detectors, num_detectors_that_fit(self._settings)))
+        """See `Runner`. Nodes may have been lost since the pass began. An image that runs alone has a whole GPU."""
+        num_fitting = num_detectors_that_fit(self._settings)
+        return max(1, min(spread.min_detectors, num_fitting, num_gpus() or num_fitting))
 
     def one_at_a_time(self) -> OneActor:
         """See `Runner`."""

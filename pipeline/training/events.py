@@ -154,7 +154,7 @@ class TrainingProgress:
 
     def _beginning(self, event: Started) -> str:
         begins = f"resumes after step {event.step:,} of {self._num_steps:,}" if event.step else "begins"
-        eager = "; compile: no C++ compiler (g++, or CXX) was found, so it goes without" * (
+        eager = "; compile: no compiler (g++ or CXX; on a GPU gcc or CC) was found, so it goes without" * (
             event.is_eager_for_want_of_a_compiler
         )
         return f"the training {begins}: {event.num_workers} workers, {event.device}{eager}"

@@ -1,6 +1,7 @@
 """The work of each training worker: its part of each batch, checkpoints, measurements."""
 
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from model.package import ModelPackage
 from model.postprocess import Detections
 from model.preprocess import resize
 from model.ssd import SSD
-from model.step import NotFiniteError, TrainingStep, learning_rate
+from model.step import NotFiniteError, TrainingStep, learning_rate, num_parts
 from pipeline.machine import local_cores
 from pipeline.stages.runner import batch_size_on
 from pipeline.storage import store
@@ -161,7 +162,8 @@ class Worker:
         """Measure the mAP on the held-out images, with each worker detecting in some of them. Only the first worker gets the result."""
         held_out: Examples = ray.get(self._task.held_out[0])
         detector = Detector(ModelPackage(self._record, self._step.weights), self._device)
-        results_here = detect_in(held_out, range(self._rank, len(held_out), self._num_workers), detector)
+        indices = range(self._rank, len(held_out), self._num_workers)
+        results_here = detect_in(held_out, indices, detector, self._max_images())
         everyone: list[Any] = [results_here]
         if self._num_workers > 1:
             everyone = [None] * self._num_workers
@@ -173,6 +175,11 @@ class Worker:
         metrics = {name: summary[name] or 0.0 for name in ("map", SCORE)}
         self._report(Evaluated(num_done, metrics["map"], metrics[SCORE]))
         return metrics
+
+    def _max_images(self) -> int:
+        """Return how many images a pass of a training step has at most: so many fit into the memory."""
+        share = math.ceil(self._settings.batch_size / self._num_workers)
+        return math.ceil(share / num_parts(self._settings, self._num_workers))
 
     def _keep_batch(self, step: int) -> str:
         """Write down the batch that the step should have learned, and return the file's URL."""
@@ -187,7 +194,9 @@ class Worker:
             self._task.events.put(message)
 
 
-def detect_in(examples: Examples, indices: Sequence[int], detector: Detector) -> list[tuple[Detections, Truth]]:
+def detect_in(
+    examples: Examples, indices: Sequence[int], detector: Detector, max_batch_size: int | None = None
+) -> list[tuple[Detections, Truth]]:
     """Return the detections in some examples, as a run would find them, and their annotated objects."""
 
     def read(index: int) -> tuple[Tensor, tuple[int, int], Truth]:
@@ -196,6 +205,7 @@ def detect_in(examples: Examples, indices: Sequence[int], detector: Detector) ->
 
     pairs: list[tuple[Detections, Truth]] = []
     batch_size = batch_size_on(detector.device.type, None)
+    batch_size = min(batch_size, max_batch_size or batch_size)
     with ThreadPoolExecutor(NUM_READERS) as readers:
         for start in range(0, len(indices), batch_size):
             images, sizes_px, truths = zip(*readers.map(read, indices[start : start + batch_size]), strict=True)

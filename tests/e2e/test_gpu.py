@@ -129,7 +129,7 @@ def test_a_run_uses_it(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("local_cluster")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_training_uses_it(tmp_path: Path, package: ModelPackage, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = ClusterTraining(num_steps=4, batch_size=4, warmup_steps=0, seed=2, require_gpu=True)
+    settings = ClusterTraining(num_workers=1, num_steps=4, batch_size=4, warmup_steps=0, seed=2, require_gpu=True)
     trained = train(
         ModelPackage(package.record, {}),
         DrawnExamples(0, 8),

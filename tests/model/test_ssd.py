@@ -30,7 +30,8 @@ def test_l2norm_gives_each_position_the_length_20():
 
 def test_l2norm_of_zeros_is_zero_and_its_scale_is_learned():
     norm = L2Norm(3)
-    assert norm(torch.zeros(1, 3, 2, 2)).count_nonzero() == 0
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        assert norm(torch.zeros(1, 3, 2, 2, dtype=dtype)).count_nonzero() == 0
     assert norm.scale.requires_grad
     assert norm.scale.tolist() == [20.0, 20.0, 20.0]
 

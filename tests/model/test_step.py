@@ -164,9 +164,12 @@ def test_two_workers_take_the_steps_of_one(free_port: Callable[[], int]) -> None
 def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert not can_compile(torch.device("cpu"))
-    assert can_compile(torch.device("cuda"))
     monkeypatch.delenv("CXX")
     assert can_compile(torch.device("cpu")) == (shutil.which("g++") is not None)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert not can_compile(torch.device("cuda"))
+    monkeypatch.setenv("CC", sys.executable)
+    assert can_compile(torch.device("cuda"))
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():

@@ -142,6 +142,10 @@ def test_where_nodes_are_gone_images_that_run_alone_are_not_waited_for_without_e
     with started(settings.model_copy(update={"node_wait_s": 0.0}), stages(tmp_path), 1) as runner:
         for module in (ray_data, ray_alone):
             monkeypatch.setattr(module, "num_gpus", lambda: 1)
+        monkeypatch.setattr(ray_data, "num_detectors_that_fit", lambda settings: 2)
+        assert runner.num_alone(Spread(4, 4, 1, 1)) == 1, (
+            "two detectors share the GPU, and images that run alone do not"
+        )
         monkeypatch.setattr(ray_data, "num_detectors_that_fit", lambda settings: 0)
         assert runner.num_alone(Spread(4, 4, 1, 1)) == 1
         assert list(runner.run([(0, 1)], Spread(4, 4, 1, 1))) == []
