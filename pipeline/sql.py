@@ -1,7 +1,7 @@
 """Write SQL as text, and open a DuckDB whose memory is bounded."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import duckdb
@@ -26,15 +26,25 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def identifier(text: str) -> str:
+    """Return the name of a column as SQL. The names of a table's columns may be anything, also what someone else made up."""
+    return '"' + text.replace('"', '""') + '"'
+
+
+def names_of(fields: Iterable[pa.Field]) -> str:
+    """Return the names of columns as a list in SQL."""
+    return ", ".join(identifier(field.name) for field in fields)
+
+
 def no_rows(schema: pa.Schema) -> str:
     """Return a SELECT that has these columns and no row. Handing DuckDB an empty Arrow table instead would import pandas."""
-    columns = (f'NULL::{_sql_type(field.type)} AS "{field.name}"' for field in schema)
+    columns = (f"NULL::{_sql_type(field.type)} AS {identifier(field.name)}" for field in schema)
     return f"SELECT {', '.join(columns)} WHERE false"
 
 
 def _sql_type(arrow: pa.DataType) -> str:
     if pa.types.is_struct(arrow):
-        fields = ", ".join(f'"{field.name}" {_sql_type(field.type)}' for field in arrow)
+        fields = ", ".join(f"{identifier(field.name)} {_sql_type(field.type)}" for field in arrow)
         return f"STRUCT({fields})"
     if pa.types.is_map(arrow):
         return f"MAP({_sql_type(arrow.key_type)}, {_sql_type(arrow.item_type)})"

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline.errors import ReconciliationError
 from pipeline.inference.path_columns import NONE, path_columns
 from pipeline.inputs.manifest import LISTING
-from pipeline.sql import literal
+from pipeline.sql import identifier, literal
 from pipeline.stages.rows import IS_FIRST
 from pipeline.table.delta import ResultTable
 from pipeline.table.query import IS_PERMANENT, OWN_ERRORS
@@ -126,7 +126,7 @@ def make_plan(
             )"""
         )
         columns = path_columns(db, source, path_columns_setting, table.schema)
-        texts = "".join(f', {column.value} AS "{column.name}"' for column in columns)
+        texts = "".join(f", {column.value} AS {identifier(column.name)}" for column in columns)
         left = f"SELECT * EXCLUDE (status, is_done){texts} FROM judged WHERE NOT is_done"
         db.execute(f"COPY ({left}) TO {literal(str(work))} (FORMAT parquet, ROW_GROUP_SIZE {WORK_GROUP_ROWS})")
         listed, num_judged, already_ok, already_failed, planned = db.execute(
@@ -135,7 +135,7 @@ def make_plan(
         ).fetchall()[0]
         if num_judged > listed:
             raise ReconciliationError(f"{num_judged - listed:,} {DOUBLED}")
-        is_unfit = " OR ".join(f'"{column.name}" IS NULL' for column in columns) or "false"
+        is_unfit = " OR ".join(f"{identifier(column.name)} IS NULL" for column in columns) or "false"
         num_unfit, buckets, planned_bytes = db.execute(
             f"""SELECT count(*) FILTER ({is_unfit}), list(DISTINCT string_split(uri, '/')[3]) FILTER (uri LIKE 's3://%'),
                 CASE WHEN count(size_bytes) = count(*) THEN coalesce(sum(size_bytes), 0) END::BIGINT

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pipeline.report.counts import RunCounts, boxes_from, of_run_ids
 from pipeline.report.drift import NUM_BEFORE, Counted, Shift, main_place
-from pipeline.sql import literal
+from pipeline.sql import identifier, literal
 from pipeline.table.delta import ResultTable
 from pipeline.table.query import BOX, rows_of
 from pipeline.table.schema import SCHEMA
@@ -40,7 +40,7 @@ def _count(
     run_ids = [run.run_id for run in runs]
     start = run_ids.index(shift.began_run)
     compared = run_ids[max(0, start - NUM_BEFORE) :]
-    name = '"' + column.replace('"', '""') + '"'
+    name = identifier(column)
     rows = rows_of(
         table,
         f"""SELECT run_id >= {literal(shift.began_run)} AS is_now, coalesce({name}::VARCHAR, '') AS place, sum({part})::DOUBLE AS part,

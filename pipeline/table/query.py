@@ -10,11 +10,11 @@ from typing import Any
 import duckdb
 
 from pipeline.errors import SettingError
-from pipeline.sql import literal, no_rows
+from pipeline.sql import literal, names_of, no_rows
 from pipeline.table.changes import Changes, changes_since
 from pipeline.table.delta import ResultTable
 from pipeline.table.read_only import name_below
-from pipeline.table.results import RESULTS, connect, names_of
+from pipeline.table.results import RESULTS, connect
 from pipeline.table.run_records import RUNS, run_files
 from pipeline.table.schema import SCHEMA
 from pipeline.table.versions import NO_VERSIONS, note_url, noted_versions

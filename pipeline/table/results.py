@@ -1,23 +1,17 @@
 """A DuckDB over the rows of a table. It reads the table's files and writes to none."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import duckdb
-import pyarrow as pa
 
 from pipeline.errors import SsdBatchError, reason
-from pipeline.sql import bounded, literal, no_rows
+from pipeline.sql import bounded, literal, names_of, no_rows
 from pipeline.table.delta import ROW, ResultTable
 from pipeline.table.read_only import ReadOnlyFiles, name_below
 
 RESULTS = "results"
 """The view that the other views of images are made of."""
-
-
-def names_of(fields: Iterable[pa.Field]) -> str:
-    """Return the names of columns as a list in SQL."""
-    return ", ".join(f'"{field.name}"' for field in fields)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from pipeline.errors import SsdBatchError, reason
+from pipeline.sql import names_of
 from pipeline.storage import store
 from pipeline.storage.table_files import PARTITION
 from pipeline.table.delta import KEY, ResultTable
@@ -128,7 +129,7 @@ def _write_sorted(
         The number of rows that the files must have.
     """
     schema = table.stored_schema
-    names = ", ".join(f'"{name}"' for name in schema.names)
+    names = names_of(schema)
     with connect(table, files=[f"{table.url}/{file.path}" for file in files]) as db:
         db.execute("SET memory_limit = ?", [MEMORY_LIMIT])
         db.register("without_uris", pa.table({"uri": pa.array([], pa.string())}) if without is None else without)

@@ -2,10 +2,13 @@ import os
 from datetime import UTC, date, datetime
 
 import duckdb
+import pyarrow as pa
 import pyarrow.dataset
 import pytest
+from deltalake import write_deltalake
 
 from pipeline.errors import SettingError, SsdBatchError
+from pipeline.sql import identifier
 from pipeline.table.delta import ResultTable
 from pipeline.table.query import query
 from pipeline.table.read_only import ReadOnlyFiles
@@ -359,3 +362,17 @@ def test_a_table_behind_a_symbolic_link(tmp_path, fill, rows):
     assert select(table, "SELECT count(*) FROM images") == [(5,)]
     (tmp_path / "link").symlink_to("disk/found")
     assert select(ResultTable(str(tmp_path / "link")), "SELECT count(*) FROM images") == [(5,)]
+
+
+def test_a_columns_name_is_no_sql(tmp_path, new_table, rows):
+    """Of a table that someone else has written: its columns are named, never run."""
+    table, written = new_table(tmp_path / "table", rows.ok("a")), tmp_path / "written.txt"
+    nulls = ", ".join(f'NULL AS "{field.name}"' for field in table.schema)
+    name = f"""z" FROM (SELECT {nulls}, 1 AS z); COPY (SELECT 'owned') TO '{written}'; CREATE VIEW results AS SELECT 1; --"""
+    more = pa.table(
+        {**rows.table(rows.ok("b")).to_pydict(), name: ["odd"]}, schema=pa.schema([*table.schema, (name, pa.string())])
+    )
+    write_deltalake(table.url, more, mode="append", partition_by=["run_date"], schema_mode="merge")
+    with query(ResultTable(table.url), f"SELECT {identifier(name)} FROM history ORDER BY uri") as found:
+        assert found.fetchall() == [(None,), ("odd",)]
+    assert not written.exists()
