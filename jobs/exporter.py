@@ -9,14 +9,12 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import duckdb
-from deltalake.exceptions import DeltaError
 from prometheus_client import CollectorRegistry, Metric, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from jobs.specs.settings import AlertSettings
-from pipeline.errors import SettingError, SsdBatchError, reason
+from pipeline.errors import SettingError, reason
 from pipeline.inference.estimate import LONG_S
 from pipeline.table.delta import ResultTable
 from pipeline.table.find_runs import Record, list_runs
@@ -27,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 CACHE_S = 30.0
 """The seconds for which scrapes get the same answer: each table is read once for all clients."""
+WAIT_S = 5.0
+"""The seconds that a scrape waits for tables to be read. Prometheus itself waits for ten."""
 NUM_RECORDS = 200
 RECENT = timedelta(hours=26)
 NUM_USUAL, MIN_USUAL = 20, 3
@@ -36,7 +36,7 @@ STAGES = ("start_up", "stream", "fetch", "decode", "detect", "commit")
 COUNTS = ("listed", "already_done", "planned", "ok", "failed")
 
 GAUGES = {
-    "table_readable": "1 if the table's records could be read.",
+    "table_readable": "1 if the table's records can be read now; if not, the others are of the last time that they could.",
     "last_success_timestamp_seconds": "End of the last complete run; if there is none yet, the start of the first known run.",
     "running_since_timestamp_seconds": "Start of the last run, if it has no end yet: it is running, or was killed.",
     "recent_runs": "Number of runs in the last 26 hours, by outcome; running also counts runs that were killed.",
@@ -65,36 +65,71 @@ Sample = tuple[str, dict[str, str], float | None]
 """A gauge of `GAUGES`, its labels and its value; a sample whose value is None is left out."""
 
 
+class Watched:
+    """One table, and what was last read of it. A store that does not answer keeps nobody waiting.
+
+    Args:
+        url: the table's URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._reading: threading.Thread | None = None
+        self._last: list[Sample] = []
+        self._is_readable = False
+        self._read_s = -CACHE_S
+
+    def look(self) -> None:
+        """Begin to read the table, unless that is being done, or was done less than `CACHE_S` ago."""
+        if self._reading is None and time.monotonic() - self._read_s >= CACHE_S:
+            self._reading = threading.Thread(target=self._read, daemon=True)
+            self._reading.start()
+
+    def samples(self, wait_s: float) -> list[Sample]:
+        """Return the samples of the last time that the table could be read, and whether it can be read now."""
+        if self._reading:
+            self._reading.join(max(0.0, wait_s))
+            if self._reading.is_alive():
+                return [("table_readable", {}, 0.0), *self._last]
+            self._reading, self._read_s = None, time.monotonic()
+        return [("table_readable", {}, float(self._is_readable)), *self._last]
+
+    def _read(self) -> None:
+        try:
+            table = ResultTable(self._url)
+            self._last = list(samples(list_runs(table, NUM_RECORDS), last_complete(table), datetime.now(UTC)))
+            self._is_readable = True
+        except Exception as error:  # of whatever kind: the other tables are still watched
+            self._is_readable = False
+            logger.warning("table %s can't be read: %s", self._url, reason(error))
+
+
 class TableCollector(Collector):
-    """The samples of tables, at most `CACHE_S` seconds old.
+    """The samples of tables, at most `CACHE_S` seconds old unless a table can't be read.
 
     Args:
         tables: the limits of each table's alerts, by its URL.
     """
 
     def __init__(self, tables: Mapping[str, AlertSettings]) -> None:
-        self._tables = tables
+        self._limits = {url: list(limit_samples(alerts)) for url, alerts in tables.items()}
+        self._watched = {url: Watched(url) for url in tables}
         self._lock = threading.Lock()
-        self._collected: list[Metric] = []
-        self._collected_s = -CACHE_S
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics, as Prometheus's client asks for them."""
+        families: dict[str, Metric] = {
+            name: GaugeMetricFamily(f"ssd_batch_{name}", text) for name, text in GAUGES.items()
+        }
         with self._lock:
-            if time.monotonic() - self._collected_s >= CACHE_S:
-                self._collected = collect(self._tables)
-                self._collected_s = time.monotonic()
-            yield from self._collected
-
-
-def collect(tables: Mapping[str, AlertSettings]) -> list[Metric]:
-    """Return all gauges. A table that can't be read has only its limits and table_readable."""
-    families: dict[str, Metric] = {name: GaugeMetricFamily(f"ssd_batch_{name}", text) for name, text in GAUGES.items()}
-    for url, alerts in tables.items():
-        for name, labels, value in (*limit_samples(alerts), *table_samples(url)):
-            if value is not None:
-                families[name].add_sample(f"ssd_batch_{name}", {"table": as_label(url)} | labels, value)
-    return list(families.values())
+            for watched in self._watched.values():
+                watched.look()
+            until_s = time.monotonic() + WAIT_S
+            for url, watched in self._watched.items():
+                for name, labels, value in (*self._limits[url], *watched.samples(until_s - time.monotonic())):
+                    if value is not None:
+                        families[name].add_sample(f"ssd_batch_{name}", {"table": as_label(url)} | labels, value)
+        yield from families.values()
 
 
 def limit_samples(alerts: AlertSettings) -> Iterator[Sample]:
@@ -104,16 +139,6 @@ def limit_samples(alerts: AlertSettings) -> Iterator[Sample]:
     yield "slow_share_limit", {}, alerts.slow_share
     yield "lag_limit_seconds", {}, 3600 * alerts.late_h
     yield "running_limit_seconds", {}, 3600 * alerts.long_h
-
-
-def table_samples(url: str) -> list[Sample]:
-    """Return the samples of one table."""
-    try:
-        table = ResultTable(url)
-        found = samples(list_runs(table, NUM_RECORDS), last_complete(table), datetime.now(UTC))
-        return [("table_readable", {}, 1.0), *found]
-    except (SsdBatchError, OSError, DeltaError, duckdb.Error):
-        return [("table_readable", {}, 0.0)]
 
 
 def samples(records: Sequence[Record], last: dict[str, Any] | None, now: datetime) -> Iterator[Sample]:

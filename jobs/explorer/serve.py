@@ -38,10 +38,9 @@ def serve(settings: ExploreSettings, on_ready: Callable[[str], None]) -> NoRetur
     with listening:
         token = None if _is_loopback(settings.host) else secrets.token_urlsafe(24)
         cache = Cache(ResultTable(settings.table), Path(settings.cache) if settings.cache else cache_folder())
-        app = explorer_app(
-            ResultTable(settings.table).url, cache, LOOPBACK_NAMES if token is None else frozenset(), token
-        )
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        names = LOOPBACK_NAMES | {host} if token is None else frozenset()
+        app = explorer_app(ResultTable(settings.table).url, cache, names, token)
         query = f"?token={token}" if token else ""
         server = uvicorn.Server(
             uvicorn.Config(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import uuid
 from typing import TYPE_CHECKING
 
 from model.config import Precision
@@ -111,7 +112,7 @@ def check_free(url: str) -> None:
         fs, path = store.filesystem(f"{folder}/{RECORD_FILE}")
         if fs.exists(path):
             raise SettingError(f"output {url!r} holds a model package already; name another folder")
-        probe = f"{_nearest(folder)}/.probe"
+        probe = f"{_nearest(folder)}/.probe-{uuid.uuid4().hex}"
         store.write(probe, b"probe")
         store.delete(probe)
     except OSError as error:

@@ -92,6 +92,7 @@ class FsspecStore:
         fs, path = self._writable(url)
         fs.put_file(str(local), path)
 
+    @as_os_error()
     def delete(self, url: str) -> None:
         """Delete one file."""
         fs, path = self.filesystem(url)

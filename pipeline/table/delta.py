@@ -1,5 +1,6 @@
 """The Delta table of results: its columns, and how it is opened and appended to."""
 
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,8 @@ from pipeline.storage import store
 from pipeline.storage.table_files import LOG_FOLDER, PARTITION, WORK_FOLDER
 from pipeline.table.schema import SCHEMA
 from pipeline.urls import absolute, is_local, is_s3
+
+logger = logging.getLogger(__name__)
 
 KEY = ("uri", "etag", "model_digest")
 ROW = (*KEY, "run_id", "processed_at")
@@ -219,7 +222,10 @@ class ResultTable:
         try:
             yield url
         finally:
-            store.delete(url)
+            try:
+                store.delete(url)
+            except OSError as error:  # maintain deletes it; how the run ended matters more
+                logger.warning("%s can't be deleted: %s", url, reason(error))
 
     def append(self, rows: pa.Table, properties: CommitProperties | None = None) -> None:
         """Append rows, as one commit.

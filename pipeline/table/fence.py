@@ -252,18 +252,22 @@ class Fence:
         return found
 
     def _last_holder(self) -> Holder | None:
-        """Return the holder that made the last transaction; None if that commit is too far back in the log."""
-        for depth in (1, LOG_DEPTH):
-            for entry in self._table.delta.history(depth):
-                if METADATA in entry:
-                    return Holder.from_json(entry[METADATA])
-        return None
+        return last_holder(self._table)
 
     def _write_nothing(self, properties: CommitProperties) -> None:
         delta = self._table.delta
         delta.create_write_transaction(
             [], "append", delta.schema(), partition_by=[PARTITION], commit_properties=properties
         )
+
+
+def last_holder(table: ResultTable) -> Holder | None:
+    """Return the holder that made the last transaction of the table as it was last read; None if that commit is too far back in the log."""
+    for depth in (1, LOG_DEPTH):
+        for entry in table.delta.history(depth):
+            if METADATA in entry:
+                return Holder.from_json(entry[METADATA])
+    return None
 
 
 def _properties(version: int, holder: Holder) -> CommitProperties:

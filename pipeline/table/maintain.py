@@ -22,7 +22,7 @@ from pipeline.storage import store
 from pipeline.storage.table_files import DATA_FILE, WORK_FOLDER
 from pipeline.table.commit import Committer
 from pipeline.table.delta import KEY, ResultTable
-from pipeline.table.fence import Fence
+from pipeline.table.fence import Fence, last_holder
 from pipeline.table.read_only import name_below
 from pipeline.table.results import connect
 from pipeline.table.rewrite import DataFile, StaleError, data_files, rewrite, swap, unfenced
@@ -71,7 +71,7 @@ def maintain(settings: MaintainSettings) -> Maintained:
         HeldError: rows are to be deleted or repaired, and a live run holds the table.
         OvertakenError: a run has taken the table over in the middle of that; the same command does the rest.
     """
-    started = time.monotonic()
+    started, begun = time.monotonic(), datetime.now(UTC)
     table = ResultTable(settings.table)
     if not table.exists:
         raise SettingError(f"table {table.url!r}: no table is there; make one with `ssd-batch infer`")
@@ -85,7 +85,7 @@ def maintain(settings: MaintainSettings) -> Maintained:
         if settings.repair:
             _repair(table, settings, done)
         _compact(table, settings, done)
-        _tidy(table, settings, done)
+        _tidy(table, settings, begun, done)
     except (OSError, DeltaError, duckdb.Error) as error:
         raise ended_by(f"table {table.url!r}", error) from error
     files = data_files(table)
@@ -248,14 +248,14 @@ def _compact(table: ResultTable, settings: MaintainSettings, done: Maintained) -
         logger.info("run_date %s: %d files became %d", group[0].run_date, len(group), num_new)
 
 
-def _tidy(table: ResultTable, settings: MaintainSettings, done: Maintained) -> None:
+def _tidy(table: ResultTable, settings: MaintainSettings, begun: datetime, done: Maintained) -> None:
     """Vacuum files that no version within the retention needs, fold the records of runs, and clean up the log."""
     done.vacuumed_files += _vacuum(table, settings)
     if settings.dry_run:
         return
     done.folded_runs = fold_records(table)
     note_versions(table)
-    _delete_working_files(table, settings)
+    _delete_working_files(table, settings, begun)
     delta = table.refreshed()
     delta.create_checkpoint()
     delta.cleanup_metadata()
@@ -278,20 +278,25 @@ def _vacuum(table: ResultTable, settings: MaintainSettings) -> int:
     return len(removed | left)
 
 
-def _delete_working_files(table: ResultTable, settings: MaintainSettings) -> None:
+def _delete_working_files(table: ResultTable, settings: MaintainSettings, begun: datetime) -> None:
     """Delete old files in the table's work folder that name images: the plans of killed runs, and notes on former data files.
 
-    An erasure deletes these notes at once.
+    An erasure deletes these at once. The plan of the run that holds the table stays, however old it is.
     """
-    current, before = note_url(table, table.data_files()), datetime.now(UTC) - timedelta(hours=settings.retention_hours)
+    kept = {note_url(table, table.data_files())}
+    if holder := last_holder(table):
+        kept.add(table.working_url(f"{holder.run_id}.parquet"))
     try:
         left = [entry for page in store.walk(f"{table.url}/{WORK_FOLDER}/") for entry in page]
     except FileNotFoundError:
         return
     for entry in left:
         folder, _, name = entry.uri.rpartition("/")
-        is_old = entry.last_modified is not None and entry.last_modified < before
-        is_note = bool(NOTE_FILE.fullmatch(name)) and entry.uri != current
-        is_unneeded = (is_note and (is_old or settings.erase)) or (is_old and WORKING_FILE.fullmatch(name))
-        if is_unneeded and folder == f"{table.url}/{WORK_FOLDER}":
+        age = begun - (entry.last_modified or begun)
+        is_old = age > timedelta(hours=settings.retention_hours)
+        is_note, is_plan = bool(NOTE_FILE.fullmatch(name)), bool(WORKING_FILE.fullmatch(name))
+        # A plan that came since then may be that of a run whose hold is not seen yet.
+        is_erased = settings.erase and (is_note or (is_plan and age > timedelta(0)))
+        is_unneeded = is_erased or (is_old and (is_note or is_plan))
+        if is_unneeded and entry.uri not in kept and folder == f"{table.url}/{WORK_FOLDER}":
             store.delete(entry.uri)

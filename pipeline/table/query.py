@@ -15,7 +15,7 @@ from pipeline.table.changes import Changes, changes_since
 from pipeline.table.delta import ResultTable
 from pipeline.table.read_only import name_below
 from pipeline.table.results import RESULTS, connect
-from pipeline.table.run_records import RUNS, run_files
+from pipeline.table.run_records import RUNS, read_records, run_files
 from pipeline.table.schema import SCHEMA
 from pipeline.table.versions import NO_VERSIONS, note_url, noted_versions
 
@@ -137,15 +137,22 @@ def rows_of(table: ResultTable, sql: str) -> list[dict[str, Any]]:
 
 
 def _add_runs(db: duckdb.DuckDBPyConnection, table: ResultTable, records: Sequence[str]) -> None:
-    """Make the table `run_records` of the files that have the records of runs."""
-    rows = no_rows(RUNS)
-    if records:
-        names = ", ".join(literal(name_below(table.url, record)) for record in records)
-        # The second part has the columns that came after all records were written.
-        source = f"FROM read_parquet([{names}], union_by_name = true) UNION ALL BY NAME {rows}"
-        # A record may be in two files while records are folded; the one with an end is the later one.
-        rows = f"SELECT DISTINCT ON (run_id) {names_of(RUNS)} FROM ({source}) ORDER BY run_id, ended_at"
-    db.execute(f"CREATE TABLE run_records AS {rows}")  # not a view, which would open all files each time
+    """Make the table `run_records` of the files that have the records of runs. It is no view, which would open all files each time."""
+    if not records:
+        db.execute(f"CREATE TABLE run_records AS {no_rows(RUNS)}")
+        return
+    names = ", ".join(literal(name_below(table.url, record)) for record in records)
+    # The second part of each has the columns that came after all records were written. A record may be in two files while records are
+    # folded; the one with an end is the later one.
+    create = (
+        f"CREATE TABLE run_records AS SELECT DISTINCT ON (run_id) {names_of(RUNS)} "
+        f"FROM ({{records}} UNION ALL BY NAME {no_rows(RUNS)}) ORDER BY run_id, ended_at"
+    )
+    try:
+        db.execute(create.format(records=f"FROM read_parquet([{names}], union_by_name = true)"))
+    except duckdb.Error:  # a file was folded into another one since it was listed, or is damaged
+        db.register("records_read", read_records(table))
+        db.execute(create.format(records="FROM records_read"))
 
 
 def _add_views(db: duckdb.DuckDBPyConnection, table: ResultTable, named: set[str], versions: str) -> None:

@@ -185,9 +185,13 @@ def _write_last_complete(table: ResultTable, record: RunRecord) -> None:
 
 def last_complete(table: ResultTable) -> dict[str, Any] | None:
     """Return the content of `_LAST_COMPLETE`; None if no run has come to its end yet."""
+    url = f"{table.url}/{LAST_COMPLETE}"
     try:
-        content: dict[str, Any] = json.loads(store.read(f"{table.url}/{LAST_COMPLETE}"))
+        content: dict[str, Any] = json.loads(store.read(url))
     except FileNotFoundError:
+        return None
+    except ValueError as error:
+        logger.warning("%s is damaged, and left out: %s", url, reason(error))
         return None
     return content
 
@@ -249,11 +253,19 @@ def _read_all(names: list[str]) -> dict[str, pa.Table]:
 
 
 def _read(name: str) -> pa.Table | None:
-    """Return the records in a file; None if another process has folded it since it was listed."""
+    """Return the records in a file; None if another process has folded it since it was listed, or if it is damaged."""
     try:
         return pq.read_table(io.BytesIO(store.read(name)))
     except FileNotFoundError:
         return None
+    except pa.ArrowInvalid as error:
+        logger.warning("the record %s is damaged, and left out: %s", name, reason(error))
+        return None
+
+
+def read_records(table: ResultTable) -> pa.Table:
+    """Return the records of all runs. Those that are folded meanwhile, or damaged, are left out."""
+    return pa.concat_tables([RUNS.empty_table(), *_read_all(run_files(table)).values()], promote_options="default")
 
 
 def _delete_all(names: Iterable[str]) -> None:

@@ -1,14 +1,18 @@
 """What is served of records, without a server."""
 
 import re
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from jobs import exporter
-from jobs.exporter import GAUGES, TableCollector, collect, limit_samples, samples
+from jobs.exporter import GAUGES, TableCollector, limit_samples, samples
 from jobs.specs.settings import AlertSettings
 from pipeline.table.delta import ResultTable
 from pipeline.table.run_records import RUNS, RunRecord, recorded
+from tests.conftest import wait_until
 
 LIMIT = re.compile("_limit(_|$)")
 NOW = datetime(2026, 11, 25, 8, tzinfo=UTC)
@@ -109,7 +113,7 @@ def test_a_table_that_can_not_be_read_hides_no_other(tmp_path: Path) -> None:
         made.failed = 1
     values = {
         (sample.name, sample.labels["table"]): sample.value
-        for family in collect(dict.fromkeys((missing, good.url), AlertSettings()))
+        for family in TableCollector(dict.fromkeys((missing, good.url), AlertSettings())).collect()
         for sample in family.samples
         if set(sample.labels) == {"table"}
     }
@@ -141,3 +145,32 @@ def test_tables_are_read_once_in_a_while(tmp_path: Path, monkeypatch) -> None:
     assert readable() == 0
     clock.now += exporter.CACHE_S
     assert readable() == 1
+
+
+def test_a_store_that_does_not_answer_keeps_no_scrape_waiting(tmp_path: Path, monkeypatch) -> None:
+    """What was read before is still served, so that alerts on it still see it; and whether it can be read, with no gap."""
+    table, asked, answer = ResultTable(str(tmp_path / "table")), threading.Event(), threading.Event()
+    table.create()
+    with recorded(table, RunRecord(run_id="r1", planned=3)) as made:
+        made.failed = 1
+    monkeypatch.setattr(exporter, "CACHE_S", 0.0)
+    monkeypatch.setattr(exporter, "WAIT_S", 0.05)
+    collector = TableCollector({table.url: AlertSettings()})
+
+    def values() -> dict[str, float]:
+        return {sample.name: sample.value for family in collector.collect() for sample in family.samples}
+
+    wait_until(lambda: values()["ssd_batch_table_readable"] == 1)
+
+    def hang(*_: object) -> None:
+        asked.set()
+        answer.wait()
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(exporter, "list_runs", hang)
+    wait_until(lambda: values()["ssd_batch_table_readable"] == 0)
+    assert asked.is_set()
+    assert values()["ssd_batch_last_run_failed_share"] == pytest.approx(1 / 3)
+    answer.set()
+    wait_until(lambda: not collector._watched[table.url]._reading.is_alive())
+    assert values()["ssd_batch_table_readable"] == 0

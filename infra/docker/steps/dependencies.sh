@@ -25,6 +25,9 @@ PROGRAM
 if [ -n "${TORCH_INDEX:-}" ]; then
   install --no-deps --index-url "$TORCH_INDEX" torch torchvision
 fi
-install --requirement <(required)
+listing=$(mktemp)
+required >"$listing"
+install --requirement "$listing"
+rm "$listing"
 "$PYTHON" -m compileall -q --invalidation-mode unchecked-hash \
   "$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true # some packages ship what this Python can't compile

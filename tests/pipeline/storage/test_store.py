@@ -5,14 +5,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NoReturn
 
 import fsspec
 import fsspec.implementations.memory
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from pipeline.errors import SettingError, is_outage
 from pipeline.images.read import ChangedError, read_version
 from pipeline.storage import local, store
+from pipeline.storage.fsspec_store import FsspecStore
 from pipeline.storage.stored import StoredObject
 from pipeline.urls import absolute, bucket_and_key
 
@@ -173,6 +176,18 @@ def test_a_server_that_does_not_answer_is_an_outage() -> None:
         with pytest.raises(OSError, match="Cannot connect to host") as found:
             walk(url)
         assert is_outage(found.value)
+
+
+@pytest.mark.parametrize("call", ["read", "exists", "names", "delete"])
+def test_whatever_is_asked_of_a_store_that_is_away_is_an_os_error(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Away:
+        def __getattr__(self, name: str) -> NoReturn:
+            raise EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
+
+    away = FsspecStore()
+    monkeypatch.setattr(away, "filesystem", lambda url: (Away(), "bucket/a"))
+    with pytest.raises(OSError, match="Could not connect"):
+        getattr(away, call)("s3://bucket/a")
 
 
 def test_files_whose_version_nobody_tells(

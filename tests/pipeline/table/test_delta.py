@@ -8,6 +8,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from pipeline.errors import SettingError
+from pipeline.storage import store
 from pipeline.table.delta import ResultTable
 from pipeline.table.query import query
 from pipeline.table.schema import SCHEMA
@@ -106,6 +107,19 @@ def test_an_open_table_sees_what_another_wrote(tmp_path, new_table, rows):
     assert len(reader.data_files()) == 1
     reader.append(rows.table(rows.ok("b")))
     assert select(reader, "SELECT uri FROM images ORDER BY 1") == [("a",), ("b",)]
+
+
+def test_a_working_file_that_can_not_be_deleted_hides_no_error(tmp_path, monkeypatch):
+    """How the run ended matters more; maintain deletes the file."""
+    table = ResultTable(str(tmp_path / "table"))
+    (tmp_path / "work").write_text("plan")
+
+    def refuse(url):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(store, "delete", refuse)
+    with pytest.raises(ZeroDivisionError), table.working_file(tmp_path / "work", "r1.parquet"):
+        raise ZeroDivisionError
 
 
 def test_a_working_file_lies_beside_the_table_for_a_while(tmp_path):

@@ -199,6 +199,8 @@ def test_runs_before_a_date_are_deleted_with_their_records(table):
 
 def test_erasing_leaves_no_file_that_held_the_rows(table):
     care(table)  # so that old files held them, too
+    plan = Path(table.url, WORK_FOLDER, "20260102T030000Z-0123abcd.parquet")
+    plan.write_bytes(b"of a killed run")
     assert any(b"/in/0.jpg" in Path(table.url, name).read_bytes() for name in files(table.url))
     done = care(table, delete_uri=("/in/0.jpg",), erase=True)
     assert (done.deleted_rows, done.vacuumed_files) == (3, 10)
@@ -207,7 +209,20 @@ def test_erasing_leaves_no_file_that_held_the_rows(table):
     notes = list(Path(table.url, WORK_FOLDER).glob("versions-*"))
     assert len(notes) == 1
     assert b"/in/0.jpg" not in notes[0].read_bytes()
+    assert not plan.exists()
     assert uris(table) == ["1", "2", "3", "4", "5"]
+
+
+def test_the_plan_of_the_run_that_holds_the_table_stays_however_old_it_is(table):
+    run_id, killed = "20260102T030000Z-0123abcd", "20260102T020000Z-0123abcd"
+    plans = [Path(table.url, WORK_FOLDER, f"{name}.parquet") for name in (run_id, killed)]
+    for plan in plans:
+        plan.parent.mkdir(exist_ok=True)
+        plan.touch()
+        os.utime(plan, LONG_AGO)
+    with Fence(table, run_id, 60).held():
+        care(table)
+    assert [plan.exists() for plan in plans] == [True, False]
 
 
 def test_vacuum_deletes_only_what_a_writer_of_tables_has_left(table):

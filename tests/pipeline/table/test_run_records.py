@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import OvertakenError
+from pipeline.table import query as query_module
 from pipeline.table import run_records as runs_module
 from pipeline.table.delta import ResultTable
 from pipeline.table.query import query
@@ -148,6 +149,31 @@ def test_a_record_that_is_being_written_is_not_read(tmp_path, new_table):
 
 
 @pytest.mark.s3
+def test_what_a_power_failure_left_of_a_file_is_left_out_and_named(tmp_path, new_table, rows, monkeypatch, caplog):
+    """The last complete run is then not known, until the next one."""
+    table = new_table(tmp_path / "table", rows.ok("a"))
+    end(table, "r1", "r3")
+    for name in ("_ssd_batch/runs/r2.parquet", "_LAST_COMPLETE"):
+        Path(table.url, name).write_bytes(b"")
+    assert runs(table, "run_id, outcome") == [("r1", "done"), ("r3", "done")]
+    assert last_complete(table) is None
+    assert [name in caplog.text for name in ("runs/r2.parquet is damaged", "_LAST_COMPLETE is damaged")] == [True, True]
+    monkeypatch.setattr(runs_module, "MAX_FILES", 1)
+    assert fold_records(table) == 2
+    end(table, "r4")
+    assert last_complete(table)["run_id"] == "r4"
+
+
+def test_a_record_that_is_folded_while_it_is_asked_for_is_there(tmp_path, new_table, monkeypatch):
+    table = new_table(tmp_path / "table")
+    end(table, "r1", "r2")
+    listed = run_files(table)
+    monkeypatch.setattr(runs_module, "MAX_FILES", 1)
+    assert fold_records(table) == 2
+    monkeypatch.setattr(query_module, "run_files", lambda table: listed)
+    assert runs(table, "run_id, outcome") == [("r1", "done"), ("r2", "done")]
+
+
 def test_records_on_s3(s3, new_table):
     table = new_table(f"s3://{s3.bucket()}/table")
     for run_id in ("r1", "r2"):
