@@ -4,12 +4,12 @@ import re
 from typing import Any
 
 _NAME = (
-    r"(?:passw(?:or)?d|passphrase|pwd|secret|token|signature|sig|credentials?"
+    r"(?:passw(?:or)?d|(?<=[_-])pass(?![_-])|passphrase|pwd|secret|token|signature|sig|credentials?"
     r"|(?:api|access|account|private|secret|shared|master|storage|encryption)[_-]?key)"
 )
 SECRET_NAME = re.compile(rf"{_NAME}(?![a-z])", re.I)
 """A pattern found in the name of a setting or variable whose value is a secret."""
-_VALUE = r"""(\\*"|\\*')?(?:(?<=")[^"\\]*|(?<=')[^'\\]*|(?!\{)[^\s&,;)'"\]}\\]+)"""
+_VALUE = r"""(b?\\*"|b?\\*')?(?:(?<=")[^"\\]*|(?<=')[^'\\]*|(?!\{)[^\s&,;)'"\]}\\]+)"""
 _QUOTED = r"""\\*["']"""
 
 _SECRETS = tuple(

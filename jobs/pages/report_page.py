@@ -1,6 +1,7 @@
 """The page on one run: counts, what changed, charts, causes of failures, and pictures with boxes."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
@@ -14,7 +15,7 @@ from jobs.pages.draw import COLOURS
 from jobs.text.columns import number
 from jobs.text.report import day, describe_shift
 from jobs.text.runs import share_of_peak
-from pipeline.errors import reason
+from pipeline.errors import SettingError, reason
 from pipeline.images.decode import DecodeError
 from pipeline.images.read import read_version
 from pipeline.redaction import redacted
@@ -37,9 +38,17 @@ CHOICE_TEXTS: dict[Choice, tuple[str, str]] = {
 
 
 def page_url(out: str, run_id: str) -> str:
-    """Return the place of the page: in a folder, its name is the run's ID."""
+    """Return the place of the page: in a folder, its name is the run's ID.
+
+    Raises:
+        SettingError: the ID, which may be what anyone wrote into a table, is no name of a file.
+    """
     is_folder = out.endswith("/") or (is_local(absolute(out)) and os.path.isdir(absolute(out)))
-    return f"{out.rstrip('/')}/{run_id}.html" if is_folder else out
+    if not is_folder:
+        return out
+    if not re.fullmatch(r"[\w-]+", run_id):
+        raise SettingError(f"out {out!r}: the run's ID {run_id!r} is no name of a file; give the page's own name")
+    return f"{out.rstrip('/')}/{run_id}.html"
 
 
 def render(report: Report) -> str:

@@ -106,14 +106,24 @@ class JobServer:
             HeldError: an earlier attempt is pending or running, or has succeeded.
             SettingError: the package is too large.
         """
-        attempt = 1
-        while details := self.find(submission.submission_id(attempt)):
-            if details.status not in (JobStatus.FAILED, JobStatus.STOPPED):
-                raise HeldError(
-                    f"{details.submission_id} is {details.status.lower()}: the night of {submission.day} needs no other attempt"
-                )
-            attempt += 1
-        return self._begin(submission, submission.submission_id(attempt))
+        submission_id, last = self._next_attempt(submission)
+        if last and last.status not in (JobStatus.FAILED, JobStatus.STOPPED):
+            raise HeldError(
+                f"{last.submission_id} is {last.status.lower()}: the night of {submission.day} needs no other attempt"
+            )
+        return self._begin(submission, submission_id)
+
+    def running(self, submission: Submission) -> str | None:
+        """Return the submission id of the night's attempt that is pending or running; None if there is none."""
+        _, last = self._next_attempt(submission)
+        return last.submission_id if last and not last.status.is_terminal() else None
+
+    def _next_attempt(self, submission: Submission) -> tuple[str, JobDetails | None]:
+        """Return the submission id of the night's next attempt, and the last attempt before it."""
+        jobs, number, last = {job.submission_id: job for job in self.jobs()}, 1, None
+        while details := jobs.get(submission.submission_id(number)):
+            number, last = number + 1, details
+        return submission.submission_id(number), last
 
     def _begin(self, submission: Submission, submission_id: str) -> str:
         with runtime_env(submission) as environment, self._explained():
@@ -262,6 +272,8 @@ def submit_and_wait(
 ) -> Ended:
     """Submit attempts of a night, one after the other, until one succeeds or another would be of no use.
 
+    An attempt that runs already is followed: this may be the second call of someone who lost sight of it.
+
     Args:
         server: the cluster's job server.
         submission: the submission of the night.
@@ -277,7 +289,7 @@ def submit_and_wait(
         )
     backoff_s = submission.settings.backoff_s
     for number in range(1, submission.settings.max_attempts + 1):
-        submission_id = server.submit(submission)
+        submission_id = server.running(submission) or server.submit(submission)
         announce(submission_id)
         end = server.follow(submission_id, show)
         if is_final(end) or number == submission.settings.max_attempts:

@@ -104,6 +104,18 @@ def _find_text(db: duckdb.DuckDBPyConnection, rows: pa.Table, text: str) -> NDAr
     return np.asarray(found[IMAGE_ID])
 
 
+def _is_being_built(folder: Path) -> bool:
+    """Is it a copy that a living process has not finished? Its name ends with the process's ID; see `pipeline.explore.build`."""
+    _, _, pid = folder.name.partition(".")
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (ValueError, ProcessLookupError):
+        return False
+    return True
+
+
 class Cache:
     """The copy of one table.
 
@@ -153,7 +165,7 @@ class Cache:
         if not path.exists():
             self._build(path)
         for old in self._folder.glob(f"{self._name}-*"):
-            if old != path:
+            if old != path and not _is_being_built(old):
                 shutil.rmtree(old, ignore_errors=True)  # Whoever has it open keeps reading it.
         return path
 

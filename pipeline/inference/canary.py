@@ -106,7 +106,7 @@ def _detect_with_both(settings: CanarySettings, packages: Sequence[PackageFiles]
     knobs = {name: getattr(settings, name) for name in InputSettings.model_fields}
     with ExitStack() as stack:  # keeps the place of work that both runs share
         for url, package in zip((settings.against, settings.model), packages, strict=True):
-            own = InferSettings(**knobs, table=table_url, model=url)
+            own = InferSettings(**knobs, path_columns=settings.path_columns, table=table_url, model=url)
             execute(RunTask(own, ResultTable(table_url), package, listed.parent, listed), stack)
 
 

@@ -65,6 +65,9 @@ MinScore = Annotated[
 ]
 
 
+PathColumns = Annotated[str, AfterValidator(_check_path_columns), Metavar("TEMPLATE")]
+
+
 class SelectionSettings(Frozen):
     """The settings of which images a run takes, and of the columns that their paths give."""
 
@@ -83,7 +86,7 @@ class SelectionSettings(Frozen):
     dates: Annotated[str, AfterValidator(check_dates), Metavar("DAY/DAY")] | None = None
     """Days to process, first and last, as 2026-01-01/2026-01-31. Each day is a run of its own, of the images
     modified on it (UTC), with the day as run_date. If the command is repeated, days that are done plan nothing."""
-    path_columns: Annotated[str, AfterValidator(_check_path_columns), Metavar("TEMPLATE")] = "hive"
+    path_columns: PathColumns = "hive"
     """Columns to make from folder names. "hive" reads names such as camera=7/, and "none" makes no columns. A
     template such as "{site}/cam-{camera:int}/{date}" describes the folders above the file."""
 
@@ -189,6 +192,9 @@ class CanarySettings(InputSettings):
     table: Place | None = None
     """Delta table for the results of both models, local or s3://, which all nodes must reach. If not set: a
     temporary one on this machine."""
+    path_columns: PathColumns = "hive"
+    """Columns to make from folder names, as in infer. Give the nights' own where table is the nights' table: the images
+    of the sample count as done there."""
     score_thresh: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Ignore detections below this score."""
     min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None

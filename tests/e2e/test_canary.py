@@ -29,6 +29,7 @@ def test_a_canary(model: Path, other: Path, tmp_path: Path) -> None:
         (pictures / f"{index}.jpg").write_bytes(jpeg(index))
     (pictures / "broken.jpg").write_bytes(jpeg(0)[:100])
     sampled = ("--input", pictures, "--against", model, "--sample", 9, "--score-thresh", 0.3)
+    sampled = (*sampled, "--path-columns", "{place}")
     code, _, err = run("canary", *sampled, "--model", model)
     assert (code, "is the same as against" in err) == (2, True), err
 
@@ -44,8 +45,8 @@ def test_a_canary(model: Path, other: Path, tmp_path: Path) -> None:
             f"SELECT count(*) AS n FROM detections WHERE score >= 0.3 AND model_digest = '{side['model_digest']}'",
         )
         assert counted["n"] == side["num_detections"]
-    (images,) = ask(table, "SELECT count(*) AS n, count(DISTINCT uri) AS uris FROM images")
-    assert images == {"n": 18, "uris": 9}
+    (images,) = ask(table, "SELECT count(*) AS n, count(DISTINCT uri) AS uris, any_value(place) AS place FROM images")
+    assert images == {"n": 18, "uris": 9, "place": "pictures"}
 
     again = answer("canary", *sampled, "--model", other, "--table", table)
     names = ("num_images", "agreement", "differing")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.pages.report_page import page_url
+from pipeline.errors import SettingError
 from tests.e2e.command import answer, jpeg, run
 
 pytestmark = pytest.mark.slow
@@ -81,6 +83,12 @@ def test_what_is_refused_before_any_work(arguments: list[str], code: int, messag
     assert (found, out) == (code, "")
     assert re.search(message, err), err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_id_that_anyone_wrote_into_a_table_is_no_path(tmp_path: Path) -> None:
+    assert page_url(f"{tmp_path}/", "20260101T000000Z-0123abcd") == f"{tmp_path}/20260101T000000Z-0123abcd.html"
+    with pytest.raises(SettingError, match="is no name of a file"):
+        page_url(f"{tmp_path}/", "../../x")
 
 
 def test_a_report_that_cannot_be_written_does_not_fail_the_run(

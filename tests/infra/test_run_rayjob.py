@@ -1,6 +1,7 @@
 """Against a server that keeps RayJobs as the Kubernetes API does, and ends them as KubeRay would: neither is to be had here."""
 
 import json
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -9,14 +10,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from infra.kubernetes.components.cronjob.run_rayjob import RayJobs, exit_code, run
+from infra.kubernetes.components.cronjob.run_rayjob import RayJobs, copy_of, exit_code, run
 
 NIGHT = "nightly-29384650"
 TEMPLATE = {
     "apiVersion": "ray.io/v1",
     "kind": "RayJob",
     "metadata": {"name": "nightly"},
-    "spec": {"suspend": True, "entrypoint": "ssd-batch infer"},
+    "spec": {"suspend": True, "entrypoint": "ssd-batch infer", "activeDeadlineSeconds": 75_600},
     "status": {"jobDeploymentStatus": "Suspended"},
 }
 SUCCEEDED = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
@@ -116,10 +117,16 @@ def test_a_night_that_succeeds(cluster: Cluster) -> None:
     assert pod(cluster) == 0
     copy = cluster.rayjobs[f"{NIGHT}-1"]
     entrypoint = "ssd-batch infer --due-at 2025-11-14T00:10:00+00:00"
-    assert copy["spec"] == {"suspend": False, "entrypoint": entrypoint}
+    assert copy["spec"] == {"suspend": False, "entrypoint": entrypoint, "activeDeadlineSeconds": 600}
     assert copy["metadata"]["ownerReferences"] == [
         {"apiVersion": "batch/v1", "kind": "Job", "name": NIGHT, "uid": "uid-1"}
     ]
+
+
+def test_a_nights_attempts_end_together_before_the_next_night() -> None:
+    due_minute = int(time.time()) // 60 - 5 * 60
+    spec = copy_of(TEMPLATE, f"nightly-{due_minute}", "uid-1", number=2)["spec"]
+    assert 16 * 3600 - 120 <= spec["activeDeadlineSeconds"] <= 16 * 3600
 
 
 def test_a_job_made_by_hand_is_not_due_at_any_time(cluster: Cluster) -> None:

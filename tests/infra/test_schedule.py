@@ -49,6 +49,17 @@ def test_the_crontab_keeps_the_schedule() -> None:
     assert CRONTAB[-1].startswith(JOB["schedule"] + " ")
 
 
+@pytest.mark.parametrize(("code", "mailed"), [(0, ""), (3, "exit code 3\nwhy\n")])
+def test_cron_mails_what_a_failed_night_said(code: int, mailed: str, tmp_path: Path) -> None:
+    around = CRONTAB[-1].partition("--wait")[2]
+    command = ["sh", "-c", f"(echo why; exit {code}){around}"]
+    done = subprocess.run(
+        command, env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]}, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == (mailed, "")
+    assert (tmp_path / "ssd-batch.log").read_text() == "why\n"
+
+
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     if not shutil.which("systemd-analyze"):
         assert not os.environ.get("CI"), "CI has to have systemd"
@@ -64,7 +75,7 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
 
 def check_command(line: str) -> dict[str, Any]:
     """The settings that a command line gives, whose paths are those of this tree; raises where the command does not know them."""
-    words = shlex.split(line.replace("/etc/ssd-batch/nightly.yaml", "jobs/nightly.yaml").partition(" >>")[0])
+    words = shlex.split(line.replace("/etc/ssd-batch/nightly.yaml", "jobs/nightly.yaml").partition(" >")[0])
     (start,) = (
         index for index, word in enumerate(words) if word.endswith("ssd-batch") and words[index + 1] in cli.commands
     )

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import threading
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from click.testing import CliRunner
 from ray.job_submission import JobDetails, JobStatus, JobType
 
 from jobs.__main__ import cli
-from jobs.submit.server import Ended, JobServer, Log, is_final
-from pipeline.errors import SettingError
+from jobs.specs.load import read_spec
+from jobs.submit.server import Ended, JobServer, Log, is_final, submit_and_wait
+from jobs.submit.submission import load_submission
+from pipeline.errors import HeldError, SettingError
 
 INFER = "kind: infer\ninput: [s3://bucket/a b, /photos]\ntable: s3://bucket/table\nmodel: s3://bucket/model\n"
 
@@ -52,6 +55,36 @@ def test_nothing_answers(tmp_path: Path, free_port: Any) -> None:
     )
     assert isinstance(result.exception, SettingError)
     assert "no job server answers there" in str(result.exception)
+
+
+def test_who_lost_sight_of_a_night_follows_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As systemd starts `submit --wait` again. An attempt that failed meanwhile is followed by the next."""
+    (tmp_path / "night.yaml").write_text(INFER + "job: {backoff_s: 0}")
+    submission = load_submission(read_spec(tmp_path / "night.yaml"), date(2026, 11, 25), {}, {})
+    statuses = {"night-2026-11-25-1": JobStatus.FAILED, "night-2026-11-25-2": JobStatus.RUNNING}
+    server, followed = JobServer.__new__(JobServer), []
+
+    def jobs() -> list[JobDetails]:
+        return [
+            JobDetails(type=JobType.SUBMISSION, submission_id=name, status=status, entrypoint="python")
+            for name, status in statuses.items()
+        ]
+
+    def begin(submission: Any, submission_id: str) -> str:
+        statuses[submission_id] = JobStatus.RUNNING
+        return submission_id
+
+    def follow(submission_id: str, show: Any) -> Ended:
+        followed.append(submission_id)
+        statuses[submission_id] = JobStatus.FAILED if len(followed) == 1 else JobStatus.SUCCEEDED
+        return Ended(submission_id, str(statuses[submission_id]), len(followed) == 1)
+
+    for name, function in {"jobs": jobs, "_begin": begin, "follow": follow}.items():
+        monkeypatch.setattr(server, name, function)
+    assert submit_and_wait(server, submission, lambda text: None, print).status == "SUCCEEDED"
+    assert followed == ["night-2026-11-25-2", "night-2026-11-25-3"]
+    with pytest.raises(HeldError, match="night-2026-11-25-3 is succeeded"):
+        submit_and_wait(server, submission, lambda text: None, print)
 
 
 class Server:

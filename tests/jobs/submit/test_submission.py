@@ -54,7 +54,7 @@ def test_attempts_that_would_each_begin_anew_are_refused(job: Any) -> None:
     server: Any = None
     with pytest.raises(SettingError, match=r"^restart: each of max_attempts 3 would begin anew; give --max-attempts 1"):
         submit_and_wait(server, job(text), print, print)
-    with pytest.raises(AttributeError, match="submit"):
+    with pytest.raises(AttributeError, match="running"):
         submit_and_wait(server, job(text, job_flags={"max_attempts": "1"}), print, print)
 
 

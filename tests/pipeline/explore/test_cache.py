@@ -1,5 +1,7 @@
 import gc
 import os
+import subprocess
+import sys
 import time
 import weakref
 
@@ -67,6 +69,19 @@ def test_two_that_build_at_once_agree(tmp_path, new_table, rows):
     build(table.url, tmp_path / "copy")
     build(table.url, tmp_path / "copy")
     assert sorted(os.listdir(tmp_path)) == ["copy", "table"]
+
+
+def test_what_another_explorer_is_building_stays(tmp_path, new_table, rows):
+    """Unless that one is dead."""
+    table, folder = new_table(tmp_path / "table", rows.ok("a")), tmp_path / "cache"
+    name = Cache(table, folder).copy.version.partition("-")[0]
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    ours, dead, old = (folder / f"{name}-{end}" for end in (f"0123.{os.getpid()}", f"4567.{ended.pid}", "89ab"))
+    for copy in (ours, dead, old):
+        copy.mkdir()
+    Cache(ResultTable(table.url), folder)
+    assert [copy.exists() for copy in (ours, dead, old)] == [True, False, False]
 
 
 def test_tables_have_copies_of_their_own(tmp_path, new_table, rows):

@@ -30,6 +30,8 @@ EXIT_CODE = re.compile(r"Job entrypoint command failed with exit code (\d+)")
 DUE_MINUTE = re.compile(r"-(\d{8,})$")
 """How a CronJob names a night's Job: by the minute that it was due, counted from 1970. Jobs made by hand have other names."""
 POLL_S, TIMEOUT_S = 10.0, 30.0
+LEAST_S = 600
+"""What an attempt has that begins after its night: it is over soon, and says why."""
 RETRIES = Retry(
     total=30, backoff_factor=1, backoff_max=30, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=("GET",)
 )
@@ -107,16 +109,18 @@ def run(rayjobs: RayJobs, name: str, night: str, night_uid: str, poll_s: float =
 
 
 def copy_of(rayjob: RayJob, night: str, night_uid: str, number: int) -> RayJob:
-    """One that runs, owned by the night's Job."""
+    """One that runs, owned by the night's Job. All attempts of a night end when the first would have to: before the next night."""
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": night, "uid": night_uid}
-    entrypoint = rayjob["spec"]["entrypoint"]
-    if due := DUE_MINUTE.search(night):
-        entrypoint += f" --due-at {datetime.fromtimestamp(60 * int(due[1]), UTC).isoformat()}"
+    spec = rayjob["spec"] | {"suspend": False}
+    if found := DUE_MINUTE.search(night):
+        due_s = 60 * int(found[1])
+        spec["entrypoint"] += f" --due-at {datetime.fromtimestamp(due_s, UTC).isoformat()}"
+        spec["activeDeadlineSeconds"] = max(LEAST_S, due_s + spec["activeDeadlineSeconds"] - int(time.time()))
     return {
         "apiVersion": rayjob["apiVersion"],
         "kind": rayjob["kind"],
         "metadata": {"name": f"{night}-{number}", "labels": {NIGHT: night}, "ownerReferences": [owner]},
-        "spec": rayjob["spec"] | {"suspend": False, "entrypoint": entrypoint},
+        "spec": spec,
     }
 
 
