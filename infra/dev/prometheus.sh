@@ -6,7 +6,8 @@
 # DATA_DIR may be set. Where both are on the PATH already, they are taken.
 set -euo pipefail
 
-DATA_DIR=$(realpath -m "${DATA_DIR:-${TMPDIR:-/tmp}/ssd-batch-prometheus}")
+# Not in /tmp, where another user could put programs of that name first.
+DATA_DIR=$(realpath -m "${DATA_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/ssd-batch-prometheus}")
 
 fail() {
   echo "prometheus.sh: $*" >&2
