@@ -66,7 +66,7 @@ Sample = tuple[str, dict[str, str], float | None]
 
 
 class Watched:
-    """One table, and what was last read of it. A store that does not answer keeps nobody waiting.
+    """A table, and what was last read of it. A store that does not answer keeps nobody waiting.
 
     Args:
         url: the table's URL.

@@ -63,8 +63,11 @@ def _after_the_trunk(architecture: Architecture, suffix: str = "") -> dict[str, 
         network = SSD(architecture, NUM_CLASSES)
         side = architecture.feature_map_sizes[1]
         conv7_map = torch.empty(1, 1024, side, side)
-    names = [f"conv{number}_{part}" for number in architecture.auxiliary for part in (1, 2)]
-    auxiliary = [pair for name in names for pair in zip((name, "ReLU"), getattr(network, name), strict=True)]
+    auxiliary = [
+        pair
+        for name, layers in network.auxiliary.items()
+        for pair in zip((name, "ReLU"), layers.children(), strict=True)
+    ]
     return {
         f"auxiliary{suffix}": HEADER + "".join(_trace(auxiliary, conv7_map, rate=16)),
         f"localization{suffix}": _heads(architecture, network.localization, 4, "4 offsets"),
@@ -92,9 +95,7 @@ def _costs(architecture: Architecture) -> str:
     )
     layers = [(next(of_trunk) if isinstance(layer, nn.Conv2d) else "", layer) for layer in network.trunk]
     layers += [("conv6", network.conv6[0]), ("conv7", network.conv7[0])]
-    for number in architecture.auxiliary:
-        names = [f"conv{number}_{part}" for part in (1, 2)]
-        layers += [(name, next(network.get_submodule(name).children())) for name in names]
+    layers += [(name, next(layer.children())) for name, layer in network.auxiliary.items()]
     rows = ["| stage | layer | parameters | multiply-adds | sees (px) |", "|---|---|---|---|---|"]
     stage, sees, step_px, weights, products = "1", 1, 1, 0, 0
     for name, layer in layers:

@@ -73,15 +73,17 @@ class SSD(nn.Module):
         self.conv6 = convolution(512, 1024, 3, padding=6, dilation=6)
         self.conv7 = convolution(1024, 1024, 1)
         map_channels, channels = [512, 1024], 1024
-        for number, auxiliary in architecture.auxiliary.items():
-            reduce = convolution(channels, auxiliary.narrow, 1)
-            channels = auxiliary.channels
-            extract = convolution(
-                auxiliary.narrow, channels, auxiliary.kernel_size, auxiliary.stride, auxiliary.padding
+        auxiliary: dict[str, nn.Sequential] = {}
+        for number, pair in architecture.auxiliary.items():
+            auxiliary[f"conv{number}_1"] = convolution(channels, pair.narrow, 1)
+            channels = pair.channels
+            auxiliary[f"conv{number}_2"] = convolution(
+                pair.narrow, channels, pair.kernel_size, pair.stride, pair.padding
             )
-            self.add_module(f"conv{number}_1", reduce)
-            self.add_module(f"conv{number}_2", extract)
             map_channels.append(channels)
+        for name, layer in auxiliary.items():
+            self.add_module(name, layer)
+        self._auxiliary = tuple(auxiliary)
         self.conv4_3_norm = L2Norm(scaled(512, width))
 
         self.pool4 = pool_positions(self.trunk)[3]
@@ -90,8 +92,12 @@ class SSD(nn.Module):
         self.localization = nn.ModuleList(nn.Conv2d(c, 4 * k, kernel_size=3, padding=1) for c, k in shapes)
         self.classification = nn.ModuleList(nn.Conv2d(c, num_classes * k, kernel_size=3, padding=1) for c, k in shapes)
         self.num_classes = num_classes
-        self._auxiliary = tuple(architecture.auxiliary)
         self._initialise()
+
+    @property
+    def auxiliary(self) -> dict[str, nn.Module]:
+        """Return the auxiliary convolutions by name, in order: conv8_1, which narrows, conv8_2, which makes a map, and so on."""
+        return {name: self.get_submodule(name) for name in self._auxiliary}
 
     def feature_maps(self, x: Any, apply: Apply = lambda layer, x: layer(x)) -> Iterator[Any]:
         """Yield the maps that the heads read. Their sides are 38, 19, 10, 5, 3, 1 for SSD300.
@@ -105,9 +111,9 @@ class SSD(nn.Module):
         for layer in (self.trunk[self.pool4 :], self.conv6, self.conv7):
             x = apply(layer, x)
         yield x
-        for number in self._auxiliary:
-            for part in (1, 2):
-                x = apply(self.get_submodule(f"conv{number}_{part}"), x)
+        layers = iter(self.auxiliary.values())
+        for narrow, extract in zip(layers, layers, strict=True):
+            x = apply(extract, apply(narrow, x))
             yield x
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -104,11 +104,6 @@ def _asked_for(bundles: list[Bundle]) -> Iterator[None]:
         remove_placement_group(group)
 
 
-def gpu(settings: ClusterSettings) -> Bundle:
-    """Return the GPU that a worker of a training books, if the settings require one."""
-    return {"GPU": 1} if settings.require_gpu else {}
-
-
 def _lacks_gpu(settings: ClusterSettings) -> str | None:
     if not settings.require_gpu or num_gpus():
         return None

@@ -84,18 +84,18 @@ class Stored(NamedTuple):
     """The width and height of the upright picture, also where the pixels are a fraction of it."""
 
 
-def read_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def read_size(data: bytes) -> tuple[int, int]:
     """Return the width and height of a picture as a viewer shows it. The beginning of its file is enough, nearly always.
 
     Raises:
         DecodeError: the bytes are of no image format that is read, or too few.
     """
     try:
-        picture = _probe(data, max_pixels)
+        picture = _probe(data, MAX_PIXELS)
     except DecodeError:
         if not (bare := without_notes(data)):  # see `decode_stored`
             raise
-        picture = _probe(bare, max_pixels)
+        picture = _probe(bare, MAX_PIXELS)
     width_px, height_px = picture.size
     try:
         is_turned = _orientation(picture) >= 5

@@ -146,7 +146,7 @@ def _csv_batches(url: str, encoding: str) -> Iterator[pa.RecordBatch]:
 
 def _entries(text: str, url: str) -> list[dict[str, Any]]:
     """Return the entries of a JSON array, or of JSON lines, which are names or objects."""
-    found = json.loads(text) if text.lstrip("\ufeff").lstrip().startswith("[") else map(json.loads, text.splitlines())
+    found = json.loads(text) if text.lstrip().startswith("[") else map(json.loads, text.splitlines())
     entries = [{"uri": entry} if isinstance(entry, str) else entry for entry in found]
     if wrong := next((entry for entry in entries if not isinstance(entry, dict)), None):
         raise SettingError(f"manifest {url!r} has the entry {wrong!r}; give names, or objects with a uri")

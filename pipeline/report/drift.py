@@ -1,6 +1,6 @@
 """Changes between runs: shares of classes, scores, boxes per image, failures; since when, and where."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Literal
@@ -173,8 +173,3 @@ def main_place(before: Counted, now: Counted) -> str | None:
     total = sum(changes.values())
     place = max(places, key=lambda place: changes[place] * np.sign(total))
     return place if abs(total) > 0 and changes[place] / total >= MAIN_SHARE else None
-
-
-def with_places(shifts: Sequence[Shift], find: Callable[[Shift], tuple[tuple[str, str], ...]]) -> list[Shift]:
-    """Return the changes with the places that `find` returns for each."""
-    return [replace(shift, places=find(shift)) for shift in shifts]

@@ -1,13 +1,13 @@
 """The facts of a report on one run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import SettingError
 from pipeline.report.counts import RunCounts, count_runs, count_sizes
-from pipeline.report.drift import Shift, find_shifts, with_places
+from pipeline.report.drift import Shift, find_shifts
 from pipeline.report.images import Cause, Choice, ImageToShow, choose_images, find_causes
 from pipeline.report.places import find_places
 from pipeline.report.settings import ReportSettings
@@ -72,7 +72,7 @@ def report(settings: ReportSettings) -> Report:
     run_date = record["run_date"] or record["started_at"].date()
     counts = counted.pop(record["run_id"], None) or RunCounts(record["run_id"], run_date, 0, 0)
     runs = [*sorted(counted.values(), key=lambda run: run.run_id), counts]
-    shifts = with_places(find_shifts(runs), lambda shift: find_places(table, runs, shift, settings.min_score))
+    shifts = [replace(shift, places=find_places(table, runs, shift, settings.min_score)) for shift in find_shifts(runs)]
     causes, num_causes = find_causes(table, counts.run_id, NUM_CAUSES, NUM_URIS)
     is_new_model = bool(before) and before[0]["model_digest"] != record["model_digest"]
     return Report(

@@ -169,17 +169,16 @@ def _joined(arrays: list[NDArray[np.generic]]) -> NDArray[np.generic]:
 
 
 class Worker:
-    """A worker that runs both stages in one process.
+    """A worker that runs both stages in one process, on a core.
 
     Args:
         stages: both stages.
         name: the detector's name in the measurements of a run.
-        device: see `DetectStage`.
     """
 
-    def __init__(self, stages: Stages, name: str, device: str = "cpu") -> None:
+    def __init__(self, stages: Stages, name: str) -> None:
         self._stages = stages
-        self._detect = DetectStage(stages, device, name)
+        self._detect = DetectStage(stages, "cpu", name)
         self._begun: tuple[Block, pa.Table, Iterator[Decoded]] | None = None
         self._lock = threading.Lock()
 

@@ -62,8 +62,6 @@ LATEST = f"""
 OF_LATEST = {"images", "detections", "failures"}
 """The views that have only the latest versions."""
 
-BATCH_ROWS, MAX_FILE_ROWS = 65_536, 5_000_000
-
 READING = {"SELECT_NODE", "SET_OPERATION_NODE", "CTE_NODE", "RECURSIVE_CTE_NODE"}
 """The nodes of a parse tree that only read. A CTE may also have other bodies: COPY, INSERT, UPDATE and DELETE."""
 WRITING = {

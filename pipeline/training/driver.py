@@ -22,7 +22,7 @@ from model.example import Examples
 from model.memory import ONE_ARENA
 from model.package import ModelPackage
 from model.step import num_parts
-from pipeline.cluster.capacity import cluster_cores, gpu, num_gpus, wait_for_room
+from pipeline.cluster.capacity import cluster_cores, num_gpus, wait_for_room
 from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.labelled.examples import UnreadableError
 from pipeline.labelled.record import DataError
@@ -169,7 +169,7 @@ def wait_for_workers(settings: ClusterTraining) -> None:
     Raises:
         SettingError: there is still no room after `node_wait_s` seconds.
     """
-    worker = {"CPU": WORKER_CPUS + PREPARE_CPUS} | gpu(settings)
+    worker = {"CPU": WORKER_CPUS + PREPARE_CPUS} | ({"GPU": 1} if settings.require_gpu else {})
     wait_for_room(settings, lambda: _lacks_room(settings), [worker] * num_needed(settings))
 
 
