@@ -120,6 +120,7 @@ def test_what_dies_beside_others_is_tried_with_nothing_beside_it(settings: Detec
 
 @slow
 @quiet
+@pytest.mark.parametrize("settings", [LOCAL_RAY], indirect=True)
 def test_where_everything_dies_the_run_ends(
     settings: DetectionSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
