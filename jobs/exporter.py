@@ -1,13 +1,15 @@
 """The exporter of run records to Prometheus. It outlives the runs, whose own metrics end with them."""
 
 import logging
+import os
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from prometheus_client import CollectorRegistry, Metric, start_http_server
 from prometheus_client.core import GaugeMetricFamily
@@ -27,6 +29,8 @@ CACHE_S = 30.0
 """The seconds for which scrapes get the same answer: each table is read once for all clients."""
 WAIT_S = 5.0
 """The seconds that a scrape waits for tables to be read. Prometheus itself waits for ten."""
+LATE_S = 120.0
+"""The seconds without an answer of the store, good or bad, after which a table counts as one that can't be read."""
 NUM_RECORDS = 200
 RECENT = timedelta(hours=26)
 NUM_USUAL, MIN_USUAL = 20, 3
@@ -66,7 +70,7 @@ Sample = tuple[str, dict[str, str], float | None]
 
 
 class Watched:
-    """A table, and what was last read of it. A store that does not answer keeps nobody waiting.
+    """A table, and what was last read of it.
 
     Args:
         url: the table's URL.
@@ -77,22 +81,27 @@ class Watched:
         self._reading: threading.Thread | None = None
         self._last: list[Sample] = []
         self._is_readable = False
-        self._read_s = -CACHE_S
+        self._ended_s = -LATE_S
+        """The time at which the last reading ended, well or not."""
 
-    def look(self) -> None:
-        """Begin to read the table, unless that is being done, or was done less than `CACHE_S` ago."""
-        if self._reading is None and time.monotonic() - self._read_s >= CACHE_S:
-            self._reading = threading.Thread(target=self._read, daemon=True)
-            self._reading.start()
+    def look(self) -> threading.Thread | None:
+        """Begin to read the table, unless that was done less than `CACHE_S` ago. Return the thread that reads it, if one does."""
+        if self._reading and self._reading.is_alive():
+            return self._reading
+        self._reading = None
+        if time.monotonic() - self._ended_s >= CACHE_S:
+            reading = threading.Thread(target=self._read, daemon=True)
+            reading.start()
+            self._reading = reading
+        return self._reading
 
-    def samples(self, wait_s: float) -> list[Sample]:
-        """Return the samples of the last time that the table could be read, and whether it can be read now."""
-        if self._reading:
-            self._reading.join(max(0.0, wait_s))
-            if self._reading.is_alive():
-                return [("table_readable", {}, 0.0), *self._last]
-            self._reading, self._read_s = None, time.monotonic()
-        return [("table_readable", {}, float(self._is_readable)), *self._last]
+    def samples(self) -> list[Sample]:
+        """Return the samples of the last time that the table could be read, and whether it can be read now.
+
+        A table whose store does not answer for `LATE_S` can't be read.
+        """
+        is_late = time.monotonic() - self._ended_s >= LATE_S
+        return [("table_readable", {}, float(self._is_readable and not is_late)), *self._last]
 
     def _read(self) -> None:
         try:
@@ -102,10 +111,13 @@ class Watched:
         except Exception as error:  # of whatever kind: the other tables are still watched
             self._is_readable = False
             logger.warning("table %s can't be read: %s", self._url, reason(error))
+        self._ended_s = time.monotonic()
 
 
 class TableCollector(Collector):
-    """The samples of tables, at most `CACHE_S` seconds old unless a table can't be read.
+    """The samples of tables, at most `CACHE_S` seconds old where they are asked for as often, unless a table can't be read.
+
+    No scrape waits for longer than `WAIT_S`.
 
     Args:
         tables: the limits of each table's alerts, by its URL.
@@ -122,13 +134,14 @@ class TableCollector(Collector):
             name: GaugeMetricFamily(f"ssd_batch_{name}", text) for name, text in GAUGES.items()
         }
         with self._lock:
-            for watched in self._watched.values():
-                watched.look()
-            until_s = time.monotonic() + WAIT_S
-            for url, watched in self._watched.items():
-                for name, labels, value in (*self._limits[url], *watched.samples(until_s - time.monotonic())):
-                    if value is not None:
-                        families[name].add_sample(f"ssd_batch_{name}", {"table": as_label(url)} | labels, value)
+            readings = [reading for watched in self._watched.values() if (reading := watched.look())]
+        until_s = time.monotonic() + WAIT_S
+        for reading in readings:
+            reading.join(max(0.0, until_s - time.monotonic()))
+        for url, watched in self._watched.items():
+            for name, labels, value in (*self._limits[url], *watched.samples()):
+                if value is not None:
+                    families[name].add_sample(f"ssd_batch_{name}", {"table": as_label(url)} | labels, value)
         yield from families.values()
 
 
@@ -151,6 +164,10 @@ def samples(records: Sequence[Record], last: dict[str, Any] | None, now: datetim
     """
     if last:
         yield "last_success_timestamp_seconds", {}, datetime.fromisoformat(last["ended_at"]).timestamp()
+    elif done := [
+        run for run in records if run["outcome"] == "done"
+    ]:  # the mark of the last complete run is damaged, or not there yet
+        yield "last_success_timestamp_seconds", {}, done[0]["ended_at"].timestamp()
     elif records:
         yield "last_success_timestamp_seconds", {}, records[-1]["started_at"].timestamp()
     for outcome in OUTCOMES:
@@ -194,8 +211,8 @@ def throughput_samples(ended: Sequence[Record]) -> Iterator[Sample]:
         yield "usual_images_per_second", {}, statistics.median(before)
 
 
-def serve(tables: Mapping[str, AlertSettings], host: str, port: int) -> None:
-    """Answer Prometheus until a signal comes.
+def serve(tables: Mapping[str, AlertSettings], host: str, port: int) -> NoReturn:
+    """Answer Prometheus until a signal comes. This ends the process.
 
     Args:
         tables: the limits of each table's alerts, by its path or URL.
@@ -216,3 +233,5 @@ def serve(tables: Mapping[str, AlertSettings], host: str, port: int) -> None:
         thread.join()
     server.shutdown()
     server.server_close()
+    sys.stderr.flush()
+    os._exit(0)  # Python would wait for the threads of a store that does not answer

@@ -12,7 +12,7 @@ from model.engine import DTYPES
 from model.package_files import PackageRecord
 from model.ssd import network_of_shapes
 
-SIDE, GPU_SIDE = 1024, 8192
+SIDE, GPU_SIDE = 1024, 4096
 """The sides of the matrices that are multiplied: they stay in a core's cache, or take a GPU's units for longer than its start."""
 NUM_PRODUCTS = 20
 """The number of products, of which the fastest counts. On a CPU they take 20 ms to 100 ms."""

@@ -1,6 +1,7 @@
 """The conversion of the heads' raw outputs to detections: thresholds, the best of each class, non-maximum suppression."""
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +11,7 @@ from model.boxes import decode_boxes
 from model.config import Thresholds
 from model.torchvision_ops import nms
 
-MAX_TOGETHER = {"cpu": 1024, "cuda": 16_384}
+MAX_TOGETHER = defaultdict(lambda: 1024, cuda=16_384)
 """The number of candidates that enter one suppression at first, which compares each with each: on a GPU, at once.
 
 Images with few candidates share one. An image with more gets another with twice as many, if too few detections are left.

@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,7 +75,8 @@ def submit(
         submission_id = server.submit(submission)
         click.echo(json.dumps({"submission_id": submission_id}) if as_json else submission_id)
         return
-    end = submit_and_wait(server, submission, announce=tell, show=lambda text: click.echo(text, nl=False, err=True))
+    with goes_on(submission.submission_id(1)):
+        end = submit_and_wait(server, submission, announce=tell, show=lambda text: click.echo(text, nl=False, err=True))
     click.echo(json.dumps(asdict(end)) if as_json else f"{end.submission_id} {end.status.lower()}")
     sys.exit(end.exit_code)
 
@@ -85,6 +88,16 @@ def own_flags(kind: str, flags: tuple[str, ...]) -> dict[str, Any]:
     command = group.commands[kind]
     given = command.make_context(kind, list(flags)).params
     return {name: value for name, value in given.items() if name in SPEC_KINDS[kind].model_fields}
+
+
+@contextmanager
+def goes_on(submission_id: str) -> Iterator[None]:
+    """Say, if a signal ends what is done within, that the job itself goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        tell(f"the job itself goes on: ssd-batch stop {submission_id} ends it; ssd-batch status lists all")
+        raise
 
 
 def tell(line: str) -> None:
@@ -142,7 +155,8 @@ def logs(submission_id: str, follow: bool, address: str) -> None:
 
     server = JobServer(address)
     if follow:
-        sys.exit(server.follow(submission_id, lambda text: click.echo(text, nl=False)).exit_code)
+        with goes_on(submission_id):
+            sys.exit(server.follow(submission_id, lambda text: click.echo(text, nl=False)).exit_code)
     click.echo(server.logs(submission_id), nl=False)
 
 

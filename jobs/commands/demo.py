@@ -6,6 +6,7 @@ import click
 import cloup
 
 from jobs.commands.options import command
+from pipeline.errors import ended_by
 
 
 @command("demo", "demo --output /tmp/demo")
@@ -16,4 +17,7 @@ def demo(output: Path) -> None:
     """Draw 200 pictures, detect, query, and compare with what was drawn; on this machine alone."""
     from jobs.demo.run import demo as run
 
-    run(output)
+    try:
+        run(output)
+    except OSError as error:
+        raise ended_by(f"output {str(output)!r} can't be used", error) from error

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from pipeline.table.maintain import Maintained
 
 logger = logging.getLogger(__name__)
+
+COUNTS_BOXES = re.compile(r"\b(images|detections|failures)\b", re.IGNORECASE)
+"""A pattern of the views that have rows of all models."""
 
 
 @command(
@@ -46,9 +50,16 @@ def query(sql: str, table: str, output: str, since_version: int | None) -> None:
     """Answer one SELECT over the views images, detections, failures, runs and history."""
     from jobs.text.values import write_csv, write_json
     from pipeline.table.delta import ResultTable
+    from pipeline.table.find_runs import models_of
     from pipeline.table.query import query as run
 
     results = ResultTable(table)
+    if COUNTS_BOXES.search(sql) and "model" not in sql and len(digests := models_of(results)) > 1:
+        logger.warning(
+            "the table has results of %d models, and this reads all of them: add WHERE model_digest = '%s' for the last one's",
+            len(digests),
+            digests[0],
+        )
     with run(results, sql, since_version=since_version or 0) as relation:
         if since_version is not None:
             version = results.delta.version()

@@ -41,7 +41,10 @@ def train(spec: Path | None, as_json: bool, **flags: Any) -> None:
 
 def with_start(settings: TrainSettings) -> TrainSettings:
     """Return the settings with the demo's model as the start, if none is given and its width is the wanted one."""
-    if settings.init or settings.width != WIDTH:
+    if settings.init:
+        return settings
+    if settings.width != WIDTH:
+        logger.info("init: nothing, as the demo's model has another width; --init names a package to start from")
         return settings
     logger.info("init: the demo's model, as none is given; --init random starts from nothing")
     return settings.model_copy(update={"init": str(PACKAGE)})
@@ -56,6 +59,8 @@ def train_and_show(settings: TrainSettings) -> dict[str, Any]:
     training = train_on_data(settings)
     page = render(training.evaluation, training.measured_on, training.history)
     write_page(f"{settings.output.rstrip('/')}/{PAGE_FILE}", page, "output")
+    logger.info("model written to %s, and what it learned and mistakes to %s in it", settings.output, PAGE_FILE)
+    logger.info("next: ssd-batch infer --input PHOTOS --table TABLE --model %s --min-score best", settings.output)
     return training.evaluation.package.record.metrics
 
 

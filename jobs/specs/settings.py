@@ -28,7 +28,7 @@ def _check_cron(expression: str) -> str:
     try:
         CronSim(expression, datetime.now())
     except CronSimError as error:
-        raise ValueError(f"is no cron expression such as 0 2 * * * ({error})") from error
+        raise ValueError(f"is no cron expression such as 30 1 * * * ({error})") from error
     return expression
 
 
@@ -88,7 +88,7 @@ class JobSettings(Frozen):
     driver_cpus: Annotated[float, Field(ge=0)] = 0.0
     """Cores to reserve for the job's driver. 0 runs the driver on the head node."""
     schedule: Annotated[str, AfterValidator(_check_cron), Metavar("CRON")] | None = None
-    """Times at which the job is due, as a cron expression such as 0 2 * * *. See infra/ for what calls `submit` at these times."""
+    """Times at which the job is due, as a cron expression such as 30 1 * * *. See infra/ for what calls `submit` at these times."""
     time_zone: Annotated[str, AfterValidator(_check_zone), Metavar("ZONE")] = "UTC"
     """Time zone of the schedule, and of the date of a night."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3

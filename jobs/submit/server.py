@@ -109,7 +109,8 @@ class JobServer:
         submission_id, last = self._next_attempt(submission)
         if last and last.status not in (JobStatus.FAILED, JobStatus.STOPPED):
             raise HeldError(
-                f"{last.submission_id} is {last.status.lower()}: the night of {submission.day} needs no other attempt"
+                f"{last.submission_id} is {last.status.lower()}: the night of {submission.day} needs no other attempt; "
+                "another job needs another --name"
             )
         return self._begin(submission, submission_id)
 
@@ -117,6 +118,11 @@ class JobServer:
         """Return the submission id of the night's attempt that is pending or running; None if there is none."""
         _, last = self._next_attempt(submission)
         return last.submission_id if last and not last.status.is_terminal() else None
+
+    def succeeded(self, submission: Submission) -> Ended | None:
+        """Return the end of the night's last attempt, if that has succeeded."""
+        _, last = self._next_attempt(submission)
+        return ended(last) if last and last.status == JobStatus.SUCCEEDED else None
 
     def _next_attempt(self, submission: Submission) -> tuple[str, JobDetails | None]:
         """Return the submission id of the night's next attempt, and the last attempt before it."""
@@ -272,7 +278,8 @@ def submit_and_wait(
 ) -> Ended:
     """Submit attempts of a night, one after the other, until one succeeds or another would be of no use.
 
-    An attempt that runs already is followed: this may be the second call of someone who lost sight of it.
+    An attempt that runs already is followed, and one that has succeeded is the answer: this may be the second call of someone who lost
+    sight of it.
 
     Args:
         server: the cluster's job server.
@@ -289,7 +296,13 @@ def submit_and_wait(
         )
     backoff_s = submission.settings.backoff_s
     for number in range(1, submission.settings.max_attempts + 1):
-        submission_id = server.running(submission) or server.submit(submission)
+        if done := server.succeeded(submission):
+            return done
+        try:
+            submission_id = server.running(submission) or server.submit(submission)
+        except HeldError:
+            if not (submission_id := server.running(submission) or ""):  # another has submitted it at the same time
+                raise
         announce(submission_id)
         end = server.follow(submission_id, show)
         if is_final(end) or number == submission.settings.max_attempts:

@@ -17,6 +17,7 @@ from jobs.specs.load import Spec, check_settings, given, kind_of
 from jobs.specs.settings import SPEC_KINDS, JobSettings
 from pipeline.errors import SettingError
 from pipeline.inference.settings import InferSettings
+from pipeline.training.settings import RANDOM
 from pipeline.urls import is_local
 
 MADE_UP_WITHIN = timedelta(hours=12)
@@ -151,7 +152,7 @@ def check_paths(settings: BaseModel, job: JobSettings) -> None:
     for name in (*PLACES, *MODELS):
         value = getattr(settings, name, None) or ()
         for url in (value,) if isinstance(value, str) else value:
-            if not is_local(url) or Path(url).is_absolute():
+            if not is_local(url) or Path(url).is_absolute() or (name == "init" and url == RANDOM):
                 continue
             if name in MODELS and (job.image or (job.working_dir and PurePath(url) == SHIPPED_MODEL)):
                 continue

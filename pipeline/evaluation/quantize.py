@@ -19,7 +19,7 @@ from pipeline.errors import SettingError, TargetMissedError
 from pipeline.evaluation.evaluate import evaluate, read_examples
 from pipeline.evaluation.settings import QuantizeSettings
 from pipeline.registry.packages import check_free, read_package, unusable, write_package
-from pipeline.settings import LOCAL
+from pipeline.settings import LOCAL, LOCAL_RAY
 
 SEED = 0
 """The seed of the choice of images to calibrate with."""
@@ -47,7 +47,7 @@ def quantize_on_data(settings: QuantizeSettings) -> Quantized:
         SettingError: the package or the data can't be used, OpenVINO is not installed, or nothing can be written.
         TargetMissedError: int8 loses more mAP than it may. Nothing is written.
     """
-    if settings.address == LOCAL:
+    if settings.address in (LOCAL, LOCAL_RAY):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # int8 is for CPUs; both packages are measured there
     check_free(settings.output)
     package = read_package(settings.model)

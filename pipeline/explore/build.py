@@ -59,6 +59,7 @@ def build(url: str, folder: Path) -> None:
     files = table.data_files()
     note = note_url(table, files)
     partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed, and had this one's number
     partial.mkdir(mode=0o700)
     try:
         with connect(table, [note], files) as db:

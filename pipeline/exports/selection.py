@@ -1,6 +1,6 @@
 """The images and boxes of a table that are taken out of it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from pipeline.table.query import BOX, query, rows_of
 BATCH_ROWS = 8192
 NAMED_MODELS = 5
 """The number of models that an error names."""
+NAMED_CLASSES = 20
+"""The number of classes that an error names."""
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -64,6 +66,7 @@ class Selection:
             self._check_condition()
         of_box = [f"{BOX}.score >= {settings.min_score}::FLOAT"] if settings.min_score else []
         if settings.class_name:
+            self._check_classes(settings.class_name)
             of_box.append(f"{BOX}.label IN ({', '.join(map(literal, settings.class_name))})")
         self._of_boxes = " AND ".join(of_box) or "true"
 
@@ -72,6 +75,15 @@ class Selection:
             rows_of(self.table, f"SELECT 1 FROM images WHERE {self._of_images} LIMIT 0")
         except SettingError as error:
             raise SettingError(f"where: {str(error).removeprefix('query: ')}") from error
+
+    def _check_classes(self, names: Collection[str]) -> None:
+        found = [row["label"] for row in rows_of(self.table, "SELECT DISTINCT label FROM detections ORDER BY ALL")]
+        for name in names:
+            if name not in found:
+                raise SettingError(
+                    f"class_name: the table has no box of {name!r}; it has {', '.join(found[:NAMED_CLASSES]) or 'none'}"
+                    f"{' and others' if len(found) > NAMED_CLASSES else ''}"
+                )
 
     def boxes_sql(self) -> str:
         """Return the SQL of the boxes, with the columns of the view `detections`."""

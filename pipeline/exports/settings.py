@@ -1,12 +1,15 @@
 """The settings of `export`; its flags are made from these classes."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from model.config import Frozen
 from pipeline.settings import Metavar, Name, Place, Url
 
+WITHOUT_SCORES = ("yolo", "voc", "cvat")
+"""The formats in which a box has no score. Most of a table's boxes are unlikely ones, which nobody could tell apart there."""
+LIKELY = 0.5
 ExportFormat = Literal["parquet", "csv", "jsonl", "coco", "yolo", "voc", "fiftyone", "label-studio", "cvat"]
 
 
@@ -20,7 +23,7 @@ class ExportSelectionSettings(Frozen):
     run: Annotated[str, Metavar("RUN_ID")] | None = None
     """Take only images that this run processed. The beginning of its ID is enough."""
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Take only boxes with at least this score."""
+    """Take only boxes with at least this score. Unless given, it is 0.5 in exports as yolo, voc and cvat, which have no scores."""
     class_name: tuple[Name, ...] = ()
     """Take only boxes of this class. May be given several times."""
 
@@ -48,6 +51,13 @@ class ExportSettings(ExportSelectionSettings):
         if self.coco_ids and self.format != "coco":
             raise ValueError(f"coco_ids: {self.format} has no such IDs; use format coco")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _likely_boxes_where_scores_are_lost(cls, given: Any) -> Any:
+        if given.get("format") in WITHOUT_SCORES and given.get("min_score") is None:
+            return {**given, "min_score": LIKELY}
+        return given
 
     @property
     def is_flat(self) -> bool:

@@ -4,8 +4,8 @@ from xml.etree.ElementTree import Element, indent, tostring
 
 
 def plain(text: object) -> str:
-    """Return a text without control characters, which XML does not have."""
-    return "".join(letter for letter in str(text) if letter >= " ")
+    """Return a text without control characters and other codes that XML does not have."""
+    return "".join(letter for letter in str(text) if letter >= " " and letter not in "\ufffe\uffff")
 
 
 def as_bytes(node: Element, declaration: bool = False) -> bytes:

@@ -14,6 +14,8 @@ def read_class_names(url: str) -> tuple[str, ...]:
         names = [name.strip() for name in decode_text(store.read(absolute(url))).rstrip().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"class_names {url!r} can't be read: {reason(error)}") from error
+    if any("\ufeff" in name for name in names):
+        raise SettingError(f"class_names {url!r} has a byte order mark within, which nobody sees; save it as one file")
     if not names or not all(names):
         raise SettingError(f"class_names {url!r} has an empty line; give one name a line, without the background")
     if repeated := [name for name, count in Counter(names).items() if count > 1]:

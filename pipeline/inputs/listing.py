@@ -30,7 +30,9 @@ IMAGE_SUFFIXES = (
 GLOB = re.compile(r"[*?\[]")
 
 IMAGE = f"(?i)({'|'.join(map(re.escape, IMAGE_SUFFIXES))})$"
-"""A pattern of the names of images. This one and the next two are in the syntax of RE2, which Arrow uses."""
+"""A pattern of the names of images. This one and the next three are in the syntax of RE2, which Arrow uses."""
+NOT_READ = r"(?i)\.(hei[cf]|dng|cr[23]|nef|arw|raf|orf|rw2|psd|jp2|jxl)$"
+CONVERT = "pictures of this kind can't be read; convert them to JPEG"
 HIDDEN = r"/(\.([^/.]|\.([^/]|$))|(@eaDir|@Recycle|#recycle|#snapshot|__MACOSX|\$RECYCLE\.BIN|System Volume Information|lost\+found)/)"
 """A pattern of the files that systems and tools keep among people's files.
 
@@ -137,6 +139,9 @@ def _pages(url: str, all_files: bool) -> Iterator[tuple[pa.Table, int]]:
         for entry in page.filter(pc.invert(is_usable)).to_pylist():
             unusable[entry["unusable"]] += 1
             examples.setdefault(entry["unusable"], entry["uri"])
+        if not all_files and (not_read := page.filter(pc.match_substring_regex(page["uri"], NOT_READ))).num_rows:
+            unusable[CONVERT] += not_read.num_rows
+            examples.setdefault(CONVERT, not_read["uri"][0].as_py())
         taken = page.filter(pc.and_(is_usable, _is_taken(page["uri"], root, all_files)))
         yield taken.select(LISTING.names), page.num_rows - taken.num_rows
     for why, count in unusable.items():

@@ -1,5 +1,6 @@
 """The check of labelled data before a training: all findings, class counts, and how default boxes fit."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -13,7 +14,7 @@ from model.config import Architecture
 from pipeline.labelled import findings
 from pipeline.labelled.box_sizes import best_overlaps, describe_sizes, shares_xyxy
 from pipeline.labelled.choices import Choice, choose
-from pipeline.labelled.dataset import read_labelled
+from pipeline.labelled.dataset import other_splits, read_labelled
 from pipeline.labelled.findings import Finding, Mark
 from pipeline.labelled.image_facts import ImageFacts, look_at
 from pipeline.labelled.record import (
@@ -26,6 +27,8 @@ from pipeline.labelled.record import (
     num_to_learn_from,
 )
 from pipeline.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 MANY_UNMATCHED = 1 / 3
 """The share of a split's objects without a fitting default box from which advice is given."""
@@ -98,6 +101,8 @@ def check_data(
     """
     broken: dict[str, list[DataError]] = {split: [] for split in splits}
     images = {split: read_labelled(data, split, broken[split].append, splits) for split in splits}
+    if others := other_splits(data, splits):
+        logger.info("not checked: %s; --split checks others than %s", ", ".join(others), ", ".join(splits))
     facts = _look_at(image.uri for of_split in images.values() for image in of_split)
     known = class_names(images[splits[0]]) if known is None else known
     found: list[Finding] = []

@@ -71,11 +71,19 @@ def read_labelled(
     having = [(folder, source) for folder, sources in folders if (source := _of_split(sources, split))]
     if not having:
         where = "; ".join(f"{folder} has {', '.join(sources) or 'none'}" for folder, sources in folders)
-        raise DataError(f"no data has the split {split!r}: {where}")
+        raise DataError(
+            f"no data has the split {split!r}: {where}; name one that it has (--split; of a training --train-split and --val-split)"
+        )
     for folder, sources in folders:
         if not _of_split(sources, split):
             logger.info("%s has no split %r: not part of it", folder, split)
     return [image for folder, source in having for image in _read(folder, source, split, on_broken)]
+
+
+def other_splits(data: Sequence[str], splits: Collection[str]) -> list[str]:
+    """Return the names of the splits that the data sets have beside some."""
+    sources = [source for url in data for _, found in find_splits(url) for source in found.items()]
+    return sorted({name for name, source in sources if not any(_of_split({name: source}, split) for split in splits)})
 
 
 def _of_split(sources: dict[str, Source], split: str) -> Source | None:

@@ -3,12 +3,13 @@
 import logging
 import os
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from model.config import Precision
 from model.package_files import RECORD_FILE, WEIGHTS_FILE, PackageError, PackageFiles
-from pipeline.errors import SettingError, reason
-from pipeline.registry.aliases import DIGEST, look_up
+from pipeline.errors import SettingError, ended_by, reason
+from pipeline.registry.aliases import DIGEST, aliases, look_up
 from pipeline.storage import store
 from pipeline.urls import absolute, is_local
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from model.package import ModelPackage
 
 logger = logging.getLogger(__name__)
+
+RUNS_FOLDER = "_runs"
+"""The folder in which a training keeps its runs, in the folder of its package-to-be."""
 
 
 def read_files(
@@ -40,9 +44,7 @@ def read_files(
         record.check_precision(precision)
         found = files.digest
     except OSError as error:
-        raise SettingError(
-            f"model {url!r} can't be read: {error}; it must be a folder with {RECORD_FILE} and {WEIGHTS_FILE}"
-        ) from error
+        raise SettingError(f"model {url!r} can't be read: {error}; {_way_out(url)}") from error
     except PackageError as error:
         raise unusable(url, error) from error
     if digest and found != digest:
@@ -55,6 +57,17 @@ def read_files(
         return files.with_test_time_flip() if test_time_flip else files
     except PackageError as error:
         raise unusable(url, error) from error
+
+
+def _way_out(url: str) -> str:
+    """Return what to give instead of a URL at which there is no package."""
+    folder = absolute(url).rstrip("/")
+    with suppress(OSError):
+        if published := aliases(folder):
+            return f"models are published there: name one, such as {url.rstrip('/')}/{published[-1]}"
+        if store.exists(f"{folder}/{RUNS_FOLDER}"):
+            return "a training that writes it has not ended; run the same command again"
+    return f"it must be a folder with {RECORD_FILE} and {WEIGHTS_FILE}"
 
 
 def unusable(url: str, error: PackageError) -> SettingError:
@@ -127,8 +140,15 @@ def _nearest(folder: str) -> str:
 
 
 def write_package(package: "ModelPackage", url: str) -> None:
-    """Write the package's files into a folder. The record is written last, so that it is never stored without the others."""
+    """Write the package's files into a folder. The record is written last, so that it is never stored without the others.
+
+    Raises:
+        SsdBatchError: the store fails, or is full.
+    """
     folder = absolute(url).rstrip("/")
     files = package.to_files()
-    for name in sorted(files, key=RECORD_FILE.__eq__):
-        store.write(f"{folder}/{name}", files[name])
+    try:
+        for name in sorted(files, key=RECORD_FILE.__eq__):
+            store.write(f"{folder}/{name}", files[name])
+    except OSError as error:
+        raise ended_by(f"model {url!r} can't be written", error) from error

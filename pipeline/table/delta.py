@@ -1,12 +1,14 @@
 """The Delta table of results: its columns, and how it is opened and appended to."""
 
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -22,6 +24,8 @@ from pipeline.urls import absolute, is_local, is_s3
 
 logger = logging.getLogger(__name__)
 
+NUM_LOOKED_AT = 1000
+"""The number of names in a folder without a table that are looked at, as a table may be in one of them."""
 KEY = ("uri", "etag", "model_digest")
 ROW = (*KEY, "run_id", "processed_at")
 """The columns that tell a row from all others, also from the one that it replaced."""
@@ -61,7 +65,13 @@ class ResultTable:
             self._check_features()
             self._check_columns()
         elif self._holds_other_files():
-            raise SettingError(f"table {self.url!r} is a place with other files in it; name an empty one")
+            within = next(
+                (name for name in sorted(self._folders()) if store.exists(f"{self.url}/{name}/{LOG_FOLDER}")), ""
+            )
+            raise SettingError(
+                f"table {self.url!r} is a place with other files in it, and no table; "
+                + (f"{self.url}/{within} is one" if within else "name a table, or for a new one an empty place")
+            )
         elif outer := enclosing_table(self.url):
             raise SettingError(f"table {self.url!r} would be inside the table {outer!r}; name a place outside of it")
 
@@ -125,6 +135,13 @@ class ResultTable:
             raise SettingError(
                 f"table {self.url!r} was made by something else: it has {', '.join(wrong)}; name another place for --table"
             )
+
+    def _folders(self) -> set[str]:
+        """Return some of the names in the table's place, on this machine."""
+        if not is_local(self.url) or not os.path.isdir(self.url):
+            return set()
+        with os.scandir(self.url) as entries:
+            return {entry.name for entry in islice(entries, NUM_LOOKED_AT)}
 
     def _holds_other_files(self) -> bool:
         try:

@@ -16,6 +16,12 @@ def list_runs(table: ResultTable, limit: int) -> list[Record]:
     return rows_of(table, f"FROM runs ORDER BY started_at DESC LIMIT {limit}")
 
 
+def models_of(table: ResultTable) -> list[str]:
+    """Return the digests of the models of which the table has results, the last one used first; raises as `pipeline.table.query.query`."""
+    sql = "SELECT model_digest FROM runs WHERE ok > 0 GROUP BY model_digest ORDER BY max(started_at) DESC"
+    return [row["model_digest"] for row in rows_of(table, sql)]
+
+
 def find_run(table: ResultTable, beginning: str) -> Record:
     """Return the record of one run.
 

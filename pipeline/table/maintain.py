@@ -284,7 +284,7 @@ def _delete_working_files(table: ResultTable, settings: MaintainSettings, begun:
     An erasure deletes these at once. The plan of the run that holds the table stays, however old it is.
     """
     kept = {note_url(table, table.data_files())}
-    if holder := last_holder(table):
+    if (holder := last_holder(table)) and not holder.is_released:
         kept.add(table.working_url(f"{holder.run_id}.parquet"))
     try:
         left = [entry for page in store.walk(f"{table.url}/{WORK_FOLDER}/") for entry in page]

@@ -223,7 +223,7 @@ def fold_records(table: ResultTable) -> int:
     ended = {name: records for name, records in _read_all(names).items() if not records["ended_at"].null_count}
     if len(ended) < 2:
         return 0
-    _write_file(table, f"folded-{uuid.uuid4().hex}", pa.concat_tables(ended.values(), promote_options="default"))
+    _write_file(table, f"folded-{uuid.uuid4().hex}", pa.concat_tables(ended.values(), promote_options="permissive"))
     _delete_all(ended)
     return len(ended)
 
@@ -255,17 +255,19 @@ def _read_all(names: list[str]) -> dict[str, pa.Table]:
 def _read(name: str) -> pa.Table | None:
     """Return the records in a file; None if another process has folded it since it was listed, or if it is damaged."""
     try:
-        return pq.read_table(io.BytesIO(store.read(name)))
+        content = io.BytesIO(store.read(name))
     except FileNotFoundError:
         return None
-    except pa.ArrowInvalid as error:
+    try:
+        return pq.read_table(content)
+    except (pa.ArrowException, OSError) as error:
         logger.warning("the record %s is damaged, and left out: %s", name, reason(error))
         return None
 
 
 def read_records(table: ResultTable) -> pa.Table:
     """Return the records of all runs. Those that are folded meanwhile, or damaged, are left out."""
-    return pa.concat_tables([RUNS.empty_table(), *_read_all(run_files(table)).values()], promote_options="default")
+    return pa.concat_tables([RUNS.empty_table(), *_read_all(run_files(table)).values()], promote_options="permissive")
 
 
 def _delete_all(names: Iterable[str]) -> None:

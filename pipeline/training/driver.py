@@ -108,6 +108,11 @@ def _fitted(trainer: TorchTrainer, max_failures: int) -> Result:
             while (result := cast(Result, trainer.fit())).return_value is None:
                 continue
             return result
+        except KeyboardInterrupt:
+            logger.info(
+                "the same command goes on from the last checkpoint; with fewer --num-steps it also ends there, with a package"
+            )
+            raise
         except TrainingFailedError as error:
             if not num_left or _is_of_the_data(_failure(error)):
                 raise SsdBatchError(f"the training failed: {why(error)}; what was checkpointed stays") from error
@@ -121,7 +126,7 @@ class _Trainer(TorchTrainer):
 
 
 def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) -> None:
-    """Check that a run resumes with the settings and the data with which it was begun, but for more steps.
+    """Check that a run resumes with the settings and the data with which it was begun, but for their number.
 
     The first time, and at a restart, write them down. This needs no cluster.
 
@@ -145,19 +150,22 @@ def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) ->
         if not store.exists(file):
             return store.write(file, json.dumps(ours_now, indent=2).encode())
         before = json.loads(store.read(file))
-        if (num_steps := settings.num_steps) > before.get("num_steps", num_steps) and before | {
-            "num_steps": num_steps
-        } == ours_now:
+        if before != ours_now and before | {"num_steps": settings.num_steps} == ours_now:
             logger.info(
-                "num_steps: %s instead of %s: the training goes on, with the longer schedule",
-                num_steps,
+                "num_steps: %s instead of %s: the training goes on with that schedule, to that step or its last checkpoint",
+                settings.num_steps,
                 before["num_steps"],
             )
             return store.write(file, json.dumps(ours_now, indent=2).encode())
     except OSError as error:
         raise SettingError(f"the run's folder {url!r} can't be used: {reason(error)}") from error
     if changed := sorted(name for name in before.keys() | ours_now.keys() if before.get(name) != ours_now.get(name)):
-        differences = "; ".join(f"{name}: {ours_now.get(name)!r}, not {before.get(name)!r}" for name in changed)
+        differences = "; ".join(
+            "data: other images or boxes"
+            if name == "data"
+            else f"{name}: {ours_now.get(name)!r}, not {before.get(name)!r}"
+            for name in changed
+        )
         raise SettingError(
             f"{differences} as the run in {url!r} was begun with; take that, another name, or --restart to begin anew"
         )

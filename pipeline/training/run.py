@@ -24,7 +24,7 @@ from pipeline.labelled.examples import LabelledExamples, UnreadableError
 from pipeline.labelled.layouts.source import UnsizedError
 from pipeline.labelled.record import DataError, LabelledImage, class_names, num_to_learn_from
 from pipeline.redaction import redacted, redacted_json
-from pipeline.registry.packages import check_free, write_package
+from pipeline.registry.packages import RUNS_FOLDER, check_free, write_package
 from pipeline.settings import ClusterSettings, DetectionSettings
 from pipeline.training.driver import check_same_run, train
 from pipeline.training.history import TrainingHistory
@@ -41,7 +41,6 @@ MAX_LOOKED_AT = 20_000
 """The number of images to learn from up to which a training looks at each before it starts."""
 MAX_UNREADABLE = 0.1
 """The share of images that may be left out because they can't be read."""
-RUNS_FOLDER = "_runs"
 """The folder next to the package with a folder per run, for its checkpoints."""
 
 
@@ -92,6 +91,10 @@ def train_on_data(settings: TrainSettings) -> Training:
             f"val_split {settings.val_split!r}: all of its images are in train_split {settings.train_split!r}, too; nothing would be held out"
         )
     measured = readable(measured, start.examples(measured, names), settings.val_split)
+    if not num_to_learn_from(measured):
+        raise DataError(
+            f"val_split {settings.val_split!r}: no object to measure on in {len(measured):,} images; name another by --val-split"
+        )
     held_out = start.examples(measured, names)
     runs = settings.storage or f"{settings.output.rstrip('/')}/{RUNS_FOLDER}"
     run = TrainingRun(settings.name, settings, f"{runs.rstrip('/')}/{settings.name}", {"data": examples.digest})

@@ -21,7 +21,7 @@ class ClusterTraining(TrainingSettings, ClusterSettings):
     min_workers: Annotated[int, Field(ge=1)] | None = None
     """Smallest number of workers: training continues with this many while the cluster has no more, and uses up to
     num_workers when it has."""
-    checkpoint_every_steps: Annotated[int, Field(ge=1)] = 500
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] = 250
     """Steps between checkpoints: a crash can lose this many. The last step makes a checkpoint, too."""
     validate_every_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps between measurements on the held-out images. If set, the checkpoint with the best map50 becomes the

@@ -5,6 +5,7 @@ import os
 import re
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -148,8 +149,9 @@ class TensorBoard:
         self._writer: Any = None
         self._copied_s = time.monotonic()
         try:
-            store.write(f"{self._url}/.probe", b"probe")
-            store.delete(f"{self._url}/.probe")
+            probe = f"{self._url}/.probe-{uuid.uuid4().hex}"  # a folder that trainings share, to be compared
+            store.write(probe, b"probe")
+            store.delete(probe)
         except OSError as error:
             raise SettingError(f"tensorboard {url!r} can't be written: {reason(error)}") from error
 

@@ -104,7 +104,7 @@ class Worker:
 
     def learn_from(self, first_step: int) -> str:
         """Train all steps that are left. Return an empty string, or the reason why the training could not continue."""
-        if first_step == self._settings.num_steps or self._stops_early(first_step):
+        if first_step >= self._settings.num_steps or self._stops_early(first_step):
             return ""
         share = share_of(self._rank, self._num_workers, self._settings.batch_size)
         feed = self._task.feed

@@ -52,7 +52,7 @@ def test_the_crontab_keeps_the_schedule() -> None:
 @pytest.mark.parametrize(("code", "mailed"), [(0, ""), (3, "exit code 3\nwhy\n")])
 def test_cron_mails_what_a_failed_night_said(code: int, mailed: str, tmp_path: Path) -> None:
     around = CRONTAB[-1].partition("--wait")[2]
-    command = ["sh", "-c", f"(echo why; exit {code}){around}"]
+    command = ["sh", "-c", f"{{ (echo why; exit {code}){around}"]
     done = subprocess.run(
         command, env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]}, capture_output=True, text=True
     )

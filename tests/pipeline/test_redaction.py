@@ -34,7 +34,7 @@ from pipeline.redaction import has_secret, redacted, redacted_json
         ("api_key=51&n=1", "api_key=***&n=1"),
         ("--password 51 --n 1", "--password *** --n 1"),
         ("password: 51", "password: ***"),
-        ("DB_PASS=51 DB_USER=u", "DB_PASS=*** DB_USER=u"),
+        ("DB_PASS=51 PGPASS=52 DB_USER=u", "DB_PASS=*** PGPASS=*** DB_USER=u"),
         ("{'X-Amz-Security-Token': b'51', 'n': b'1'}", "{'X-Amz-Security-Token': b'***', 'n': b'1'}"),
         ("https://u:p/w@host/x", "https://host/x"),
         ("https://u:p@w@host/x?n=1", "https://host/x"),
@@ -66,7 +66,7 @@ def test_no_secret_is_written_down(text: str, written: str) -> None:
         "sqlite:///runs.db",
         "credentials: none were found",
         "num_tokens=5, key=7, primary_key: id",
-        "pass=2 of 3, first_pass_images=4, bypass=5",
+        "pass=2 of 3, first_pass_images=4, bypass=5, orbit_pass = 12, num_per_pass=4, --single-pass 3",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:

@@ -1,5 +1,5 @@
 // The filters: lists, ranges, and histograms that filter when a bar is chosen.
-import { $, ask, go, h, number, state } from "./page.js";
+import { $, ask, colourOf, go, h, number, state } from "./page.js";
 
 const FIRST = "newest first", SORTS = { name: "by name", best: "highest score first", least_certain: "least certain first", most_boxes: "most boxes first", fewest_boxes: "fewest boxes first" };
 const SCORE_BIN = 0.05;
@@ -62,6 +62,7 @@ export async function showCounts(signal) {
   $("labels").replaceChildren(...found.labels.map(([label, count]) => {
     const line = h("i");
     line.style.width = `${100 * count / most}%`;
+    line.style.background = colourOf(label);
     const isOn = labels.includes(label);
     return h("li", {}, h("button", { type: "button", "aria-pressed": String(isOn), onclick: () => go({ label: isOn ? labels.filter((each) => each !== label) : [...labels, label] }) }, h("span", {}, label), h("span", {}, number(count)), line));
   }));

@@ -62,13 +62,19 @@ export const colourOf = (label) => COLOURS[Math.max(0, classes.indexOf(label)) %
 /** A picture with its boxes. Both are fitted into the frame in the same way, whatever its shape. */
 export function picture(image, { whole = false, marked = () => false } = {}) {
   const width = image.width_px || 4, height = image.height_px || 3;
+  const line = Math.max(width, height) / (whole ? 400 : 130), size = 7 * line;
   const boxes = (image.boxes || []).map((box) => {
-    const colour = colourOf(box.label), line = Math.max(width, height) / (whole ? 400 : 130);
-    return h("rect", {
+    const colour = colourOf(box.label), text = `${box.label} ${box.score.toFixed(2)}`;
+    const rect = h("rect", {
       x: box.xmin, y: box.ymin, width: Math.max(0, box.xmax - box.xmin), height: Math.max(0, box.ymax - box.ymin),
       fill: marked(box) ? `${colour}55` : "none", stroke: colour, "stroke-width": line,
-    }, h("title", {}, `${box.label} ${box.score.toFixed(2)}`));
-  });
+    }, h("title", {}, text));
+    // Above the box, or within it where there is no room. The white line behind the letters keeps them readable on any picture.
+    const y = box.ymin > 1.2 * size ? box.ymin - 0.3 * size : box.ymin + size;
+    return whole ? [rect, h("text", {
+      x: box.xmin, y, fill: colour, "font-size": size, "font-weight": "bold", stroke: "white", "stroke-width": size / 5, "paint-order": "stroke",
+    }, text)] : rect;
+  }).flat();
   const frame = h("div", { class: "frame" },
     h("img", { src: `/${whole ? "picture" : "thumbnail"}/${image.key}`, loading: "lazy", alt: image.uri }),
     h("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, boxes));

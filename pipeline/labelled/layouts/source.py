@@ -1,5 +1,6 @@
 """A split of a data set, whatever its layout; and what readers of several layouts need."""
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from pipeline.images.decode import DecodeError, read_size
 from pipeline.inputs.listing import HIDDEN, is_image
 from pipeline.labelled.record import DataError, LabelledImage
 from pipeline.storage import store
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -79,6 +82,8 @@ class Place:
             for place in (cls(folder, num_dropped) for folder in folders):
                 if any(store.exists(place.uri(path)) for path in probed):
                     return place
+        if paths:
+            logger.warning("no image found: looked for %s in %s", paths[0], ", ".join(folders))
         return cls(folders[0])
 
 

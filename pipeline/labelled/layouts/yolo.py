@@ -1,5 +1,6 @@
 """The labelled images in YOLO's layout: a text file per image, with boxes as shares of its sides; and `data.yaml` of Ultralytics."""
 
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -26,12 +27,15 @@ from pipeline.labelled.record import DataError, LabelledImage
 from pipeline.storage import store
 from pipeline.texts import decode_text
 
+logger = logging.getLogger(__name__)
+
 LAYOUT = "YOLO"
 DATA_YAML = re.compile(r".*\.ya?ml$", re.IGNORECASE)
 CLASSES = re.compile(r"classes\.txt|.*\.names|_darknet\.labels", re.IGNORECASE)
 """A pattern of the names of files with a class per line."""
 FOLDERS = {"train", "val", "valid", "test"}
-SPLITS = ("train", "val", "test")
+TRAIN = "train"
+SPLITS = (TRAIN, "val", "test")
 """The keys of `data.yaml` that name a split's images."""
 PLACES = (("images", "labels"), ("obj_train_data", "obj_train_data"), ("", "labels"), ("", ""))
 """The folders of images and of their labels."""
@@ -52,10 +56,13 @@ def splits(folder: str, names: set[str]) -> dict[str, Source]:
         content = _yaml(f"{folder}/{name}", is_ours=len(names) == 1 or name.startswith("data."))
         if "names" in content and any(content.get(split) for split in SPLITS):
             class_names = _class_names(content["names"], f"{folder}/{name}")
+            if "kpt_shape" in content:
+                logger.info("%s/%s: of keypoints, only the boxes are taken", folder, name)
+            read = partial(_read_paths, folder, content.get("path"), class_names, "kpt_shape" in content)
             return {
-                split: Source(LAYOUT, partial(_read_paths, folder, content.get("path"), content[split], class_names))
+                split: Source(LAYOUT, partial(read, content[split]))
                 for split in SPLITS
-                if content.get(split)
+                if content.get(split) and (split == TRAIN or _is_there(folder, content, split))
             }
     if not (classes := _classes(folder, names)):
         return {}
@@ -74,6 +81,15 @@ def splits(folder: str, names: set[str]) -> dict[str, Source]:
         }
     found_splits = {split: _labelled_folder(f"{folder}/{split}", classes) for split in _of_splits(names)}
     return {split: source for split, source in found_splits.items() if source}
+
+
+def _is_there(folder: str, content: dict[str, Any], split: str) -> bool:
+    """Is a split other than `train` there? Exports name all three, and write those that have images."""
+    try:
+        return bool(_places(folder, content.get("path"), content[split]))
+    except DataError as error:
+        logger.info("%s is left out: %s", split, error)
+        return False
 
 
 def _of_splits(names: set[str]) -> list[str]:
@@ -140,17 +156,27 @@ def _class_names(given: Any, url: str) -> Names:
         raise DataError(f"{url}: names has {reason(error)}; give numbers with names") from error
 
 
-def _read_paths(folder: str, root: Any, paths: Any, names: Names, on_broken: OnBroken) -> list[LabelledImage]:
+def _read_paths(
+    folder: str, root: Any, names: Names, have_keypoints: bool, paths: Any, on_broken: OnBroken
+) -> list[LabelledImage]:
     """Read a split of `data.yaml`: one path or several, each of a folder or of a list of images."""
     uris: list[str] = []
+    for url in _places(folder, root, paths):
+        uris += _listed(url) if url.endswith(".txt") else images_below(url)
+    uris = list(dict.fromkeys(uris))
+    return _read(uris, [_label_of(uri) for uri in uris], names, on_broken, have_keypoints)
+
+
+def _places(folder: str, root: Any, paths: Any) -> list[str]:
+    """Return the places of a split's paths in `data.yaml`.
+
+    Raises:
+        DataError: one is not there, or is no path.
+    """
     given = paths if isinstance(paths, list) else [paths]
     if not all(isinstance(path, str) for path in [*given, root or ""]):
         raise DataError(f"{folder}: its YAML file names a split by something else than paths")
-    for path in given:
-        url = _found(folder, root or "", path)
-        uris += _listed(url) if url.endswith(".txt") else images_below(url)
-    uris = list(dict.fromkeys(uris))
-    return _read(uris, [_label_of(uri) for uri in uris], names, on_broken)
+    return [_found(folder, root or "", path) for path in given]
 
 
 def _found(folder: str, root: str, path: str) -> str:
@@ -194,7 +220,7 @@ def _listed(url: str) -> list[str]:
     """Return the images of a list, whose paths are relative to it."""
     folder = url.rpartition("/")[0]
     uris = []
-    for line in decode_text(store.read(url)).splitlines():
+    for line in _text(url).splitlines():
         if path := line.strip():
             uris.append(_joined(folder, path))
     return uris
@@ -208,7 +234,7 @@ def _label_of(uri: str) -> str:
 
 
 def _read_folders(images: str, labels: str, classes: str, on_broken: OnBroken) -> list[LabelledImage]:
-    lines = decode_text(store.read(classes)).splitlines()
+    lines = _text(classes).splitlines()
     names = dict(enumerate(line.strip() for line in lines if line.strip()))
     if images == labels:
         uris = sorted(f"{images}/{name}" for name in visible_names(images) if is_image(name))
@@ -218,33 +244,56 @@ def _read_folders(images: str, labels: str, classes: str, on_broken: OnBroken) -
     return _read(uris, of_images, names, on_broken)
 
 
-def _read(uris: Sequence[str], labels: Sequence[str], names: Names, on_broken: OnBroken) -> list[LabelledImage]:
-    lines = in_threads(_lines, labels)
-    answers = map(partial(_labelled, names), uris, labels, lines, sizes_of(uris))
+def _read(
+    uris: Sequence[str], labels: Sequence[str], names: Names, on_broken: OnBroken, have_keypoints: bool = False
+) -> list[LabelledImage]:
+    lines = list(in_threads(_lines, labels))
+    if uris and all(of_image is None for of_image in lines):
+        logger.warning(
+            "none of %s images has a file of labels: looked for %s and the like", f"{len(uris):,}", labels[0]
+        )
+    answers = map(partial(_labelled, names, have_keypoints), uris, labels, lines, sizes_of(uris))
     return keep_sound((found for answer in answers for found in answer), on_broken)
 
 
-def _lines(url: str) -> list[str]:
-    """Return the lines of a file of labels. An image without such a file has no objects."""
+def _lines(url: str) -> list[str] | None:
+    """Return the lines of a file of labels. An image without such a file, which gives None, has no objects."""
     try:
-        return decode_text(store.read(url)).splitlines()
+        return _text(url).splitlines()
     except FileNotFoundError:
-        return []
+        return None
+
+
+def _text(url: str) -> str:
+    """Return the text of a file.
+
+    Raises:
+        DataError: it is neither UTF-8 nor UTF-16.
+    """
+    try:
+        return decode_text(store.read(url))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{url}: can't be read ({reason(error)}); save it as UTF-8") from error
 
 
 def _labelled(
-    names: Names, uri: str, label: str, lines: Sequence[str], size_px: tuple[int, int] | DataError
+    names: Names,
+    have_keypoints: bool,
+    uri: str,
+    label: str,
+    lines: Sequence[str] | None,
+    size_px: tuple[int, int] | DataError,
 ) -> list[LabelledImage | DataError]:
     """Return the image with its sound lines, and the errors of the others."""
     if isinstance(size_px, DataError):
         return [size_px]
     found: list[LabelledImage | DataError] = []
     classes, boxes = [], []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines or (), 1):
         if not line.strip():
             continue
         try:
-            label_id, box = _box(line)
+            label_id, box = _box(line, have_keypoints)
             classes.append(names[label_id])
             boxes.append(box)
         except (ValueError, KeyError) as error:
@@ -253,8 +302,8 @@ def _labelled(
     return [new_image(uri, size_px, classes, np.array(boxes).reshape(-1, 4) * (size_px * 2)), *found]
 
 
-def _box(line: str) -> tuple[int, list[float]]:
-    """Return the number of the class, and the corners as shares of the sides.
+def _box(line: str, has_keypoints: bool) -> tuple[int, list[float]]:
+    """Return the number of the class, and the corners as shares of the sides. Keypoints are behind the box.
 
     Raises:
         ValueError: the line is neither a box nor an outline.
@@ -264,7 +313,7 @@ def _box(line: str) -> tuple[int, list[float]]:
         raise ValueError(f"class {first} is no whole number")
     if not all(map(math.isfinite, numbers)):
         raise ValueError("a coordinate is no number")
-    if len(numbers) + 1 in NUM_OF_BOX:
+    if len(numbers) + 1 in NUM_OF_BOX or (has_keypoints and len(numbers) >= 4):
         x, y, width, height = numbers[:4]
         return int(first), [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
     if len(numbers) + 1 >= MIN_OF_OUTLINE and len(numbers) % 2 == 0:

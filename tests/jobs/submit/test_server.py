@@ -83,8 +83,9 @@ def test_who_lost_sight_of_a_night_follows_it_again(tmp_path: Path, monkeypatch:
         monkeypatch.setattr(server, name, function)
     assert submit_and_wait(server, submission, lambda text: None, print).status == "SUCCEEDED"
     assert followed == ["night-2026-11-25-2", "night-2026-11-25-3"]
+    assert submit_and_wait(server, submission, lambda text: None, print) == Ended("night-2026-11-25-3", "SUCCEEDED", 0)
     with pytest.raises(HeldError, match="night-2026-11-25-3 is succeeded"):
-        submit_and_wait(server, submission, lambda text: None, print)
+        server.submit(submission)
 
 
 class Server:

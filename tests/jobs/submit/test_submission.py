@@ -54,7 +54,7 @@ def test_attempts_that_would_each_begin_anew_are_refused(job: Any) -> None:
     server: Any = None
     with pytest.raises(SettingError, match=r"^restart: each of max_attempts 3 would begin anew; give --max-attempts 1"):
         submit_and_wait(server, job(text), print, print)
-    with pytest.raises(AttributeError, match="running"):
+    with pytest.raises(AttributeError, match="succeeded"):
         submit_and_wait(server, job(text, job_flags={"max_attempts": "1"}), print, print)
 
 
@@ -174,6 +174,10 @@ def test_what_a_cluster_could_not_use_is_refused(text: str, message: str, job: A
 @pytest.mark.parametrize(("model", "settings"), [("jobs/demo/model", "working_dir: ."), ("models/mine", "image: a")])
 def test_a_model_may_come_with_the_code_or_the_image(model: str, settings: str, job: Any) -> None:
     assert flags_of(job(INFER.replace("s3://bucket/model", model) + f"job: {{{settings}}}"))["model"] == model
+
+
+def test_a_training_may_start_from_nothing(job: Any) -> None:
+    assert flags_of(job("kind: train\ndata: /d\noutput: /m\nname: m\ninit: random"))["init"] == "random"
 
 
 def test_a_spec_is_checked(tmp_path: Path) -> None:

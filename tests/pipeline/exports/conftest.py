@@ -43,7 +43,8 @@ def exported(table, tmp_path):
     """Export the table into the folder `out`."""
 
     def exported(kind: str, **settings: object) -> Exported:
-        return export(ExportSettings(table=table.url, output=str(tmp_path / "out"), format=kind, **settings))
+        of_all = {"min_score": 0.0} | settings
+        return export(ExportSettings(table=table.url, output=str(tmp_path / "out"), format=kind, **of_all))
 
     return exported
 

@@ -248,7 +248,7 @@ def test_label_studio_without_copies_names_the_images_themselves(exported, tmp_p
 @pytest.mark.parametrize("kind", ["cvat", "label-studio", "voc"])
 def test_control_characters_are_left_out_of_xml(kind, table, exported, rows, folder, tmp_path):
     """It has none; in Label Studio the boxes' labels must be those of the interface."""
-    table.append(rows.table(rows.ok(str(folder / "x.png"), **rows.boxes((7, "an\x01t", 0.5, 1, 2, 30, 20)))))
+    table.append(rows.table(rows.ok(str(folder / "x.png"), **rows.boxes((7, "an\x01\ufffft", 0.5, 1, 2, 30, 20)))))
     exported(kind)
     written = list((tmp_path / "out").rglob("*.xml"))
     assert any("ant" in file.read_text() for file in written)

@@ -69,7 +69,7 @@ def test_what_is_selected(kind, settings, num_boxes, exported, runs):
 )
 def test_what_is_refused(kind, settings, message, table, folder, tmp_path, runs):
     settings = {name: text.format(table=table.url, folder=folder) for name, text in settings.items()}
-    settings = {"table": table.url, "output": str(tmp_path / "out"), "format": kind} | settings
+    settings = {"table": table.url, "output": str(tmp_path / "out"), "format": kind, "min_score": 0} | settings
     if message is None:
         assert export(ExportSettings(**settings)).rows == 4
         return
@@ -152,3 +152,15 @@ def test_to_and_from_object_storage(kind, s3, new_table, rows):
         export(ExportSettings(table=table.url, output=f"{table.url}/out", format=kind))
     with pytest.raises(SettingError, match="can't be written"):
         export(ExportSettings(table=table.url, output="s3://mistyped-bucket/out", format=kind))
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("yolo", 3), ("voc", 3), ("cvat", 3), ("coco", 4), ("parquet", 4)])
+def test_where_scores_are_lost_unlikely_boxes_are_left_out_unless_asked_for(kind, expected, table, tmp_path):
+    place = {"table": table.url, "format": kind}
+    assert export(ExportSettings(output=str(tmp_path / "likely"), **place)).rows == expected
+    assert export(ExportSettings(output=str(tmp_path / "all"), min_score=0, **place)).rows == 4
+
+
+def test_a_class_that_the_table_does_not_have_is_an_error(exported):
+    with pytest.raises(SettingError, match="the table has no box of 'catt'; it has cat, dog"):
+        exported("parquet", class_name=("catt",))

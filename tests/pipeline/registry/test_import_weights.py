@@ -164,6 +164,7 @@ def test_one_line_and_exit_code_2(files: Path, tmp_path: Path, run, weights: str
     [
         ("disc\n\nstar\n", "has an empty line; give one name a line"),
         ("disc\nstar\n disc\n", "has 'disc' more than once"),
+        ("disc\n\ufeffstar\n", "has a byte order mark within"),
     ],
 )
 def test_class_names_that_are_none(files: Path, tmp_path: Path, run, content: str, message: str) -> None:

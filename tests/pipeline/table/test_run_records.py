@@ -148,13 +148,15 @@ def test_a_record_that_is_being_written_is_not_read(tmp_path, new_table):
     assert runs(table, "run_id") == [("r1",)]
 
 
-@pytest.mark.s3
 def test_what_a_power_failure_left_of_a_file_is_left_out_and_named(tmp_path, new_table, rows, monkeypatch, caplog):
     """The last complete run is then not known, until the next one."""
     table = new_table(tmp_path / "table", rows.ok("a"))
     end(table, "r1", "r3")
     for name in ("_ssd_batch/runs/r2.parquet", "_LAST_COMPLETE"):
         Path(table.url, name).write_bytes(b"")
+    content = bytearray(Path(table.url, "_ssd_batch/runs/r1.parquet").read_bytes())
+    content[4:516] = bytes(512)
+    Path(table.url, "_ssd_batch/runs/r0.parquet").write_bytes(content)
     assert runs(table, "run_id, outcome") == [("r1", "done"), ("r3", "done")]
     assert last_complete(table) is None
     assert [name in caplog.text for name in ("runs/r2.parquet is damaged", "_LAST_COMPLETE is damaged")] == [True, True]
@@ -174,6 +176,7 @@ def test_a_record_that_is_folded_while_it_is_asked_for_is_there(tmp_path, new_ta
     assert runs(table, "run_id, outcome") == [("r1", "done"), ("r2", "done")]
 
 
+@pytest.mark.s3
 def test_records_on_s3(s3, new_table):
     table = new_table(f"s3://{s3.bucket()}/table")
     for run_id in ("r1", "r2"):

@@ -115,7 +115,8 @@ def copy_of(rayjob: RayJob, night: str, night_uid: str, number: int) -> RayJob:
     if found := DUE_MINUTE.search(night):
         due_s = 60 * int(found[1])
         spec["entrypoint"] += f" --due-at {datetime.fromtimestamp(due_s, UTC).isoformat()}"
-        spec["activeDeadlineSeconds"] = max(LEAST_S, due_s + spec["activeDeadlineSeconds"] - int(time.time()))
+        if "activeDeadlineSeconds" in spec:
+            spec["activeDeadlineSeconds"] = max(LEAST_S, due_s + spec["activeDeadlineSeconds"] - int(time.time()))
     return {
         "apiVersion": rayjob["apiVersion"],
         "kind": rayjob["kind"],

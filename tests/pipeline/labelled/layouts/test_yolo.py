@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipeline.labelled.dataset import read_labelled
 from pipeline.labelled.layouts import source, yolo
 from pipeline.labelled.layouts.source import UnsizedError
 from pipeline.labelled.record import DataError
@@ -134,6 +135,37 @@ def test_one_folder_with_a_list_of_classes_is_divided(image, label, classes, fil
     assert splits["train"] | splits["val"] == expected("a", "b", "c")
 
 
+def test_splits_that_an_export_names_and_has_not_written(files, found, caplog):
+    """Roboflow names all three. The rest is divided, as if they weren't named."""
+    caplog.set_level("INFO")
+    for name in "abcdef":
+        files.image(f"train/images/{name}.jpg")
+    files.text("data.yaml", "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [cat, dog]\n")
+    assert list(found()) == ["train"]
+    assert "val is left out: " in caplog.text
+    assert "none of 6 images has a file of labels: looked for " in caplog.text
+    (files.folder / "train/labels").mkdir()
+    assert sum(len(read_labelled([str(files.folder)], split, beside=["val"])) for split in ("train", "val")) == 6
+
+
+def test_of_keypoints_the_box_is_taken(files, found):
+    """Behind it are the points, with or without whether they can be seen."""
+    files.image("images/train/a.jpg")
+    files.text("labels/train/a.txt", "0 0.5 0.5 0.2 0.2 0.1 0.1 2 0.9 0.9 0\n1 0.5 0.5 0.4 0.4 0 0\n")
+    files.text("data.yaml", "train: images/train\nkpt_shape: [2, 3]\nnames: [cat, dog]\n")
+    (image,) = read_labelled([str(files.folder)], "train")
+    assert image.boxes_xyxy.round(3).tolist() == [[16, 8, 24, 12], [12, 6, 28, 14]]
+
+
+def test_labels_in_another_encoding_are_named(files, found):
+    files.image("images/train/a.jpg")
+    (files.folder / "labels/train").mkdir(parents=True)
+    (files.folder / "labels/train/a.txt").write_bytes("0 é".encode("latin-1"))
+    files.text("data.yaml", "train: images/train\nnames: [cat, dog]\n")
+    with pytest.raises(DataError, match=r"a\.txt: can't be read .*; save it as UTF-8"):
+        found()
+
+
 def test_outlines_scores_and_turned_images(files, found):
     """An outline has the box around it. Shares are of the picture as a viewer shows it."""
     from PIL import Image
@@ -143,8 +175,6 @@ def test_outlines_scores_and_turned_images(files, found):
     files.image("images/train/a.jpg", exif=exif)
     files.text("labels/train/a.txt", "0 0.5 0.5 1 1 0.9\n1 0.1 0.1 0.4 0.3 0.2 0.5\n")
     files.text("data.yaml", "train: images/train\nnames: [cat, dog]\n")
-    from pipeline.labelled.dataset import read_labelled
-
     (image,) = read_labelled([str(files.folder)], "train")
     assert image.size_px == (20, 40)
     assert image.boxes_xyxy.round(3).tolist() == [[0, 0, 20, 40], [2, 4, 8, 20]]
