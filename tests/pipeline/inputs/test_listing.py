@@ -108,6 +108,18 @@ def test_inputs_that_give_nothing(tmp_path, listed):
         listed(tmp_path / "none.csv")
 
 
+def test_pictures_that_are_not_read_are_told_and_counted(tmp_path, listed, caplog):
+    """Of those of a telephone half may be. Who asks for all files has them fail one by one."""
+    make(tmp_path, "a.jpg", "b.heic", "c.HEIC", "d.dng", "e.txt")
+    rows, skipped = listed(tmp_path)
+    assert (names(rows, tmp_path), skipped) == (["a.jpg"], 4)
+    assert "3 of " in caplog.text
+    assert "pictures of this kind can't be read; convert them to JPEG" in caplog.text
+    caplog.clear()
+    assert len(listed(tmp_path, all_files=True)[0]) == 5
+    assert "JPEG" not in caplog.text
+
+
 def test_a_name_that_is_no_text_is_told_and_counted(tmp_path, listed, caplog):
     make(tmp_path, "a.jpg")
     for name in (b"/\xff.jpg", b"/\xfe.jpg"):

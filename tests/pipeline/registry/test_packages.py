@@ -40,8 +40,19 @@ def test_a_package_goes_to_s3_and_comes_back(package, s3):
         read_package(f"{url}/none")
     with pytest.raises(SettingError, match="can't be read"):
         read_package("s3://no-such-bucket/model")
-    with pytest.raises(OSError, match=r"\w"):
+    with pytest.raises(SsdBatchError, match="model 's3://no-such-bucket/model' can't be written"):
         write_package(package, "s3://no-such-bucket/model")
+
+
+def test_what_is_no_package_yet_is_told_apart(tmp_path):
+    """The folder above published models, and that of a training that has not ended."""
+    (tmp_path / "mine/_runs/mine").mkdir(parents=True)
+    with pytest.raises(SettingError, match="a training that writes it has not ended; run the same command again"):
+        read_package(f"{tmp_path}/mine")
+    (tmp_path / "blood/aliases/latest").mkdir(parents=True)
+    (tmp_path / "blood/aliases/latest/00000001.json").write_text("{}")
+    with pytest.raises(SettingError, match="models are published there: name one, such as .*/blood/latest$"):
+        read_package(f"{tmp_path}/blood")
 
 
 def test_a_missing_folder_or_file_is_named(package, tmp_path):

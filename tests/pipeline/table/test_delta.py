@@ -278,6 +278,13 @@ def test_places_of_s3_that_are_no_table(s3):
     assert not ResultTable(f"s3://{bucket}/new").exists
 
 
+def test_the_table_within_a_folder_is_named(tmp_path, new_table, rows):
+    new_table(tmp_path / "demo-out/table", rows.ok("a"))
+    (tmp_path / "demo-out/pictures").mkdir()
+    with pytest.raises(SettingError, match="other files in it, and no table; .*/demo-out/table is one"):
+        ResultTable(str(tmp_path / "demo-out"))
+
+
 def test_a_table_that_another_run_has_just_made_is_used(tmp_path, rows):
     first, second = ResultTable(str(tmp_path / "t")), ResultTable(str(tmp_path / "t"))
     assert not second.exists

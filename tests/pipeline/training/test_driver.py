@@ -116,6 +116,8 @@ def test_a_training_that_no_longer_gets_better_ends(runs: Path, capsys: pytest.C
     again = trained(runs / "stuck", patience=2, **settings | {"num_workers": 1})
     assert again.history == stuck.history
     assert "the training ends at step 3: 2 measurements without a better map50" in capsys.readouterr().err
+    fewer = trained(runs / "stuck", **settings | {"num_steps": 2, "num_workers": 1})
+    assert fewer.history == stuck.history, "what is learned stays learned"
 
 
 def test_an_image_that_can_not_be_read_ends_it_in_one_line(
