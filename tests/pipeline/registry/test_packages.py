@@ -7,7 +7,7 @@ from model.config import Architecture
 from model.package import ModelPackage
 from model.package_files import PackageRecord
 from model.ssd import SSD
-from pipeline.errors import SettingError
+from pipeline.errors import SettingError, SsdBatchError
 from pipeline.registry.packages import check_free, read_package, write_package
 from pipeline.storage import store
 
@@ -51,7 +51,7 @@ def test_what_is_no_package_yet_is_told_apart(tmp_path):
         read_package(f"{tmp_path}/mine")
     (tmp_path / "blood/aliases/latest").mkdir(parents=True)
     (tmp_path / "blood/aliases/latest/00000001.json").write_text("{}")
-    with pytest.raises(SettingError, match="models are published there: name one, such as .*/blood/latest$"):
+    with pytest.raises(SettingError, match=r"models are published there: name one, such as .*/blood/latest$"):
         read_package(f"{tmp_path}/blood")
 
 

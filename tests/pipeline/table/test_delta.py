@@ -281,7 +281,7 @@ def test_places_of_s3_that_are_no_table(s3):
 def test_the_table_within_a_folder_is_named(tmp_path, new_table, rows):
     new_table(tmp_path / "demo-out/table", rows.ok("a"))
     (tmp_path / "demo-out/pictures").mkdir()
-    with pytest.raises(SettingError, match="other files in it, and no table; .*/demo-out/table is one"):
+    with pytest.raises(SettingError, match=r"other files in it, and no table; .*/demo-out/table is one"):
         ResultTable(str(tmp_path / "demo-out"))
 
 

@@ -46,7 +46,7 @@ def test_a_run_may_get_more_steps_or_fewer(tmp_path: Path) -> None:
         check_same_run(url, more.model_copy(update={"batch_size": 8}), data)
     check_same_run(url, more, data)
     check_same_run(url, begun, data)
-    with pytest.raises(SettingError, match="^data: other images or boxes as the run"):
+    with pytest.raises(SettingError, match=r"^data: other images or boxes as the run"):
         check_same_run(url, begun, {"data": "of other images"})
 
 
