@@ -140,15 +140,20 @@ def _nearest(folder: str) -> str:
 
 
 def write_package(package: "ModelPackage", url: str) -> None:
-    """Write the package's files into a folder. The record is written last, so that it is never stored without the others.
+    """Write the package's files into a folder.
 
     Raises:
         SsdBatchError: the store fails, or is full.
     """
-    folder = absolute(url).rstrip("/")
-    files = package.to_files()
     try:
-        for name in sorted(files, key=RECORD_FILE.__eq__):
-            store.write(f"{folder}/{name}", files[name])
+        write_files(package, url)
     except OSError as error:
         raise ended_by(f"model {url!r} can't be written", error) from error
+
+
+def write_files(package: "ModelPackage", url: str) -> None:
+    """Write the package's files into a folder. The record is written last, so that it is never stored without the others."""
+    folder = absolute(url).rstrip("/")
+    files = package.to_files()
+    for name in sorted(files, key=RECORD_FILE.__eq__):
+        store.write(f"{folder}/{name}", files[name])

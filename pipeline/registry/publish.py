@@ -20,7 +20,7 @@ from pipeline.registry.aliases import (
     move_before,
     no_such_alias,
 )
-from pipeline.registry.packages import read_package, write_package
+from pipeline.registry.packages import read_package, write_files
 from pipeline.storage import store
 from pipeline.urls import absolute
 
@@ -74,7 +74,7 @@ def publish(model: str, to: str, alias: str) -> Published:
                 f"alias {alias!r}: a package is stored in {root}/{alias} and would hide it; give another name"
             )
         if is_new := not _is_sound(url):
-            write_package(package, url)
+            write_files(package, url)
         was = move(root, alias, package.digest)
     except OSError as error:
         raise SettingError(f"to {to!r} can't be written: {reason(error)}") from error

@@ -32,7 +32,7 @@ def test_a_run_goes_on_with_what_it_was_begun_with(tmp_path: Path) -> None:
         SettingError, match=r"batch_size: 8, not 16; learning_rate: 0\.1, not 0\.02 as the run in .*--restart"
     ):
         check_same_run(url, begun.model_copy(update={"batch_size": 8, "learning_rate": 0.1}), data)
-    with pytest.raises(SettingError, match="data: 'other', not 'digest'"):
+    with pytest.raises(SettingError, match=r"^data: other images or boxes as the run"):
         check_same_run(url, begun, {"data": "other"})
 
 
@@ -46,8 +46,6 @@ def test_a_run_may_get_more_steps_or_fewer(tmp_path: Path) -> None:
         check_same_run(url, more.model_copy(update={"batch_size": 8}), data)
     check_same_run(url, more, data)
     check_same_run(url, begun, data)
-    with pytest.raises(SettingError, match=r"^data: other images or boxes as the run"):
-        check_same_run(url, begun, {"data": "of other images"})
 
 
 def test_a_restart_forgets_the_run(tmp_path: Path) -> None:
