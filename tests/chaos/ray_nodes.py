@@ -71,12 +71,13 @@ class RayNodes:
         # As our own clusters: after a second without work Ray would end processes that the next task costs anew.
         patience = {"RAY_idle_worker_killing_time_threshold_ms": "600000"}
         self._surroundings = environment | self.environment | patience | {"RAY_USAGE_STATS_ENABLED": "0"}
+        self._surroundings.pop("CUDA_VISIBLE_DEVICES", None)  # where it names none, Ray refuses GPUs in name, too
         self._num_started, port = 0, free_port()
         self.address = f"127.0.0.1:{port}"
         self.nodes: list[subprocess.Popen[bytes]] = []
         dashboard_port = free_port()
         self.job_server = f"http://127.0.0.1:{dashboard_port}"
-        head: tuple[object, ...] = ("--head", "--port", port)
+        head: tuple[object, ...] = ("--head", "--port", port, "--num-gpus", 0)
         head += ("--include-dashboard", has_job_server, "--dashboard-port", dashboard_port)
         if max_grown:
             (folder / "grow.json").write_text(json.dumps(autoscaling(self.address, max_grown)))
