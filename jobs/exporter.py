@@ -41,7 +41,7 @@ COUNTS = ("listed", "already_done", "planned", "ok", "failed")
 
 GAUGES = {
     "table_readable": "1 if the table's records can be read now; if not, the others are of the last time that they could.",
-    "last_success_timestamp_seconds": "End of the last complete run; if there is none yet, the start of the first known run.",
+    "last_success_timestamp_seconds": "End of the last complete run; if there is none yet, the end of the last run that is done, or the start of the first known run.",
     "running_since_timestamp_seconds": "Start of the last run, if it has no end yet: it is running, or was killed.",
     "recent_runs": "Number of runs in the last 26 hours, by outcome; running also counts runs that were killed.",
     "last_run_outcome": "1 for the outcome of the last run that ended.",

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 _NAME = (
-    r"(?:passw(?:or)?d|(?:db|user|smtp|mysql|pg|postgres|redis|proxy|http)[_-]?pass(?![a-z_-])|passphrase|pwd|secret|token|signature|sig|credentials?"
+    r"(?:passw(?:or)?d|(?-i:[A-Z0-9]+_PASS\b|PGPASS\b)|(?:db|user|smtp|ftp|mysql|pg|postgres|redis|proxy|http)[_-]?pass(?![a-z_-])|passphrase|pwd|secret|token|signature|sig|credentials?"
     r"|(?:api|access|account|private|secret|shared|master|storage|encryption)[_-]?key)"
 )
 SECRET_NAME = re.compile(rf"{_NAME}(?![a-z])", re.I)

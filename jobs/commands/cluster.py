@@ -75,7 +75,7 @@ def submit(
         submission_id = server.submit(submission)
         click.echo(json.dumps({"submission_id": submission_id}) if as_json else submission_id)
         return
-    with goes_on(submission.submission_id(1)):
+    with goes_on():
         end = submit_and_wait(server, submission, announce=tell, show=lambda text: click.echo(text, nl=False, err=True))
     click.echo(json.dumps(asdict(end)) if as_json else f"{end.submission_id} {end.status.lower()}")
     sys.exit(end.exit_code)
@@ -91,12 +91,12 @@ def own_flags(kind: str, flags: tuple[str, ...]) -> dict[str, Any]:
 
 
 @contextmanager
-def goes_on(submission_id: str) -> Iterator[None]:
-    """Say, if a signal ends what is done within, that the job itself goes on."""
+def goes_on() -> Iterator[None]:
+    """Say, if a signal ends what is done within, that this stops no job."""
     try:
         yield
     except KeyboardInterrupt:
-        tell(f"the job itself goes on: ssd-batch stop {submission_id} ends it; ssd-batch status lists all")
+        tell("a job that runs on the cluster goes on: ssd-batch status lists it, and ssd-batch stop ID ends it")
         raise
 
 
@@ -155,7 +155,7 @@ def logs(submission_id: str, follow: bool, address: str) -> None:
 
     server = JobServer(address)
     if follow:
-        with goes_on(submission_id):
+        with goes_on():
             sys.exit(server.follow(submission_id, lambda text: click.echo(text, nl=False)).exit_code)
     click.echo(server.logs(submission_id), nl=False)
 

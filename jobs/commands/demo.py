@@ -6,7 +6,7 @@ import click
 import cloup
 
 from jobs.commands.options import command
-from pipeline.errors import ended_by
+from pipeline.errors import SettingError, reason
 
 
 @command("demo", "demo --output /tmp/demo")
@@ -18,6 +18,7 @@ def demo(output: Path) -> None:
     from jobs.demo.run import demo as run
 
     try:
-        run(output)
+        output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ended_by(f"output {str(output)!r} can't be used", error) from error
+        raise SettingError(f"output {str(output)!r} can't be made: {reason(error)}") from error
+    run(output)

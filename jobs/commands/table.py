@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import cloup
 
 from jobs.commands.options import command, examples, json_option, table_option
 from jobs.specs.load import check_settings, given, load_settings, setting_options, spec_options
+from pipeline.errors import SsdBatchError
 from pipeline.exports.settings import ExportSettings
 from pipeline.report.settings import ReportSettings
 from pipeline.table.settings import MaintainSettings
@@ -25,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 COUNTS_BOXES = re.compile(r"\b(images|detections|failures)\b", re.IGNORECASE)
 """A pattern of the views that have rows of all models."""
+TELLS_MODELS_APART = re.compile("model|run_id", re.IGNORECASE)
 
 
 @command(
@@ -54,12 +57,14 @@ def query(sql: str, table: str, output: str, since_version: int | None) -> None:
     from pipeline.table.query import query as run
 
     results = ResultTable(table)
-    if COUNTS_BOXES.search(sql) and "model" not in sql and len(digests := models_of(results)) > 1:
-        logger.warning(
-            "the table has results of %d models, and this reads all of them: add WHERE model_digest = '%s' for the last one's",
-            len(digests),
-            digests[0],
-        )
+    if COUNTS_BOXES.search(sql) and not TELLS_MODELS_APART.search(sql):
+        with suppress(SsdBatchError):  # the query itself may need no records of runs
+            if len(digests := models_of(results)) > 1:
+                logger.warning(
+                    "the table has results of %d models, and this reads all of them: add WHERE model_digest = '%s' for the last one's",
+                    len(digests),
+                    digests[0],
+                )
     with run(results, sql, since_version=since_version or 0) as relation:
         if since_version is not None:
             version = results.delta.version()

@@ -297,6 +297,9 @@ def submit_and_wait(
     backoff_s = submission.settings.backoff_s
     for number in range(1, submission.settings.max_attempts + 1):
         if done := server.succeeded(submission):
+            announce(
+                f"{done.submission_id} has succeeded already: nothing is submitted; another job needs another --name"
+            )
             return done
         try:
             submission_id = server.running(submission) or server.submit(submission)

@@ -78,10 +78,10 @@ class Selection:
 
     def _check_classes(self, names: Collection[str]) -> None:
         found = [row["label"] for row in rows_of(self.table, "SELECT DISTINCT label FROM detections ORDER BY ALL")]
-        for name in names:
+        for name in names if found else ():
             if name not in found:
                 raise SettingError(
-                    f"class_name: the table has no box of {name!r}; it has {', '.join(found[:NAMED_CLASSES]) or 'none'}"
+                    f"class_name: the table has no box of {name!r}; it has {', '.join(found[:NAMED_CLASSES])}"
                     f"{' and others' if len(found) > NAMED_CLASSES else ''}"
                 )
 

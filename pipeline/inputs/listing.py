@@ -139,7 +139,7 @@ def _pages(url: str, all_files: bool) -> Iterator[tuple[pa.Table, int]]:
         for entry in page.filter(pc.invert(is_usable)).to_pylist():
             unusable[entry["unusable"]] += 1
             examples.setdefault(entry["unusable"], entry["uri"])
-        if not all_files and (not_read := page.filter(pc.match_substring_regex(page["uri"], NOT_READ))).num_rows:
+        if not all_files and (not_read := page.filter(pc.and_(is_usable, _is_not_read(page["uri"], root)))).num_rows:
             unusable[CONVERT] += not_read.num_rows
             examples.setdefault(CONVERT, not_read["uri"][0].as_py())
         taken = page.filter(pc.and_(is_usable, _is_taken(page["uri"], root, all_files)))
@@ -156,6 +156,11 @@ def _is_taken(uris: pa.ChunkedArray, root: str, all_files: bool) -> pa.ChunkedAr
     if all_files:
         is_taken = pc.or_(is_taken, pc.invert(pc.match_substring_regex(uris, OF_A_TABLE)))
     return pc.and_not(is_taken, pc.match_substring_regex(names, HIDDEN))
+
+
+def _is_not_read(uris: pa.ChunkedArray, root: str) -> pa.ChunkedArray:
+    names = pc.utf8_slice_codeunits(uris, len(root.rstrip("/")))
+    return pc.and_not(pc.match_substring_regex(uris, NOT_READ), pc.match_substring_regex(names, HIDDEN))
 
 
 def _is_between(times: pa.ChunkedArray, since: datetime | None, until: datetime | None) -> pa.ChunkedArray:

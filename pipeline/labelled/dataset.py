@@ -81,9 +81,13 @@ def read_labelled(
 
 
 def other_splits(data: Sequence[str], splits: Collection[str]) -> list[str]:
-    """Return the names of the splits that the data sets have beside some."""
-    sources = [source for url in data for _, found in find_splits(url) for source in found.items()]
-    return sorted({name for name, source in sources if not any(_of_split({name: source}, split) for split in splits)})
+    """Return those of the splits train, val and test that the data sets have beside some, unless one of these is read from them."""
+    folders = [found for url in data for found in find_splits(url)]
+    sources = [source for _, found in folders for source in found.items()]
+    read = {name for name, source in sources if any(_of_split({name: source}, split) for split in splits)}
+    if set(VAL) & set(splits) and not any(_of_split(found, "val") for _, found in folders):
+        read |= set(TEST)  # see `_with_val`
+    return sorted({name for name, _ in sources if name.lower() in SPLIT_FOLDERS} - read)
 
 
 def _of_split(sources: dict[str, Source], split: str) -> Source | None:

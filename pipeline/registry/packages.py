@@ -65,6 +65,8 @@ def _way_out(url: str) -> str:
     with suppress(OSError):
         if published := aliases(folder):
             return f"models are published there: name one, such as {url.rstrip('/')}/{published[-1]}"
+        if store.exists(f"{folder}/seed-0/{RECORD_FILE}"):
+            return f"name the model of one seed, such as {url.rstrip('/')}/seed-0"
         if store.exists(f"{folder}/{RUNS_FOLDER}"):
             return "a training that writes it has not ended; run the same command again"
     return f"it must be a folder with {RECORD_FILE} and {WEIGHTS_FILE}"

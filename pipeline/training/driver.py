@@ -110,7 +110,7 @@ def _fitted(trainer: TorchTrainer, max_failures: int) -> Result:
             return result
         except KeyboardInterrupt:
             logger.info(
-                "the same command goes on from the last checkpoint; with fewer --num-steps it also ends there, with a package"
+                "the same command, without --restart, goes on from the last checkpoint; fewer --num-steps end it, with a package"
             )
             raise
         except TrainingFailedError as error:
@@ -150,7 +150,9 @@ def check_same_run(url: str, settings: ClusterTraining, data: dict[str, Any]) ->
         if not store.exists(file):
             return store.write(file, json.dumps(ours_now, indent=2).encode())
         before = json.loads(store.read(file))
-        if before != ours_now and before | {"num_steps": settings.num_steps} == ours_now:
+        is_longer = settings.num_steps > before.get("num_steps", settings.num_steps)
+        is_meant = is_longer or "num_steps" in settings.model_fields_set  # a forgotten flag ends no training
+        if is_meant and before != ours_now and before | {"num_steps": settings.num_steps} == ours_now:
             logger.info(
                 "num_steps: %s instead of %s: the training goes on with that schedule, to that step or its last checkpoint",
                 settings.num_steps,

@@ -99,9 +99,11 @@ def test_a_night(command: Command, spec: Callable[..., Path], nodes: RayNodes, t
         tmp_path / "table", "SELECT count(*) AS n, count(DISTINCT uri) AS uris, min(run_date) AS day FROM images"
     )
     assert counts == [{"n": 120, "uris": 120, "day": DAY}]
-    code, _, err = command("submit", nightly, "--date", DAY, "--wait")
+    code, _, err = command("submit", nightly, "--date", DAY)
     assert code == 4
     assert f"nightly-{DAY}-2 is succeeded" in err
+    code, _, err = command("submit", nightly, "--date", DAY, "--wait")
+    assert (code, f"nightly-{DAY}-2 has succeeded already: nothing is submitted" in err) == (0, True), err
 
     code, out, _ = command("status", f"nightly-{DAY}-2", "--json")
     assert (code, last_line(out)["status"], last_line(out)["exit_code"]) == (0, "SUCCEEDED", 0)

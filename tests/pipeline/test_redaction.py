@@ -34,7 +34,10 @@ from pipeline.redaction import has_secret, redacted, redacted_json
         ("api_key=51&n=1", "api_key=***&n=1"),
         ("--password 51 --n 1", "--password *** --n 1"),
         ("password: 51", "password: ***"),
-        ("DB_PASS=51 PGPASS=52 DB_USER=u", "DB_PASS=*** PGPASS=*** DB_USER=u"),
+        (
+            "DB_PASS=51 PGPASS=52 S3_PASS=53 --ftp-pass 54 DB_USER=u",
+            "DB_PASS=*** PGPASS=*** S3_PASS=*** --ftp-pass *** DB_USER=u",
+        ),
         ("{'X-Amz-Security-Token': b'51', 'n': b'1'}", "{'X-Amz-Security-Token': b'***', 'n': b'1'}"),
         ("https://u:p/w@host/x", "https://host/x"),
         ("https://u:p@w@host/x?n=1", "https://host/x"),

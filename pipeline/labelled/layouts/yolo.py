@@ -34,8 +34,7 @@ DATA_YAML = re.compile(r".*\.ya?ml$", re.IGNORECASE)
 CLASSES = re.compile(r"classes\.txt|.*\.names|_darknet\.labels", re.IGNORECASE)
 """A pattern of the names of files with a class per line."""
 FOLDERS = {"train", "val", "valid", "test"}
-TRAIN = "train"
-SPLITS = (TRAIN, "val", "test")
+SPLITS = ("train", "val", "test")
 """The keys of `data.yaml` that name a split's images."""
 PLACES = (("images", "labels"), ("obj_train_data", "obj_train_data"), ("", "labels"), ("", ""))
 """The folders of images and of their labels."""
@@ -59,11 +58,14 @@ def splits(folder: str, names: set[str]) -> dict[str, Source]:
             if "kpt_shape" in content:
                 logger.info("%s/%s: of keypoints, only the boxes are taken", folder, name)
             read = partial(_read_paths, folder, content.get("path"), class_names, "kpt_shape" in content)
-            return {
-                split: Source(LAYOUT, partial(read, content[split]))
-                for split in SPLITS
-                if content.get(split) and (split == TRAIN or _is_there(folder, content, split))
-            }
+            named = [split for split in SPLITS if content.get(split)]
+            there = [
+                split for split in named if split == "train" or _is_there(folder, content.get("path"), content[split])
+            ]
+            for split in named if there else ():
+                if split not in there:
+                    logger.info("%s/%s: %s is left out: %s is not there", folder, name, split, content[split])
+            return {split: Source(LAYOUT, partial(read, content[split])) for split in there or named}
     if not (classes := _classes(folder, names)):
         return {}
     if {"images", "labels"} <= names:
@@ -83,13 +85,15 @@ def splits(folder: str, names: set[str]) -> dict[str, Source]:
     return {split: source for split, source in found_splits.items() if source}
 
 
-def _is_there(folder: str, content: dict[str, Any], split: str) -> bool:
-    """Is a split other than `train` there? Exports name all three, and write those that have images."""
-    try:
-        return bool(_places(folder, content.get("path"), content[split]))
-    except DataError as error:
-        logger.info("%s is left out: %s", split, error)
-        return False
+def _is_there(folder: str, root: Any, paths: Any) -> bool:
+    """Is one of a split's paths there? Exports name all three splits, and write those that have images."""
+    given = paths if isinstance(paths, list) else [paths]
+    if not all(isinstance(path, str) for path in [*given, root or ""]):
+        return True  # reading it says what is wrong
+    for path in given:
+        with suppress(DataError):
+            return bool(_found(folder, root or "", path))
+    return False
 
 
 def _of_splits(names: set[str]) -> list[str]:
@@ -256,12 +260,14 @@ def _read(
     return keep_sound((found for answer in answers for found in answer), on_broken)
 
 
-def _lines(url: str) -> list[str] | None:
-    """Return the lines of a file of labels. An image without such a file, which gives None, has no objects."""
+def _lines(url: str) -> list[str] | DataError | None:
+    """Return the lines of a file of labels, or why they can't be read. An image without such a file, which gives None, has no objects."""
     try:
         return _text(url).splitlines()
     except FileNotFoundError:
         return None
+    except DataError as error:
+        return error
 
 
 def _text(url: str) -> str:
@@ -281,12 +287,13 @@ def _labelled(
     have_keypoints: bool,
     uri: str,
     label: str,
-    lines: Sequence[str] | None,
+    lines: Sequence[str] | DataError | None,
     size_px: tuple[int, int] | DataError,
 ) -> list[LabelledImage | DataError]:
     """Return the image with its sound lines, and the errors of the others."""
-    if isinstance(size_px, DataError):
-        return [size_px]
+    for answer in (size_px, lines):
+        if isinstance(answer, DataError):
+            return [answer]
     found: list[LabelledImage | DataError] = []
     classes, boxes = [], []
     for number, line in enumerate(lines or (), 1):

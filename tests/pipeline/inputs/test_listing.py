@@ -110,9 +110,9 @@ def test_inputs_that_give_nothing(tmp_path, listed):
 
 def test_pictures_that_are_not_read_are_told_and_counted(tmp_path, listed, caplog):
     """Of those of a telephone half may be. Who asks for all files has them fail one by one."""
-    make(tmp_path, "a.jpg", "b.heic", "c.HEIC", "d.dng", "e.txt")
+    make(tmp_path, "a.jpg", "b.heic", "c.HEIC", "d.dng", "e.txt", "._b.heic")
     rows, skipped = listed(tmp_path)
-    assert (names(rows, tmp_path), skipped) == (["a.jpg"], 4)
+    assert (names(rows, tmp_path), skipped) == (["a.jpg"], 5)
     assert "3 of " in caplog.text
     assert "pictures of this kind can't be read; convert them to JPEG" in caplog.text
     caplog.clear()

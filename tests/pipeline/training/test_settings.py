@@ -45,6 +45,8 @@ def test_a_run_may_get_more_steps_or_fewer(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="num_steps: 20, not 10"):
         check_same_run(url, more.model_copy(update={"batch_size": 8}), data)
     check_same_run(url, more, data)
+    with pytest.raises(SettingError, match="num_steps: 1500, not 20"):
+        check_same_run(url, ClusterTraining(), data)
     check_same_run(url, begun, data)
 
 

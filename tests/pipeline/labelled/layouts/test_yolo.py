@@ -142,7 +142,7 @@ def test_splits_that_an_export_names_and_has_not_written(files, found, caplog):
         files.image(f"train/images/{name}.jpg")
     files.text("data.yaml", "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [cat, dog]\n")
     assert list(found()) == ["train"]
-    assert "val is left out: " in caplog.text
+    assert "data.yaml: val is left out: ../valid/images is not there" in caplog.text
     assert "none of 6 images has a file of labels: looked for " in caplog.text
     (files.folder / "train/labels").mkdir()
     assert sum(len(read_labelled([str(files.folder)], split, beside=["val"])) for split in ("train", "val")) == 6
@@ -163,6 +163,17 @@ def test_labels_in_another_encoding_are_named(files, found):
     (files.folder / "labels/train/a.txt").write_bytes("0 é".encode("latin-1"))
     files.text("data.yaml", "train: images/train\nnames: [cat, dog]\n")
     with pytest.raises(DataError, match=r"a\.txt: can't be read .*; save it as UTF-8"):
+        found()
+    broken: list[DataError] = []
+    assert found(on_broken=broken.append) == {"train": {}}
+    assert len(broken) == 1
+
+
+def test_a_split_of_which_a_part_is_gone_is_an_error(files, found):
+    for name in ("train", "v1"):
+        files.image(f"images/{name}/a.jpg")
+    files.text("data.yaml", "train: images/train\nval: [images/v1, images/v2]\nnames: [cat, dog]\n")
+    with pytest.raises(DataError, match="'images/v2' of its YAML file is not there"):
         found()
 
 
