@@ -164,9 +164,7 @@ def samples(records: Sequence[Record], last: dict[str, Any] | None, now: datetim
     """
     if last:
         yield "last_success_timestamp_seconds", {}, datetime.fromisoformat(last["ended_at"]).timestamp()
-    elif done := [
-        run for run in records if run["outcome"] == "done"
-    ]:  # the mark of the last complete run is damaged, or not there yet
+    elif done := [run for run in records if run["outcome"] == "done"]:  # their mark may be damaged
         yield "last_success_timestamp_seconds", {}, done[0]["ended_at"].timestamp()
     elif records:
         yield "last_success_timestamp_seconds", {}, records[-1]["started_at"].timestamp()

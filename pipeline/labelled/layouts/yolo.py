@@ -291,9 +291,10 @@ def _labelled(
     size_px: tuple[int, int] | DataError,
 ) -> list[LabelledImage | DataError]:
     """Return the image with its sound lines, and the errors of the others."""
-    for answer in (size_px, lines):
-        if isinstance(answer, DataError):
-            return [answer]
+    if isinstance(size_px, DataError):
+        return [size_px]
+    if isinstance(lines, DataError):
+        return [lines]
     found: list[LabelledImage | DataError] = []
     classes, boxes = [], []
     for number, line in enumerate(lines or (), 1):
