@@ -157,6 +157,8 @@ def test_a_training_stops_before_it_starts(voc: Path, tmp_path: Path) -> None:
     (voc / "JPEGImages/empty.jpg").write_bytes(content)
     with pytest.raises(SettingError, match=r"train_split 'empty': nothing to learn from in 1 images"):
         train_on_data(settings(voc, tmp_path / "model", train_split="empty"))
+    with pytest.raises(SettingError, match=r"val_split 'empty': no object to measure on in 1 images; name another"):
+        train_on_data(settings(voc, tmp_path / "model", val_split="empty"))
     assert not (tmp_path / "model").exists()
     begun = tmp_path / "model/_runs/shapes/settings.json"
     begun.parent.mkdir(parents=True)
