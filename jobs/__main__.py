@@ -38,8 +38,7 @@ with SQL. See it work, on pictures that it draws:
 Your images, with a model of yours (ssd-batch train, ssd-batch model import):
   ssd-batch infer --input photos --table found --model models/mine
 What was found:
-  ssd-batch query --table found "SELECT label, score, uri FROM detections \\
-    WHERE score > 0.5"
+  ssd-batch query --table found "FROM detections WHERE score > 0.5"
 
 All commands: ssd-batch --help. All flags of one: ssd-batch infer --help."""
 """The text of the command alone: what to do first."""

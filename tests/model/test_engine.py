@@ -123,7 +123,7 @@ def test_int8_needs_a_network_of_it(package):
 
 
 def test_int8_is_for_cpus(quantized):
-    with pytest.raises(PackageError, match="for CPUs; use the package that it was made of"):
+    with pytest.raises(PackageError, match="which CPUs compute; use the package that it was made of"):
         open_engine(quantized, torch.device("cuda"), "auto", 0)
 
 

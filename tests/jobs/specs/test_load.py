@@ -184,7 +184,7 @@ def test_the_schema_refuses(wrong: str) -> None:
         ("job: {schedul: x}", "^job: schedul: no such setting; did you mean schedule[?]$"),
         ("job: {alerts: {late: 1}}", "^job: alerts.late: no such setting; did you mean late_h[?]$"),
         ("job: {alerts: {slow_share: 2}}", "^job: alerts.slow_share: .*less than or equal to 1, not 2$"),
-        ("job: {schedule: at two}", "^job: schedule: is no cron expression such as 0 2 [*] [*] [*] .*, not 'at two'$"),
+        ("job: {schedule: at two}", "^job: schedule: is no cron expression such as 30 1 [*] [*] [*] .*, not 'at two'$"),
         ("job: {time_zone: Mars/Base}", "^job: time_zone: is no time zone such as Europe/Berlin, not 'Mars/Base'$"),
         ("job: {name: Nightly!}", "^job: name: .*pattern"),
         ("job: {address: head}", "^job: address: .*pattern"),
