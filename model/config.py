@@ -231,7 +231,7 @@ class TrainingSettings(Frozen):
     grad_accumulation: Annotated[int, Field(ge=1)] = 1
     """Number of forward passes that a worker's part of a batch is split into. Use more if the part does not fit into memory."""
     compile: bool = False
-    """Compile the network with torch.compile. On a CPU, this needs a C++ compiler."""
+    """Compile the network with torch.compile. This needs a compiler: g++ on a CPU, gcc on a GPU."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the weights, of the order of the images, and of augmentation."""
 

@@ -54,7 +54,9 @@ def test_any_url_of_fsspec(labelled, tmp_path):
 def test_a_split_that_is_nowhere_is_named(labelled, tmp_path):
     labelled.voc(tmp_path / "voc", a="")
     labelled.coco(tmp_path / "coco")
-    with pytest.raises(DataError, match=r"no data has the split 'test': .*voc has train; .*coco has train; name one that it has"):
+    with pytest.raises(
+        DataError, match=r"no data has the split 'test': .*voc has train; .*coco has train; name one that it has"
+    ):
         read_labelled([str(tmp_path / "voc"), str(tmp_path / "coco")], "test")
 
 

@@ -49,7 +49,7 @@ def test_what_else_is_told() -> None:
     progress.show(Evaluated(50, 0.5, 0.81234))
     progress.show(StoppedEarly(50, 3))
     assert stream.getvalue().splitlines() == [
-        "the training resumes after step 40 of 60: 1 workers, cpu; compile: no C++ compiler (g++, or CXX) was found, "
+        "the training resumes after step 40 of 60: 1 workers, cpu; compile: no compiler (g++ or CXX; on a GPU gcc or CC) was found, "
         "so it goes without",
         "step 50: map50 0.8123 on the held-out images",
         "the training ends at step 50: 3 measurements without a better map50",
