@@ -26,7 +26,7 @@ from deltalake.exceptions import CommitFailedError
 
 from pipeline.errors import HeldError, OvertakenError
 from pipeline.storage import store
-from pipeline.storage.table_files import PARTITION
+from pipeline.storage.table_files import LOG_FOLDER, PARTITION
 from pipeline.table.delta import ResultTable
 
 logger = logging.getLogger(__name__)
@@ -262,11 +262,19 @@ class Fence:
 
 
 def last_holder(table: ResultTable) -> Holder | None:
-    """Return the holder that made the last transaction of the table as it was last read; None if that commit is too far back in the log."""
-    for depth in (1, LOG_DEPTH):
-        for entry in table.delta.history(depth):
-            if METADATA in entry:
-                return Holder.from_json(entry[METADATA])
+    """Return the holder that made the last transaction of the table as it was last read; None if that commit is too far back in the log.
+
+    The log is read here, as delta-rs finds no history where a folder's name has a question mark or a hash.
+    """
+    version: int = table.delta.version()
+    for number in range(version, max(-1, version - LOG_DEPTH), -1):
+        try:
+            actions = store.read(f"{table.url}/{LOG_FOLDER}/{number:020}.json").splitlines()
+        except FileNotFoundError:
+            return None
+        for action in map(json.loads, actions):
+            if METADATA in (info := action.get("commitInfo", {})):
+                return Holder.from_json(info[METADATA])
     return None
 
 

@@ -20,7 +20,7 @@ from pipeline.errors import HeldError, OvertakenError
 from pipeline.storage import store
 from pipeline.table import fence as fence_module
 from pipeline.table.delta import ResultTable
-from pipeline.table.fence import Fence, Holder
+from pipeline.table.fence import Fence, Holder, last_holder
 from pipeline.table.query import query
 
 SOON_S, LONG_S = 0.2, 1000.0
@@ -354,3 +354,14 @@ def test_a_conflict_that_does_not_end_is_raised(table, monkeypatch):
         fence.commit(refused)
     assert len(tries) == 2
     fence.heartbeat()
+
+
+@pytest.mark.parametrize("name", ["what?", "a#b", "é 図", "a&c=d"])
+def test_a_hold_is_known_whatever_the_folders_name(name, tmp_path):
+    """delta-rs gives no history of some: each run waited to see whether a released one was alive."""
+    table = ResultTable(str(tmp_path / name / "table"))
+    table.create()
+    with Fence(table, "r1", 60).held():
+        holder = last_holder(ResultTable(table.url))
+        assert (holder.run_id, holder.is_released) == ("r1", False)
+    assert last_holder(ResultTable(table.url)).is_released

@@ -40,12 +40,12 @@ def test_a_run_may_get_more_steps_or_fewer(tmp_path: Path) -> None:
     """Nothing else may change at once."""
     url, data = str(tmp_path / "run"), {"data": "digest"}
     begun = ClusterTraining(num_steps=10)
-    more = begun.model_copy(update={"num_steps": 20})
+    more = begun.model_copy(update={"num_steps": 3000})
     check_same_run(url, begun, data)
-    with pytest.raises(SettingError, match="num_steps: 20, not 10"):
+    with pytest.raises(SettingError, match="num_steps: 3000, not 10"):
         check_same_run(url, more.model_copy(update={"batch_size": 8}), data)
     check_same_run(url, more, data)
-    with pytest.raises(SettingError, match="num_steps: 1500, not 20"):
+    with pytest.raises(SettingError, match="num_steps: 1500, not 3000"):
         check_same_run(url, ClusterTraining(), data)
     check_same_run(url, begun, data)
 
