@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-FOLDERS = ("pipeline", "jobs", "model")
+FOLDERS = ("pipeline", "jobs", "model", "infra")
 FRAGMENTS = frozenset([
     "About", "Above", "After", "Again", "All", "And", "Another", "Any", "As", "At", "Because", "Before", "Below",
     "Beside", "Besides", "Both", "But", "By", "Each", "Either", "Elsewhere", "Every", "For", "From", "Half", "His",

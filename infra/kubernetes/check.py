@@ -22,7 +22,7 @@ Manifest = dict[str, Any]
 
 
 def render(overlay: Path) -> list[Manifest]:
-    """What `kubectl apply -k` would apply.
+    """Return what `kubectl apply -k` would apply.
 
     Raises:
         subprocess.CalledProcessError: the overlay can't be built; kubectl has said why.
@@ -32,14 +32,14 @@ def render(overlay: Path) -> list[Manifest]:
 
 
 def errors_in(manifest: Manifest) -> Iterator[str]:
-    """What is wrong with it: where, and what."""
+    """Yield what is wrong with a manifest: where, and what."""
     for error in _validator(manifest["apiVersion"], manifest["kind"]).iter_errors(manifest):
         yield f"{error.json_path}: {error.message}"
 
 
 @cache
 def _validator(api_version: str, kind: str) -> "Draft202012Validator":
-    """Of one kind; a kind without a schema raises."""
+    """Return the validator of a kind; a kind without a schema raises."""
     definitions = json.loads(KUBERNETES.read_text())
     ours = {path.stem: json.loads(path.read_text()) for path in (HERE / "schemas").glob("*.json")}
     registry = Registry().with_contents((schema["$id"], schema) for schema in (definitions, *ours.values()))

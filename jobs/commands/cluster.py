@@ -60,7 +60,8 @@ def submit(
     **job_flags: Any,
 ) -> None:
     """Submit the job of a SPEC to a cluster, once per night. FLAGS after -- are those of its command, and override the spec."""
-    from jobs.submit.server import JobServer, submit_and_wait
+    from jobs.submit.attempts import submit_and_wait
+    from jobs.submit.server import JobServer
     from jobs.submit.submission import load_submission
 
     checked = read_spec(spec)

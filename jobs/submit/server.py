@@ -16,7 +16,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from jobs.submit.environment import runtime_env
 from jobs.submit.submission import Submission
-from pipeline.errors import NOT_AGAIN, HeldError, SettingError, SsdBatchError, reason
+from pipeline.errors import HeldError, SettingError, SsdBatchError, reason
 
 OVERRULING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """The environment variables that Ray's client obeys, whatever address it is given."""
@@ -106,30 +106,20 @@ class JobServer:
             HeldError: an earlier attempt is pending or running, or has succeeded.
             SettingError: the package is too large.
         """
-        submission_id, last = self._next_attempt(submission)
+        last, number = self.last_attempt(submission)
         if last and last.status not in (JobStatus.FAILED, JobStatus.STOPPED):
             raise HeldError(
                 f"{last.submission_id} is {last.status.lower()}: the night of {submission.day} needs no other attempt; "
                 "another job needs another --name"
             )
-        return self._begin(submission, submission_id)
+        return self._begin(submission, submission.submission_id(number + 1))
 
-    def running(self, submission: Submission) -> str | None:
-        """Return the submission id of the night's attempt that is pending or running; None if there is none."""
-        _, last = self._next_attempt(submission)
-        return last.submission_id if last and not last.status.is_terminal() else None
-
-    def succeeded(self, submission: Submission) -> Ended | None:
-        """Return the end of the night's last attempt, if that has succeeded."""
-        _, last = self._next_attempt(submission)
-        return ended(last) if last and last.status == JobStatus.SUCCEEDED else None
-
-    def _next_attempt(self, submission: Submission) -> tuple[str, JobDetails | None]:
-        """Return the submission id of the night's next attempt, and the last attempt before it."""
-        jobs, number, last = {job.submission_id: job for job in self.jobs()}, 1, None
-        while details := jobs.get(submission.submission_id(number)):
+    def last_attempt(self, submission: Submission) -> tuple[JobDetails | None, int]:
+        """Return the last attempt of a night, None if there is none, and its number, from 1."""
+        jobs, number, last = {job.submission_id: job for job in self.jobs()}, 0, None
+        while details := jobs.get(submission.submission_id(number + 1)):
             number, last = number + 1, details
-        return submission.submission_id(number), last
+        return last, number
 
     def _begin(self, submission: Submission, submission_id: str) -> str:
         with runtime_env(submission) as environment, self._explained():
@@ -271,53 +261,3 @@ def ended(details: JobDetails) -> Ended:
     """Return the end of a job that has ended."""
     succeeded = details.status == JobStatus.SUCCEEDED
     return Ended(details.submission_id or "", str(details.status), 0 if succeeded else details.driver_exit_code or 1)
-
-
-def submit_and_wait(
-    server: JobServer, submission: Submission, announce: Callable[[str], None], show: Callable[[str], None]
-) -> Ended:
-    """Submit attempts of a night, one after the other, until one succeeds or another would be of no use.
-
-    An attempt that runs already is followed, and one that has succeeded is the answer: this may be the second call of someone who lost
-    sight of it.
-
-    Args:
-        server: the cluster's job server.
-        submission: the submission of the night.
-        announce: is called with each submission id, and with a line on each failed attempt.
-        show: is called with what jobs print.
-
-    Raises:
-        SettingError: a training would begin anew in each attempt, and delete what the one before has learned.
-    """
-    if getattr(submission.command, "restart", False) and submission.settings.max_attempts > 1:
-        raise SettingError(
-            f"restart: each of max_attempts {submission.settings.max_attempts} would begin anew; give --max-attempts 1, or leave restart out"
-        )
-    backoff_s = submission.settings.backoff_s
-    for number in range(1, submission.settings.max_attempts + 1):
-        if done := server.succeeded(submission):
-            announce(
-                f"{done.submission_id} has succeeded already: nothing is submitted; another job needs another --name"
-            )
-            return done
-        try:
-            submission_id = server.running(submission) or server.submit(submission)
-        except HeldError:
-            if not (submission_id := server.running(submission) or ""):  # another has submitted it at the same time
-                raise
-        announce(submission_id)
-        end = server.follow(submission_id, show)
-        if is_final(end) or number == submission.settings.max_attempts:
-            break
-        announce(
-            f"{submission_id} {end.status.lower()} with exit code {end.exit_code}; the next attempt in {backoff_s:g} s"
-        )
-        time.sleep(backoff_s)
-        backoff_s *= 2
-    return end
-
-
-def is_final(end: Ended) -> bool:
-    """Is another attempt of no use? A job that someone stopped is not wanted again."""
-    return end.status != JobStatus.FAILED or end.exit_code in NOT_AGAIN

@@ -19,7 +19,8 @@ from pipeline.errors import SettingError, SsdBatchError, reason
 from pipeline.storage import store
 from pipeline.storage.table_files import PARTITION
 from pipeline.table.delta import ResultTable
-from pipeline.table.maintain import ATTEMPTS, groups
+from pipeline.table.groups import groups
+from pipeline.table.maintain import ATTEMPTS
 from pipeline.table.rewrite import DataFile as DeltaFile
 from pipeline.table.rewrite import StaleError, data_files, rewrite, unfenced
 from pipeline.table.settings import TARGET_BYTES, IcebergSettings

@@ -4,7 +4,6 @@ import logging
 import re
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from pipeline.storage.table_files import DATA_FILE, WORK_FOLDER
 from pipeline.table.commit import Committer
 from pipeline.table.delta import KEY, ResultTable
 from pipeline.table.fence import Fence, last_holder
+from pipeline.table.groups import groups, small_files
 from pipeline.table.read_only import name_below
 from pipeline.table.results import connect
 from pipeline.table.rewrite import DataFile, StaleError, data_files, rewrite, swap, unfenced
@@ -33,8 +33,6 @@ from pipeline.urls import absolute
 
 logger = logging.getLogger(__name__)
 
-GROUP_TARGETS = 16
-"""The most that one commit rewrites, as a multiple of a new file's target size. The disk of this machine must hold it."""
 ATTEMPTS = 10
 """The number of attempts at a deletion or repair that other rewrites keep overtaking."""
 DELETION_INTERVAL_S = 60.0
@@ -215,23 +213,6 @@ def _delete_uris(
     for group in groups([file for file, _ in num_rows.values()], settings.target_bytes):
         rewrite(table, group, fence.commit, settings.target_bytes, without=uris)
         done.deleted_rows += sum(num_rows[file.path][1] for file in group)
-
-
-def groups(files: list[DataFile], target_bytes: int) -> list[list[DataFile]]:
-    """Return groups of files. A group is of one partition, and about as large as `GROUP_TARGETS` new files at most."""
-    found: dict[tuple[str | None, int], list[DataFile]] = defaultdict(list)
-    sizes: dict[str | None, int] = defaultdict(int)
-    for file in sorted(files, key=lambda file: file.path):
-        number = sizes[file.run_date] // (GROUP_TARGETS * target_bytes)
-        found[file.run_date, number].append(file)
-        sizes[file.run_date] += file.size_bytes
-    return list(found.values())
-
-
-def small_files(files: list[DataFile], target_bytes: int) -> list[list[DataFile]]:
-    """Return the groups of small files, under half the target size, that become fewer files by a rewrite."""
-    small = [file for file in files if file.size_bytes < target_bytes / 2]
-    return [group for group in groups(small, target_bytes) if len(group) > 1]
 
 
 def _compact(table: ResultTable, settings: MaintainSettings, done: Maintained) -> None:

@@ -4,7 +4,6 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -23,6 +22,7 @@ from pipeline.labelled.layouts.source import (
     sizes_of,
     visible_names,
 )
+from pipeline.labelled.layouts.yolo_paths import is_there, joined, places
 from pipeline.labelled.record import DataError, LabelledImage
 from pipeline.storage import store
 from pipeline.texts import decode_text
@@ -60,7 +60,7 @@ def splits(folder: str, names: set[str]) -> dict[str, Source]:
             read = partial(_read_paths, folder, content.get("path"), class_names, "kpt_shape" in content)
             named = [split for split in SPLITS if content.get(split)]
             there = [
-                split for split in named if split == "train" or _is_there(folder, content.get("path"), content[split])
+                split for split in named if split == "train" or is_there(folder, content.get("path"), content[split])
             ]
             for split in named if there else ():
                 if split not in there:
@@ -83,17 +83,6 @@ def splits(folder: str, names: set[str]) -> dict[str, Source]:
         }
     found_splits = {split: _labelled_folder(f"{folder}/{split}", classes) for split in _of_splits(names)}
     return {split: source for split, source in found_splits.items() if source}
-
-
-def _is_there(folder: str, root: Any, paths: Any) -> bool:
-    """Is one of a split's paths there? Exports name all three splits, and write those that have images."""
-    given = paths if isinstance(paths, list) else [paths]
-    if not all(isinstance(path, str) for path in [*given, root or ""]):
-        return True  # reading it says what is wrong
-    for path in given:
-        with suppress(DataError):
-            return bool(_found(folder, root or "", path))
-    return False
 
 
 def _of_splits(names: set[str]) -> list[str]:
@@ -165,59 +154,10 @@ def _read_paths(
 ) -> list[LabelledImage]:
     """Read a split of `data.yaml`: one path or several, each of a folder or of a list of images."""
     uris: list[str] = []
-    for url in _places(folder, root, paths):
+    for url in places(folder, root, paths):
         uris += _listed(url) if url.endswith(".txt") else images_below(url)
     uris = list(dict.fromkeys(uris))
     return _read(uris, [_label_of(uri) for uri in uris], names, on_broken, have_keypoints)
-
-
-def _places(folder: str, root: Any, paths: Any) -> list[str]:
-    """Return the places of a split's paths in `data.yaml`.
-
-    Raises:
-        DataError: one is not there, or is no path.
-    """
-    given = paths if isinstance(paths, list) else [paths]
-    if not all(isinstance(path, str) for path in [*given, root or ""]):
-        raise DataError(f"{folder}: its YAML file names a split by something else than paths")
-    return [_found(folder, root or "", path) for path in given]
-
-
-def _found(folder: str, root: str, path: str) -> str:
-    """Return the place of a path: below the folder, or else where it says.
-
-    `path` in the file is often that of another machine, or of the folder that this one is a copy of. Roboflow's paths begin above the folder.
-    """
-    plain = [[step for step in part.split("/") if step not in ("", ".", "..")] for part in (f"{root}/{path}", path)]
-    beside = ["/".join([folder, *steps]) for steps in plain]
-    shorter = ["/".join([folder, *steps[drop:]]) for steps in plain for drop in range(1, len(steps))]
-    said = _joined(_joined(folder, root), path)
-    candidates = [*([path] if _is_whole(path) else []), *beside, said, *shorter]
-    for candidate in candidates:
-        with suppress(PermissionError):  # a guess may be another's
-            if store.exists(candidate):
-                return candidate.rstrip("/")
-    raise DataError(
-        f"{folder}: {path!r} of its YAML file is not there; looked for {candidates[0]} and {candidates[-1]}"
-    )
-
-
-def _joined(folder: str, path: str) -> str:
-    """Return a path as it is seen from a folder."""
-    if _is_whole(path):
-        return path.rstrip("/")
-    steps = folder.split("/")
-    num_kept = 3 if "://" in folder else 1  # a bucket has nothing above it
-    for step in path.split("/"):
-        if step == "..":
-            steps = steps[: max(num_kept, len(steps) - 1)]
-        elif step not in ("", "."):
-            steps.append(step)
-    return "/".join(steps)
-
-
-def _is_whole(path: str) -> bool:
-    return path.startswith("/") or "://" in path
 
 
 def _listed(url: str) -> list[str]:
@@ -226,7 +166,7 @@ def _listed(url: str) -> list[str]:
     uris = []
     for line in _text(url).splitlines():
         if path := line.strip():
-            uris.append(_joined(folder, path))
+            uris.append(joined(folder, path))
     return uris
 
 

@@ -17,7 +17,8 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 
 from jobs.__main__ import cli
 from jobs.specs.load import read_spec
-from jobs.submit.server import Ended, JobServer, Log, is_final, submit_and_wait
+from jobs.submit.attempts import is_final, submit_and_wait
+from jobs.submit.server import Ended, JobServer, Log
 from jobs.submit.submission import load_submission
 from pipeline.errors import HeldError, SettingError
 

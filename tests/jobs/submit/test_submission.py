@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from jobs.__main__ import cli
 from jobs.specs.load import check_settings, given, kind_of, load_settings, read_spec
 from jobs.specs.settings import SPEC_KINDS, JobSettings
-from jobs.submit.server import submit_and_wait
+from jobs.submit.attempts import submit_and_wait
 from jobs.submit.submission import Submission, load_submission, night_of
 from pipeline.errors import SettingError
 from pipeline.inference.settings import InferSettings
@@ -54,7 +54,7 @@ def test_attempts_that_would_each_begin_anew_are_refused(job: Any) -> None:
     server: Any = None
     with pytest.raises(SettingError, match=r"^restart: each of max_attempts 3 would begin anew; give --max-attempts 1"):
         submit_and_wait(server, job(text), print, print)
-    with pytest.raises(AttributeError, match="succeeded"):
+    with pytest.raises(AttributeError, match="last_attempt"):
         submit_and_wait(server, job(text, job_flags={"max_attempts": "1"}), print, print)
 
 

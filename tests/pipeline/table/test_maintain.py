@@ -12,7 +12,8 @@ from pipeline.storage.table_files import WORK_FOLDER
 from pipeline.table import maintain as maintain_module
 from pipeline.table.delta import REWRITES, ResultTable
 from pipeline.table.fence import Fence
-from pipeline.table.maintain import groups, maintain, small_files
+from pipeline.table.groups import groups, small_files
+from pipeline.table.maintain import maintain
 from pipeline.table.query import query
 from pipeline.table.rewrite import DataFile, data_files
 from pipeline.table.run_records import MAX_FILES, RunRecord, recorded
@@ -65,7 +66,7 @@ def test_small_files_of_a_day_are_grouped():
 
 
 def test_a_group_is_bounded_in_bytes(monkeypatch):
-    monkeypatch.setattr(maintain_module, "GROUP_TARGETS", 2)
+    monkeypatch.setattr("pipeline.table.groups.GROUP_TARGETS", 2)
     found = groups([data_file(number, 40) for number in range(6)], 50)
     assert [[file.path for file in group] for group in found] == [["0", "1", "2"], ["3", "4"], ["5"]]
 

@@ -21,17 +21,17 @@ RayJob = dict[str, Any]
 
 API = "https://kubernetes.default.svc"
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""What Kubernetes tells a pod of its account: its token, and who signs the API server's certificate."""
+"""The folder of a pod's account: its token, and who signs the API server's certificate."""
 NIGHT = "ssd-batch/night"
 """Label of a copy: the Job that it was made for."""
 ENDED = ("Complete", "Failed", "ValidationFailed")
 EXIT_CODE = re.compile(r"Job entrypoint command failed with exit code (\d+)")
 """Ray's message; KubeRay has no field for it."""
 DUE_MINUTE = re.compile(r"-(\d{8,})$")
-"""How a CronJob names a night's Job: by the minute that it was due, counted from 1970. Jobs made by hand have other names."""
+"""The end of a Job's name that a CronJob gives it: the minute that it was due, counted from 1970. Jobs made by hand have other names."""
 POLL_S, TIMEOUT_S = 10.0, 30.0
 LEAST_S = 600
-"""What an attempt has that begins after its night: it is over soon, and says why."""
+"""The seconds of an attempt that begins after its night: it is over soon, and says why."""
 RETRIES = Retry(
     total=30, backoff_factor=1, backoff_max=30, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=("GET",)
 )
@@ -39,10 +39,10 @@ RETRIES = Retry(
 
 
 class RayJobs:
-    """Those of a namespace, through the Kubernetes API.
+    """The RayJobs of a namespace, through the Kubernetes API.
 
     Args:
-        namespace: theirs.
+        namespace: the namespace.
         api: the server's address.
         account: folder of the pod's account.
     """
@@ -54,7 +54,7 @@ class RayJobs:
         self._session.mount(api, HTTPAdapter(max_retries=RETRIES))
 
     def get(self, name: str) -> RayJob:
-        """One of them."""
+        """Return a RayJob by its name."""
         return self._ask("GET", f"/{name}")
 
     def of_night(self, night: str) -> list[RayJob]:
@@ -109,7 +109,7 @@ def run(rayjobs: RayJobs, name: str, night: str, night_uid: str, poll_s: float =
 
 
 def copy_of(rayjob: RayJob, night: str, night_uid: str, number: int) -> RayJob:
-    """One that runs, owned by the night's Job. All attempts of a night end when the first would have to: before the next night."""
+    """Return a copy that runs, owned by the night's Job. A night's attempts all end before the next night."""
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": night, "uid": night_uid}
     spec = rayjob["spec"] | {"suspend": False}
     if found := DUE_MINUTE.search(night):
@@ -126,12 +126,12 @@ def copy_of(rayjob: RayJob, night: str, night_uid: str, number: int) -> RayJob:
 
 
 def has_ended(rayjob: RayJob) -> bool:
-    """Whether nothing of it runs any more."""
+    """Return whether nothing of a RayJob runs any more."""
     return rayjob.get("status", {}).get("jobDeploymentStatus") in ENDED
 
 
 def exit_code(rayjob: RayJob) -> int:
-    """Of one that has ended. A job that somebody stopped is Complete, and has not succeeded."""
+    """Return the exit code of a RayJob that has ended. One that somebody stopped is Complete, and has not succeeded."""
     status = rayjob["status"]
     if status.get("jobStatus") == "SUCCEEDED":
         return 0
@@ -140,7 +140,7 @@ def exit_code(rayjob: RayJob) -> int:
 
 
 def main() -> None:
-    """In the pod."""
+    """Run the night of the pod's Job, and exit as its command did."""
     rayjobs = RayJobs(os.environ["NAMESPACE"])
     sys.exit(run(rayjobs, sys.argv[1], os.environ["JOB_NAME"], os.environ["JOB_UID"]))
 

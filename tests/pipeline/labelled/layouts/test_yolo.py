@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.labelled.dataset import read_labelled
-from pipeline.labelled.layouts import source, yolo
+from pipeline.labelled.layouts import source, yolo_paths
 from pipeline.labelled.layouts.source import UnsizedError
 from pipeline.labelled.record import DataError
 
@@ -54,8 +54,8 @@ def test_what_a_file_names_goes_before_guesses(files, found, tmp_path):
 
 
 def test_nothing_is_above_a_bucket():
-    assert yolo._joined("s3://bucket/pets", "../../../x/./y/") == "s3://bucket/x/y"
-    assert yolo._joined("/a", "../../../b") == "/b"
+    assert yolo_paths.joined("s3://bucket/pets", "../../../x/./y/") == "s3://bucket/x/y"
+    assert yolo_paths.joined("/a", "../../../b") == "/b"
 
 
 def test_voc_beside_traces_of_yolo(files, found, expected):
